@@ -1,0 +1,134 @@
+"""The ASGI application: `uvicorn asgi:application` serves everything that `container-manager serve` does."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from types import FrameType
+from typing import Any, TypedDict
+
+from container_manager.environment import ConfigurationError
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "container_manager.settings")
+
+try:
+    from django.core.asgi import get_asgi_application
+
+    django_application = get_asgi_application()
+except ConfigurationError as error:
+    sys.exit(str(error))
+
+from django.conf import settings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from container_manager import startup
+from container_manager.service import Service, running
+from graphql_api.app import GraphQLApp
+from graphql_api.schema import schema
+
+logger = logging.getLogger(__name__)
+
+
+class State(TypedDict):
+    """What the lifespan gives to every request."""
+
+    service: Service
+
+
+def make_application(
+    *, no_auth: bool = False, populate: Callable[[Service], Awaitable[None]] | None = None
+) -> Starlette:
+    """Build the application.
+
+    Args:
+        no_auth: every caller is an admin.
+        populate: runs beside the service from its start to its end.
+    """
+    graphql = GraphQLApp(schema, no_auth=no_auth, allowed_origins=settings.CONTAINER_MANAGER.allowed_origins)
+    return Starlette(
+        routes=[
+            Route("/graphql", graphql),
+            WebSocketRoute("/graphql", graphql),
+            Route("/livez", _livez),
+            Route("/readyz", _readyz),
+            Mount("/", django_application),
+        ],
+        lifespan=lambda _: _lifespan(populate),
+    )
+
+
+@asynccontextmanager
+async def _lifespan(populate: Callable[[Service], Awaitable[None]] | None) -> AsyncIterator[State]:
+    try:
+        await asyncio.to_thread(startup.prepare)
+    except ConfigurationError as error:
+        sys.exit(str(error))
+    async with running() as service:
+        _drain_on_signals(service)
+        populating = asyncio.create_task(_populate(service, populate)) if populate else None
+        try:
+            yield {"service": service}
+        finally:
+            if populating:
+                populating.cancel()
+                await asyncio.gather(populating, return_exceptions=True)
+
+
+async def _populate(service: Service, populate: Callable[[Service], Awaitable[None]]) -> None:
+    try:
+        await populate(service)
+    except Exception:
+        # The service is worth having without what it was to begin with.
+        logger.exception("populating the service")
+
+
+def _drain_on_signals(service: Service) -> None:
+    """On SIGTERM and Ctrl-C, complete the subscriptions before the server closes their connections.
+
+    A server closes WebSockets at once when it is told to exit, and waits for open event streams for ever;
+    so its own handler is called only when the subscriptions have ended.
+    """
+    loop = asyncio.get_running_loop()
+    stopping: list[asyncio.Task[None]] = []
+
+    def wrap(number: signal.Signals) -> None:
+        before = signal.getsignal(number)
+
+        async def drain() -> None:
+            with suppress(TimeoutError):
+                await service.drain()
+            if callable(before):
+                before(number, None)
+
+        def handle(_: int, frame: FrameType | None) -> None:
+            if stopping and callable(before):
+                before(number, frame)
+            else:
+                loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(drain())))
+
+        signal.signal(number, handle)
+
+    # A server in another thread than the main one has no signals to handle.
+    with suppress(ValueError):
+        wrap(signal.SIGTERM)
+        wrap(signal.SIGINT)
+
+
+async def _livez(_: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+async def _readyz(request: Request) -> Response:
+    service: Service = request.state.service
+    problems = await service.failing()
+    body: dict[str, Any] = {"ready": not problems, "failing": problems}
+    return JSONResponse(body, 503 if problems else 200)
+
+
+application = make_application()

@@ -1,0 +1,114 @@
+"""Serving, for real and as a demonstration."""
+
+import ipaddress
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from container_manager.cli.main import setup
+from container_manager.environment import ConfigurationError
+
+if TYPE_CHECKING:
+    from container_manager.service import Service
+
+SHUTDOWN_SECONDS = 5
+LARGEST_WEBSOCKET_MESSAGE = 256 * 1024
+
+Populate = Callable[["Service"], Awaitable[None]]
+
+host_option = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+port_option = click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one."
+)
+
+
+@click.command()
+@host_option
+@port_option
+@click.option("--no-auth", is_flag=True, help="Everybody is an admin; only on a loopback address.")
+def serve(host: str, port: int, no_auth: bool) -> None:
+    """Serve the API and run jobs."""
+    setup()
+    from container_manager.bootstrap import register_local_engine
+
+    _run(host, port, no_auth, register_local_engine)
+
+
+@click.command()
+@host_option
+@port_option
+@click.option("--no-auth", is_flag=True, help="Everybody is an admin; only on a loopback address.")
+def demo(host: str, port: int, no_auth: bool) -> None:
+    """Serve a throw-away database with a simulated fleet and a stream of jobs."""
+    with tempfile.TemporaryDirectory(prefix="container-manager-demo-") as home:
+        os.environ["CONTAINER_MANAGER_HOME"] = home
+        os.environ["CONTAINER_MANAGER_DATABASE_URL"] = f"sqlite:///{Path(home, 'demo.sqlite3')}"
+        setup()
+        from container_manager.bootstrap import run_demonstration
+
+        _run(host, port, no_auth, run_demonstration)
+
+
+def _run(host: str, port: int, no_auth: bool, populate: Populate) -> None:
+    if no_auth and not _is_loopback(host):
+        raise ConfigurationError(f"--no-auth is refused on {host}: it makes everybody an admin. Bind to 127.0.0.1.")
+    from container_manager import startup
+
+    startup.prepare()
+    secret = None if no_auth else startup.first_token()
+    if no_auth:
+        click.echo("--no-auth: everybody who reaches this port is an admin.", err=True)
+
+    import uvicorn
+
+    from container_manager.cli.server import Server
+
+    listener = _listen(host, port)
+    address = f"http://{_for_url(host)}:{listener.getsockname()[1]}/"
+    config = uvicorn.Config(
+        _application(no_auth, populate),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        ws_max_size=LARGEST_WEBSOCKET_MESSAGE,
+        ws_per_message_deflate=False,
+    )
+    ready = f"ready {address}" + (f" token={secret}" if secret else "")
+    server = Server(config, lambda: click.echo(ready))
+    server.run(sockets=[listener])
+    sys.exit(0 if server.started else 1)
+
+
+def _application(no_auth: bool, populate: Populate) -> object:
+    from asgi import make_application
+
+    return make_application(no_auth=no_auth, populate=populate)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _for_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

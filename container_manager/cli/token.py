@@ -1,0 +1,67 @@
+"""API tokens."""
+
+from datetime import timedelta
+
+import click
+
+from container_manager.cli.main import setup
+
+ROLES = ("viewer", "operator", "admin")
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke API tokens."""
+
+
+@token.command()
+@click.option("--name", required=True, help="What the audit log calls its holder.")
+@click.option(
+    "--role",
+    type=click.Choice(ROLES),
+    required=True,
+    help="viewer reads; operator also changes jobs; admin also hosts.",
+)
+@click.option(
+    "--expires", type=click.IntRange(min=1), metavar="DAYS", help="Days until it expires; never when not given."
+)
+def create(name: str, role: str, expires: int | None) -> None:
+    """Make a token and print its secret, this once."""
+    setup()
+    from container_manager.startup import migrate
+    from container_manager.store import tokens
+    from container_manager.store.tokens import NewToken
+    from container_manager.store.transaction import Actor, commit_one
+
+    migrate()
+    lasts = timedelta(days=expires) if expires else None
+    click.echo(commit_one(tokens.create, NewToken(name, role, lasts, Actor("command line"))))
+
+
+@token.command("list")
+def list_() -> None:
+    """Show all tokens, without their secrets."""
+    setup()
+    from container_manager.startup import migrate
+    from container_manager.store import tokens
+
+    migrate()
+    click.echo(f"{'NAME':<24} {'ROLE':<10} {'EXPIRES':<17} LAST USED")
+    for entry in tokens.listed():
+        expires = f"{entry.expires_at:%Y-%m-%d %H:%M}" if entry.expires_at else "never"
+        used = f"{entry.last_used_at:%Y-%m-%d %H:%M}" if entry.last_used_at else "never"
+        click.echo(f"{entry.name:<24} {entry.role:<10} {expires:<17} {used}")
+
+
+@token.command()
+@click.argument("name")
+def revoke(name: str) -> None:
+    """Make a token useless from now on."""
+    setup()
+    from container_manager.startup import migrate
+    from container_manager.store import tokens
+    from container_manager.store.transaction import Actor, commit_one
+
+    migrate()
+    commit_one(tokens.revoke, (name, Actor("command line")))
+    click.echo(f"Token {name!r} is revoked.")

@@ -1,0 +1,77 @@
+"""Claims routed jobs and drives each to its end, in a task of its own."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from container_manager.control.run import JobRun
+from container_manager.control.supervisor import wait_for
+from container_manager.executors.factory import ExecutorFactory
+from container_manager.models import ContainerJob, EventKind, RoutingEvent
+from container_manager.store import dispatch
+from container_manager.store.dispatch import Fence, Worker
+from container_manager.store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+RENEWALS_PER_LEASE = 3
+
+
+class Dispatcher:
+    """Wakes on routed jobs and cancellations; the slow turn in between renews leases and takes over lost ones."""
+
+    name = "dispatcher"
+
+    def __init__(self, writer: Writer, factory: ExecutorFactory, node: str, lease_seconds: float) -> None:
+        self._writer = writer
+        self._factory = factory
+        self._worker = Worker(f"{node}/{secrets.token_hex(4)}", node, timedelta(seconds=lease_seconds))
+        self._turn = lease_seconds / RENEWALS_PER_LEASE
+        self.patience = lease_seconds
+        self._wake = asyncio.Event()
+        self._runs: dict[int, tuple[JobRun, asyncio.Task[None]]] = {}
+        self._launching: dict[int, asyncio.Semaphore] = {}
+        writer.on_commit(self._heard)
+
+    def _heard(self, events: Sequence[RoutingEvent]) -> None:
+        for event in events:
+            if event.kind == EventKind.JOB_ROUTED:
+                self._wake.set()
+            elif event.kind == EventKind.JOB_CANCEL_REQUESTED and event.job_id in self._runs:
+                self._runs[event.job_id][0].cancel()
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        while True:
+            beat()
+            for job, fence in await self._writer.write(dispatch.claim, self._worker):
+                self._drive(job, fence)
+            if not await wait_for(self._wake, self._turn):
+                await self._writer.write(dispatch.renew, self._worker)
+
+    async def stop(self) -> None:
+        """Let go of the jobs as they are: their containers run on, and whoever starts next takes them over."""
+        tasks = [task for _, task in self._runs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._writer.write(dispatch.release, self._worker.owner)
+
+    def _drive(self, job: ContainerJob, fence: Fence) -> None:
+        if job.pk in self._runs:
+            # Our own lease ran out unnoticed; the old claim can write nothing any more.
+            self._runs[job.pk][1].cancel()
+        assert job.host is not None  # noqa: S101 - a claimed job has a host
+        slots = self._launching.setdefault(job.host.pk, asyncio.Semaphore(self._factory.max_launches(job.host)))
+        run = JobRun(job, fence, self._writer, self._factory, slots)
+        task = asyncio.create_task(run.drive(), name=f"job {job.pk}")
+        self._runs[job.pk] = (run, task)
+        task.add_done_callback(lambda done: self._ended(job.pk, done))
+
+    def _ended(self, job_id: int, task: asyncio.Task[None]) -> None:
+        if self._runs.get(job_id, (None, None))[1] is task:
+            del self._runs[job_id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Its lease runs out and the next claim takes it up again.
+            logger.error("job %s: the run broke off", job_id, exc_info=error)

@@ -1,0 +1,54 @@
+"""Probes every host all the time; each result is written as it comes, so that a hanging host holds up nobody's."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from django.db.models import Q
+
+from container_manager.executors.factory import ExecutorFactory
+from container_manager.models import ExecutorHost
+from container_manager.store import hosts as host_store
+from container_manager.store import threads
+from container_manager.store.writer import Writer
+
+JITTER = 0.1
+
+
+class HealthLoop:
+    """One turn an interval, jittered; a host whose probe is still under way is not probed again."""
+
+    name = "health"
+
+    def __init__(self, writer: Writer, factory: ExecutorFactory, node: str, interval: float) -> None:
+        self._writer = writer
+        self._factory = factory
+        self._node = node
+        self._interval = interval
+        self._probing: dict[int, asyncio.Task[None]] = {}
+        self.patience = interval * 3
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        while True:
+            beat()
+            began = time.monotonic()
+            for host in await threads.read(host_store.bare, Q(node__in=["", self._node])):
+                if host.pk not in self._probing:
+                    self._probe(host)
+            turn = self._interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
+            await asyncio.sleep(max(began + turn - time.monotonic(), 0))
+
+    async def stop(self) -> None:
+        for task in self._probing.values():
+            task.cancel()
+        await asyncio.gather(*self._probing.values(), return_exceptions=True)
+
+    def _probe(self, host: ExecutorHost) -> None:
+        async def probe() -> None:
+            try:
+                await self._writer.write(host_store.record_health, await self._factory.probe(host))
+            finally:
+                self._probing.pop(host.pk, None)
+
+        self._probing[host.pk] = asyncio.create_task(probe(), name=f"probe {host.name}")

@@ -1,0 +1,57 @@
+"""Routes what waits, as soon as something has happened that could help it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from django.utils import timezone
+
+from container_manager.control.supervisor import wait_for
+from container_manager.models import EventKind, RoutingEvent
+from container_manager.store import jobs as job_store
+from container_manager.store import threads
+from container_manager.store.writer import Writer
+
+REPAIR_SECONDS = 30.0
+
+HELPFUL = frozenset(
+    {
+        EventKind.JOB_FINISHED,
+        EventKind.JOB_CANCELLED,
+        EventKind.JOB_RETRIED,
+        EventKind.HOST_CREATED,
+        EventKind.HOST_UPDATED,
+        EventKind.HOST_RESUMED,
+        EventKind.HOST_HEALTH_CHANGED,
+    }
+)
+
+
+class QueueLoop:
+    """Wakes on events, and when a back-off ends; the slow turn in between only repairs."""
+
+    name = "queue"
+    patience = REPAIR_SECONDS * 2
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._wake = asyncio.Event()
+        writer.on_commit(self._heard)
+
+    def _heard(self, events: Sequence[RoutingEvent]) -> None:
+        if any(event.kind in HELPFUL for event in events):
+            self._wake.set()
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        while True:
+            beat()
+            await self._writer.write(job_store.route_waiting, None)
+            await wait_for(self._wake, await self._patience())
+
+    async def stop(self) -> None:
+        """Nothing is held."""
+
+    async def _patience(self) -> float:
+        moment = await threads.read(job_store.next_not_before)
+        if moment is None:
+            return REPAIR_SECONDS
+        return min(max((moment - timezone.now()).total_seconds(), 0.01), REPAIR_SECONDS)

@@ -1,0 +1,54 @@
+"""Encryption at rest and keyed hashes, from the configured secret keys."""
+
+import base64
+import hashlib
+import hmac
+from functools import cache
+
+import orjson
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+
+
+class WrongKeyError(Exception):
+    """A stored value was encrypted with a key that is not configured."""
+
+
+@cache
+def _fernet(keys: tuple[str, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(_derive(key, b"encrypt"))) for key in keys])
+
+
+@cache
+def _derive(key: str, purpose: bytes) -> bytes:
+    return hmac.digest(key.encode(), b"container-manager " + purpose, "sha256")
+
+
+@cache
+def _keys() -> tuple[str, ...]:
+    return settings.CONTAINER_MANAGER.secret_keys()
+
+
+def encrypt(value: object) -> bytes:
+    """Encrypt a JSON value."""
+    return _fernet(_keys()).encrypt(orjson.dumps(value))
+
+
+def decrypt(data: bytes) -> object:
+    """Undo `encrypt`.
+
+    Raises:
+        WrongKeyError: none of the configured keys made `data`.
+    """
+    try:
+        return orjson.loads(_fernet(_keys()).decrypt(data))
+    except InvalidToken as error:
+        raise WrongKeyError(
+            "CONTAINER_MANAGER_SECRET_KEY is not the key that this database was written with"
+        ) from error
+
+
+def keyed_hash(*parts: str) -> str:
+    """A hash that cannot be guessed at without the key; by the oldest key, so that rotation keeps it."""
+    message = orjson.dumps(parts)
+    return hmac.new(_derive(_keys()[-1], b"hash"), message, hashlib.sha256).hexdigest()

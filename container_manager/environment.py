@@ -1,0 +1,135 @@
+"""The CONTAINER_MANAGER_* environment: one typed, frozen value, checked before anything starts."""
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+PREFIX = "CONTAINER_MANAGER_"
+
+# Read by the command-line client, which is a program of its own beside the service.
+CLIENT_VARIABLES = frozenset({"URL", "TOKEN"})
+
+MINIMUM_KEY_LENGTH = 32
+
+
+class ConfigurationError(Exception):
+    """The service cannot start as it is configured; the message is one sentence for the person who starts it."""
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class Environment(BaseModel):
+    """Every setting of the service; a field `x` is read from CONTAINER_MANAGER_X."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("container-manager")),
+        description="where the embedded database and the secret key live",
+    )
+    database_url: str = Field("", description="`sqlite:///path` or `postgresql://…`; SQLite in HOME when empty")
+    secret_key: str = Field(
+        "", description="at least 32 characters; several, comma-separated, rotate: the first encrypts"
+    )
+    listen_url: str = Field("", description="a direct PostgreSQL connection for LISTEN; the database URL when empty")
+    node: str = Field(default_factory=socket.gethostname, min_length=1, description="the machine this process is on")
+    allowed_hosts: Names = Field(("localhost", "127.0.0.1", "[::1]"), description="host names that requests may name")
+    allowed_origins: Names = Field((), description="other origins whose pages may open a WebSocket")
+    log_format: Literal["text", "json", ""] = Field("", description="`text` on a terminal, else `json`")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least level that is logged"
+    )
+
+    default_memory_mb: int = Field(256, ge=6, description="MiB for a job that names no memory limit")
+    default_cpu: float = Field(0.5, gt=0, description="cores for a job that names no CPU limit")
+    default_timeout_seconds: int = Field(3600, ge=1, description="seconds a job may run when it names no timeout")
+    probe_interval_seconds: float = Field(10, gt=0, description="seconds between two health probes of a host")
+    probe_timeout_seconds: float = Field(3, gt=0, description="seconds after which a probe has failed")
+    lease_seconds: float = Field(15, ge=3, description="seconds after which another worker may take over a job")
+    launch_timeout_seconds: float = Field(60, gt=0, description="seconds for one create or start call to an engine")
+    pull_timeout_seconds: float = Field(600, gt=0, description="seconds for pulling an image")
+    stop_grace_seconds: float = Field(10, ge=0, description="seconds between TERM and KILL")
+    infrastructure_retries: int = Field(3, ge=0, description="how often a job is routed anew when its host fails it")
+    log_limit_bytes: int = Field(
+        1_048_576, ge=1024, description="bytes of output kept per attempt; the middle is dropped"
+    )
+    max_body_bytes: int = Field(16_777_216, ge=1024, description="bytes of one HTTP request's body")
+    max_document_bytes: int = Field(65_536, ge=1024, description="bytes of one GraphQL document")
+
+    @model_validator(mode="after")
+    def _keys_are_long_enough(self) -> "Environment":
+        if self.is_postgresql and not self.secret_key:
+            raise ValueError("SECRET_KEY must be given with PostgreSQL, the same for all processes")
+        if any(len(key) < MINIMUM_KEY_LENGTH for key in _keys(self.secret_key)):
+            raise ValueError(f"SECRET_KEY must have at least {MINIMUM_KEY_LENGTH} characters")
+        return self
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home / 'container-manager.sqlite3'}"
+
+    @property
+    def is_postgresql(self) -> bool:
+        return self.database_url.startswith(("postgres://", "postgresql://"))
+
+    def secret_keys(self) -> tuple[str, ...]:
+        """The keys, first the one that encrypts; made once and kept in HOME when none is given."""
+        return _keys(self.secret_key) or (_kept_key(self.home / "secret_key"),)
+
+
+def _keys(value: str) -> tuple[str, ...]:
+    return tuple(key.strip() for key in value.split(",") if key.strip())
+
+
+def _kept_key(path: Path) -> str:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            # Linked into place whole, so that a process starting beside us never reads half a key.
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            draft.touch(mode=0o600)
+            draft.write_text(secrets.token_urlsafe(48))
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{PREFIX}HOME: the secret key cannot be kept in {path}: {error.strerror}.") from error
+
+
+def read(environ: Mapping[str, str]) -> Environment:
+    """Read the service's variables from `environ`; empty values count as not given.
+
+    Raises:
+        ConfigurationError: a variable is unknown or has a bad value; the message names it.
+    """
+    names = {name.removeprefix(PREFIX): value for name, value in environ.items() if name.startswith(PREFIX) and value}
+    for name in names:
+        if name not in CLIENT_VARIABLES and name.lower() not in Environment.model_fields:
+            raise ConfigurationError(
+                f"{PREFIX}{name} is not a setting of container-manager; see the table in the README."
+            )
+    values = {name.lower(): value for name, value in names.items() if name not in CLIENT_VARIABLES}
+    try:
+        environment = Environment.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = PREFIX + str(first["loc"][0]).upper() + ": " if first["loc"] else PREFIX
+        raise ConfigurationError(f"{where}{first['msg'].removeprefix('Value error, ')}.") from error
+    if not environment.effective_database_url.startswith(("sqlite:///", "postgres://", "postgresql://")):
+        raise ConfigurationError(f"{PREFIX}DATABASE_URL: must start with sqlite:/// or postgresql://.")
+    return environment

@@ -1,0 +1,121 @@
+"""The log's tail and the fan-out to subscribers."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from container_manager.store import events as event_store
+from container_manager.store import threads
+from container_manager.store.events import Event
+
+logger = logging.getLogger(__name__)
+
+PAGE = 500
+QUEUE_LIMIT = 1000
+REPAIR_SECONDS = 5.0
+
+Wanted = Callable[[Event], bool]
+
+
+class _Subscriber:
+    """A bounded queue. One that overflows is dropped: its subscriber goes on from the table, at its cursor."""
+
+    def __init__(self) -> None:
+        self.queue: deque[Event] = deque()
+        self.ready = asyncio.Event()
+        self.overflowed = False
+
+    def offer(self, events: Sequence[Event]) -> None:
+        if len(self.queue) + len(events) > QUEUE_LIMIT:
+            self.overflowed = True
+            self.queue.clear()
+        elif not self.overflowed:
+            self.queue.extend(events)
+        self.ready.set()
+
+
+class EventLog:
+    """One tail a process reads each event once and offers it to the subscribers."""
+
+    def __init__(self) -> None:
+        self._cursor = 0
+        self._subscribers: set[_Subscriber] = set()
+        self._committed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._draining = asyncio.Event()
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._subscribers)
+
+    async def start(self) -> None:
+        self._cursor = await threads.read(event_store.newest)
+        self._task = asyncio.create_task(self._follow(), name="event tail")
+
+    async def stop(self) -> None:
+        self.drain()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Let every subscription complete."""
+        self._draining.set()
+        for subscriber in self._subscribers:
+            subscriber.ready.set()
+
+    def wake(self) -> None:
+        """Something was committed: read on."""
+        self._committed.set()
+
+    async def subscribe(self, after: int | None, wanted: Wanted = lambda _: True) -> AsyncIterator[Event]:
+        """Each wanted event beyond `after` once, in order; None begins with the next one. Ends when the log drains."""
+        cursor = self._cursor if after is None else after
+        while not self._draining.is_set():
+            subscriber = _Subscriber()
+            self._subscribers.add(subscriber)
+            try:
+                # Attached first and read up to now second: what is committed in between comes by either way.
+                async for event in self._catch_up(cursor):
+                    cursor = event.id
+                    if wanted(event):
+                        yield event
+                async for event in self._live(subscriber, cursor):
+                    cursor = event.id
+                    if wanted(event):
+                        yield event
+            finally:
+                self._subscribers.discard(subscriber)
+
+    async def _catch_up(self, cursor: int) -> AsyncIterator[Event]:
+        while not self._draining.is_set() and (page := await threads.read(event_store.after, cursor, PAGE)):
+            for event in page:
+                yield event
+            cursor = page[-1].id
+
+    async def _live(self, subscriber: _Subscriber, cursor: int) -> AsyncIterator[Event]:
+        while not subscriber.overflowed and not self._draining.is_set():
+            await subscriber.ready.wait()
+            subscriber.ready.clear()
+            while subscriber.queue:
+                event = subscriber.queue.popleft()
+                if event.id > cursor:
+                    yield event
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(REPAIR_SECONDS):
+                    await self._committed.wait()
+            except TimeoutError:
+                pass
+            self._committed.clear()
+            try:
+                while page := await threads.read(event_store.after, self._cursor, PAGE):
+                    self._cursor = page[-1].id
+                    for subscriber in self._subscribers:
+                        subscriber.offer(page)
+            except Exception:
+                # The tail must outlive a database that is away for a while; the next wake reads on.
+                logger.exception("reading the event log")

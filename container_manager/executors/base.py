@@ -1,0 +1,145 @@
+"""The interface of a place that runs containers, and its obligations."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from container_manager.executors.output import OutputLine
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSettings:
+    """What an executor is built from. Times are in seconds."""
+
+    name: str
+    config: Mapping[str, Any]
+    instance: str = ""
+    max_jobs: int = 10
+    call_timeout: float = 10
+    launch_timeout: float = 60
+    pull_timeout: float = 600
+    output_limit: int = 1_048_576
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """One attempt of one job. `name` is made from both, so that a launch repeated finds the first one."""
+
+    job_id: int
+    attempt: int
+    name: str
+    image: str
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    memory_mb: int = 0
+    cpu_millis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A launch at an executor; `id` is the executor's own."""
+
+    id: str
+    spec: LaunchSpec
+
+
+class ExecutionState(Enum):
+    """CREATED has never run; EXITED has run and never runs again."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStatus:
+    """What an executor says about an execution."""
+
+    id: str
+    state: ExecutionState
+    exit_code: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    out_of_memory: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedExecution:
+    """An execution that carries this installation's labels."""
+
+    id: str
+    job_id: int
+    attempt: int
+    state: ExecutionState
+
+
+class ContainerExecutor(abc.ABC):
+    """Runs containers on one host.
+
+    Every method has a deadline of its own (`wait` only per call to the outside) and raises an ExecutorError;
+    ExecutorConnectionError means that the effect is unknown and must be looked up, never assumed.
+    An executor belongs to the event loop in which it is first used.
+    """
+
+    def __init__(self, settings: ExecutorSettings) -> None:
+        self.settings = settings
+
+    @property
+    def max_launches(self) -> int:
+        """How many launches may be under way at once."""
+        return 5
+
+    @abc.abstractmethod
+    async def health_check(self) -> bool:
+        """Touch what a launch needs. False or an ExecutorError: not healthy."""
+
+    @abc.abstractmethod
+    async def get_capacity_info(self) -> dict[str, Any]:
+        """`max_jobs`, `current_jobs`, `available_slots`; and `memory_mb`, `cpu_cores` where the engine says so."""
+
+    @abc.abstractmethod
+    async def create(self, spec: LaunchSpec) -> str:
+        """Prepare the execution without running it and return its id; an existing one of that name is returned.
+
+        Raises:
+            ExecutorConfigurationError: the image does not exist or the engine will not take these settings.
+        """
+
+    @abc.abstractmethod
+    async def start(self, execution: Execution) -> None:
+        """Run what `create` prepared. Must not run again what has run already."""
+
+    @abc.abstractmethod
+    async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
+        """The execution of that name, or None when there is none."""
+
+    @abc.abstractmethod
+    async def status(self, execution: Execution) -> ExecutionStatus | None:
+        """What became of an execution, or None when the executor does not know it."""
+
+    @abc.abstractmethod
+    async def wait(self, execution: Execution) -> ExecutionStatus | None:
+        """Return once the execution has ended, with its verdict; None when the executor does not know it."""
+
+    @abc.abstractmethod
+    async def logs(self, execution: Execution) -> list[OutputLine]:
+        """What it wrote, stdout and stderr apart, bounded by `settings.output_limit`."""
+
+    @abc.abstractmethod
+    async def stop(self, execution: Execution, grace: float) -> None:
+        """Ask it to end (TERM), and end it (KILL) after `grace` seconds. Ended already is success."""
+
+    @abc.abstractmethod
+    async def remove(self, execution_id: str) -> None:
+        """Remove an execution that does not run. Gone already is success."""
+
+    @abc.abstractmethod
+    async def list_owned(self) -> list[OwnedExecution]:
+        """All executions of this installation."""
+
+    async def aclose(self) -> None:
+        """Close connections. Safe to call twice."""

@@ -1,0 +1,128 @@
+"""The settings of a host, by executor type. Pure values: no SDK is imported to check them."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+SECRET_MASK = "********"  # noqa: S105 - what is shown in place of a secret
+
+
+class Secret:
+    """Marks a value that never leaves through the API."""
+
+
+Hidden = Annotated[str, Secret()]
+
+
+class Settings(BaseModel):
+    """Refuses keys it does not know, so that a typo is not a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TLS(Settings):
+    """PEM text, or paths on the server."""
+
+    ca: str = ""
+    cert: str = ""
+    key: Hidden = ""
+    verify: bool = True
+
+
+class RegistryLogin(Settings):
+    """Credentials for one image registry."""
+
+    username: str
+    password: Hidden
+
+
+class DockerConfig(Settings):
+    """A Docker engine."""
+
+    node: str = ""
+    url: str = "unix:///var/run/docker.sock"
+    tls: TLS | None = None
+    network: str = "none"
+    pull: Literal["if-not-present", "always", "never"] = "if-not-present"
+    registry_auth: dict[str, RegistryLogin] = {}
+    max_launches: int = Field(5, ge=1, le=100)
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_engine_url(cls, url: str) -> str:
+        if not re.fullmatch(r"unix://(/[^\s]+)|(tcp|https?)://[^\s/]+(:\d+)?/?", url):
+            raise ValueError("must be unix:///path/of.sock, tcp://HOST:PORT or https://HOST:PORT")
+        return url
+
+    @field_validator("network")
+    @classmethod
+    def _is_no_host_network(cls, network: str) -> str:
+        if network == "host" or network.startswith("container:"):
+            raise ValueError("must not share the network of the host or of another container")
+        return network
+
+
+class SimulatedConfig(Settings):
+    """An executor that runs nothing and behaves as it is told; see the README."""
+
+    accept: Literal["preferred", "any"] = "preferred"
+    launch_ms: int = Field(20, ge=0)
+    run_ms: int = Field(1000, ge=0)
+    exit_code: int = Field(0, ge=0, le=255)
+    fail_launch: float = Field(0.0, ge=0, le=1, strict=False)
+    health_ms: int = Field(1, ge=0)
+    healthy: bool = True
+    seed: int = 0
+
+
+CONFIGS: dict[str, type[Settings]] = {"docker": DockerConfig, "simulated": SimulatedConfig}
+
+
+def config_errors(error: ValidationError, root: str = "config") -> Iterator[tuple[str, str]]:
+    """Each error as (path of the key, sentence)."""
+    for entry in error.errors():
+        path = ".".join([root, *map(str, entry["loc"])])
+        if entry["type"] == "extra_forbidden":
+            yield path, f"{path} is not a setting of this executor type."
+        else:
+            yield path, f"{entry['msg'].removeprefix('Value error, ')}."
+
+
+def hide_secrets(config: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """A copy whose secret values are masked."""
+    shown: dict[str, Any] = {}
+    for key, value in config.items():
+        field = model.model_fields.get(key)
+        if field is not None and any(isinstance(mark, Secret) for mark in field.metadata) and value:
+            shown[key] = SECRET_MASK
+        elif isinstance(value, Mapping) and field is not None:
+            shown[key] = _hide_nested(value, field.annotation)
+        else:
+            shown[key] = value
+    return shown
+
+
+def _hide_nested(value: Mapping[str, Any], annotation: Any) -> dict[str, Any]:
+    inner = [arg for arg in (annotation, *getattr(annotation, "__args__", ())) if isinstance(arg, type)]
+    nested = next((arg for arg in inner if issubclass(arg, BaseModel)), None)
+    if nested is None:
+        return dict(value)
+    if getattr(annotation, "__origin__", None) is dict:
+        return {key: hide_secrets(entry, nested) for key, entry in value.items()}
+    return hide_secrets(value, nested)
+
+
+def keep_secrets(given: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with every mask replaced by what is stored there, so that a config read from the API can be sent back."""
+    merged: dict[str, Any] = {}
+    for key, value in given.items():
+        old = stored.get(key)
+        if value == SECRET_MASK and old:
+            merged[key] = old
+        elif isinstance(value, Mapping) and isinstance(old, Mapping):
+            merged[key] = keep_secrets(value, old)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,401 @@
+"""Docker engines, through aiodocker."""
+
+import asyncio
+import base64
+import json
+import re
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiodocker import Docker, DockerError
+
+from container_manager.executors.base import (
+    ContainerExecutor,
+    Execution,
+    ExecutionState,
+    ExecutionStatus,
+    ExecutorSettings,
+    LaunchSpec,
+    OwnedExecution,
+)
+from container_manager.executors.configs import TLS, DockerConfig
+from container_manager.executors.exceptions import (
+    ExecutorAuthenticationError,
+    ExecutorConfigurationError,
+    ExecutorConnectionError,
+    ExecutorOperationError,
+)
+from container_manager.executors.output import BoundedOutput, OutputLine
+
+LABEL = "container-manager"
+UNREACHABLE = 900
+"""aiodocker's status for an engine that it could not reach."""
+
+MEBIBYTE = 1024 * 1024
+NANO_PER_MILLI = 1_000_000
+SMALLEST_MEMORY = 6 * MEBIBYTE
+STREAMS = {1: "stdout", 2: "stderr"}
+STATES = {"created": ExecutionState.CREATED, "exited": ExecutionState.EXITED, "dead": ExecutionState.EXITED}
+NO_CREDENTIALS = re.compile(r"unauthorized|no basic auth credentials|access denied|denied:|forbidden", re.IGNORECASE)
+NO_IMAGE = re.compile(r"not found|manifest unknown|no such image|does not exist|invalid reference", re.IGNORECASE)
+
+
+class DockerExecutor(ContainerExecutor):
+    """Runs containers on one Docker engine."""
+
+    def __init__(self, settings: ExecutorSettings) -> None:
+        super().__init__(settings)
+        self._config = DockerConfig.model_validate(settings.config)
+        self._docker: Docker | None = None
+        self._connecting = asyncio.Lock()
+
+    @property
+    def max_launches(self) -> int:
+        return self._config.max_launches
+
+    async def health_check(self) -> bool:
+        # With a wedged containerd, ping and list still answer and a launch hangs, as /info does.
+        async with self._call("asking for /info", self.settings.call_timeout) as docker:
+            await docker.system.info()
+        async with self._call("listing containers", self.settings.call_timeout) as docker:
+            await docker.containers.list(all=True, limit=1, filters=self._own_filter())
+        return True
+
+    async def get_capacity_info(self) -> dict[str, Any]:
+        async with self._call("asking for /info", self.settings.call_timeout) as docker:
+            info = await docker.system.info()
+        owned = await self.list_owned()
+        current = sum(execution.state is ExecutionState.RUNNING for execution in owned)
+        return {
+            "max_jobs": self.settings.max_jobs,
+            "current_jobs": current,
+            "available_slots": max(self.settings.max_jobs - current, 0),
+            "memory_mb": info["MemTotal"] // MEBIBYTE,
+            "cpu_cores": float(info["NCPU"]),
+        }
+
+    async def create(self, spec: LaunchSpec) -> str:
+        if self._config.pull == "always":
+            await self._pull(spec.image)
+        try:
+            return await self._create(spec)
+        except _MissingImageError as missing:
+            if self._config.pull == "never":
+                raise ExecutorConfigurationError(
+                    f"image: {spec.image!r} is not on host {self.settings.name}, whose config.pull is never."
+                ) from missing
+        await self._pull(spec.image)
+        return await self._create(spec)
+
+    async def start(self, execution: Execution) -> None:
+        try:
+            async with self._call(f"starting {execution.spec.name}", self.settings.launch_timeout) as docker:
+                await docker.containers.container(execution.id).start()
+        except ExecutorOperationError as error:
+            if _status_of(error) in {400, 404}:
+                raise ExecutorConfigurationError(f"The container could not be started: {error}") from error
+            raise
+
+    async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
+        return await self._inspect(spec.name)
+
+    async def status(self, execution: Execution) -> ExecutionStatus | None:
+        return await self._inspect(execution.id)
+
+    async def wait(self, execution: Execution) -> ExecutionStatus | None:
+        try:
+            async with self._call(f"waiting for {execution.spec.name}", None) as docker:
+                await docker.containers.container(execution.id).wait()
+        except ExecutorOperationError as error:
+            if _status_of(error) != 404:
+                raise
+        # The verdict is the engine's record: `wait` says 0 of a container that never ran.
+        return await self.status(execution)
+
+    async def logs(self, execution: Execution) -> list[OutputLine]:
+        output = BoundedOutput(self.settings.output_limit)
+        async with self._call(f"reading the output of {execution.spec.name}", self.settings.launch_timeout) as docker:
+            # aiodocker's own reader merges the streams and leaks its connection when it is left early.
+            async with docker._query(  # noqa: SLF001
+                f"containers/{execution.id}/logs", params={"stdout": 1, "stderr": 1, "timestamps": 1}
+            ) as response:
+                async for line in _lines(response.content):
+                    output.add(line)
+        return list(output.lines())
+
+    async def stop(self, execution: Execution, grace: float) -> None:
+        try:
+            async with self._call(f"stopping {execution.spec.name}", grace + self.settings.launch_timeout) as docker:
+                await docker.containers.container(execution.id).stop(t=round(grace))
+        except ExecutorOperationError as error:
+            if _status_of(error) not in {304, 404}:
+                raise
+
+    async def remove(self, execution_id: str) -> None:
+        try:
+            async with self._call(f"removing {execution_id[:12]}", self.settings.launch_timeout) as docker:
+                await docker.containers.container(execution_id).delete(v=True)
+        except ExecutorOperationError as error:
+            if _status_of(error) != 404 and "already in progress" not in str(error):
+                raise
+
+    async def list_owned(self) -> list[OwnedExecution]:
+        async with self._call("listing containers", self.settings.call_timeout) as docker:
+            containers = await docker.containers.list(all=True, filters=self._own_filter())
+        return [
+            OwnedExecution(
+                container.id,
+                int(container["Labels"][f"{LABEL}.job"]),
+                int(container["Labels"][f"{LABEL}.attempt"]),
+                STATES.get(container["State"], ExecutionState.RUNNING),
+            )
+            for container in containers
+        ]
+
+    async def aclose(self) -> None:
+        docker, self._docker = self._docker, None
+        if docker is not None:
+            await docker.close()
+            await docker.connector.close()
+
+    def _own_filter(self) -> dict[str, list[str]]:
+        return {"label": [f"{LABEL}.instance={self.settings.instance}"]}
+
+    async def _create(self, spec: LaunchSpec) -> str:
+        settings = container_settings(spec, self._config.network, self.settings.instance)
+        try:
+            async with self._call(f"creating {spec.name}", self.settings.launch_timeout) as docker:
+                container = await docker.containers.create(settings, name=spec.name)
+                return container.id
+        except ExecutorOperationError as error:
+            status = _status_of(error)
+            if status == 404 and "image" in str(error).lower():
+                raise _MissingImageError(str(error)) from error
+            if status == 409:
+                return await self._named(spec)
+            if status in {400, 404}:
+                raise ExecutorConfigurationError(f"The engine refused the container: {error}") from error
+            raise
+
+    async def _named(self, spec: LaunchSpec) -> str:
+        # The name is taken before the container can be looked up by it.
+        async with asyncio.timeout(self.settings.call_timeout):
+            while (found := await self.find(spec)) is None:
+                await asyncio.sleep(0.05)
+        return found.id
+
+    async def _pull(self, image: str) -> None:
+        registry = _registry(image)
+        login = self._config.registry_auth.get(registry)
+        headers = {} if login is None else {"X-Registry-Auth": _registry_header(login.username, login.password)}
+        try:
+            async with self._call(f"pulling {image}", self.settings.pull_timeout) as docker:
+                async with docker._query(  # noqa: SLF001 - aiodocker's pull leaks its connection when cancelled
+                    "images/create", "POST", params={"fromImage": _with_tag(image)}, headers=headers, timeout=None
+                ) as response:
+                    async for step in response.content:
+                        if "error" in (progress := json.loads(step)):
+                            raise DockerError(500, progress["error"])
+        except ExecutorOperationError as error:
+            host = self.settings.name
+            if NO_CREDENTIALS.search(str(error)):
+                raise ExecutorAuthenticationError(
+                    f"image: registry {registry} refused host {host} the image {image!r}; it may be private or not exist. "
+                    f"Set config.registry_auth for {registry} ({error})."
+                ) from error
+            if _status_of(error) == 404 or NO_IMAGE.search(str(error)):
+                raise ExecutorConfigurationError(f"image: {image!r} does not exist in {registry} ({error}).") from error
+            raise ExecutorOperationError(f"image: host {host} could not pull {image!r}: {error}") from error
+
+    async def _inspect(self, reference: str) -> ExecutionStatus | None:
+        try:
+            async with self._call(f"inspecting {reference[:64]}", self.settings.launch_timeout) as docker:
+                container = await docker.containers.get(reference)
+        except ExecutorOperationError as error:
+            if _status_of(error) == 404:
+                return None
+            raise
+        return _verdict(container["Id"], container["State"])
+
+    @asynccontextmanager
+    async def _call(self, doing: str, deadline: float | None) -> AsyncIterator[Docker]:
+        """The client, with a deadline over the block, and errors as this module's callers know them."""
+        where = f"host {self.settings.name}"
+        try:
+            async with asyncio.timeout(deadline):
+                yield await self._client()
+        except DockerError as error:
+            if error.status == UNREACHABLE:
+                raise ExecutorConnectionError(f"{where}: the engine cannot be reached: {error.message}") from error
+            raise ExecutorOperationError(error.message) from error
+        except TimeoutError as error:
+            raise ExecutorConnectionError(f"{where}: no answer in {deadline:g} s while {doing}.") from error
+        except (aiohttp.ClientError, OSError, json.JSONDecodeError) as error:
+            raise ExecutorConnectionError(f"{where}: the connection broke while {doing}: {error}") from error
+
+    async def _client(self) -> Docker:
+        if self._docker is not None:
+            return self._docker
+        async with self._connecting:
+            if self._docker is None:
+                docker = _connect(self._config)
+                try:
+                    async with asyncio.timeout(self.settings.call_timeout):
+                        async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
+                            docker.api_version = f"v{response.headers['Api-Version']}"
+                except BaseException:
+                    await docker.close()
+                    await docker.connector.close()
+                    raise
+                self._docker = docker
+        return self._docker
+
+
+class _MissingImageError(Exception):
+    """The engine does not have the image."""
+
+
+def container_settings(spec: LaunchSpec, network: str, instance: str) -> dict[str, Any]:
+    """The engine's settings for a container: bounded, without privileges, and labelled as ours."""
+    memory = max(spec.memory_mb * MEBIBYTE, SMALLEST_MEMORY)
+    settings: dict[str, Any] = {
+        "Image": spec.image,
+        "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+        "Labels": {
+            f"{LABEL}.instance": instance,
+            f"{LABEL}.job": str(spec.job_id),
+            f"{LABEL}.attempt": str(spec.attempt),
+            f"{LABEL}.memory-mb": str(spec.memory_mb),
+            f"{LABEL}.cpu-millis": str(spec.cpu_millis),
+        },
+        "HostConfig": {
+            "NetworkMode": network,
+            "Memory": memory,
+            # The same as Memory: without it a container gets as much again in swap.
+            "MemorySwap": memory,
+            "NanoCpus": spec.cpu_millis * NANO_PER_MILLI,
+            "PidsLimit": 512,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true"],
+            "RestartPolicy": {"Name": "no"},
+            # Forwards TERM, so that a job which ignores signals as pid 1 still stops in time.
+            "Init": True,
+        },
+    }
+    if spec.command:
+        settings["Cmd"] = list(spec.command)
+    return settings
+
+
+def _connect(config: DockerConfig) -> Docker:
+    url = config.url.rstrip("/")
+    if url.startswith("unix://"):
+        connector: aiohttp.BaseConnector = aiohttp.UnixConnector(url.removeprefix("unix://"), limit=0)
+        return Docker("unix://localhost", connector=connector)
+    context = None if config.tls is None else _ssl_context(config.tls)
+    if context is not None:
+        # aiodocker talks plain HTTP to tcp:// whatever the context.
+        url = re.sub(r"^\w+://", "https://", url)
+    elif url.startswith("tcp://"):
+        url = url.replace("tcp://", "http://", 1)
+    return Docker(url, connector=aiohttp.TCPConnector(ssl=context if context is not None else True, limit=0))
+
+
+def _ssl_context(tls: TLS) -> ssl.SSLContext:
+    """Raises ExecutorConfigurationError when the PEM texts or paths are no good."""
+    try:
+        context = ssl.create_default_context()
+        if tls.ca and _is_pem(tls.ca):
+            context.load_verify_locations(cadata=tls.ca)
+        elif tls.ca:
+            context.load_verify_locations(cafile=tls.ca)
+        if not tls.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if tls.cert:
+            with tempfile.TemporaryDirectory() as folder:
+                context.load_cert_chain(_as_file(tls.cert, folder, "cert"), _as_file(tls.key, folder, "key"))
+    except (OSError, ssl.SSLError) as error:
+        raise ExecutorConfigurationError(f"config.tls: the certificates cannot be used: {error}.") from error
+    return context
+
+
+def _is_pem(text: str) -> bool:
+    return text.lstrip().startswith("-----BEGIN")
+
+
+def _as_file(text: str, folder: str, name: str) -> str:
+    if not _is_pem(text):
+        return text
+    path = Path(folder, name)
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return str(path)
+
+
+def _status_of(error: ExecutorOperationError) -> int:
+    return error.__cause__.status if isinstance(error.__cause__, DockerError) else 0
+
+
+def _verdict(container_id: str, state: Mapping[str, Any]) -> ExecutionStatus:
+    kind = STATES.get(state["Status"], ExecutionState.RUNNING)
+    return ExecutionStatus(
+        container_id,
+        kind,
+        exit_code=state["ExitCode"] if kind is ExecutionState.EXITED else None,
+        started_at=_moment(state["StartedAt"]),
+        finished_at=_moment(state["FinishedAt"]) if kind is ExecutionState.EXITED else None,
+        out_of_memory=bool(state.get("OOMKilled")),
+        error=state.get("Error", ""),
+    )
+
+
+def _moment(text: str) -> datetime | None:
+    if text.startswith("0001-"):
+        return None
+    # Python reads at most microseconds.
+    return datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text))
+
+
+def _nanoseconds(text: str) -> int:
+    moment, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(moment + "+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[OutputLine]:
+    """Lines of the engine's multiplexed stream: 8 bytes of header, then a time stamp and at most 16 KiB of a line."""
+    unfinished: dict[int, tuple[int, bytes]] = {}
+    while True:
+        try:
+            header = await content.readexactly(8)
+        except asyncio.IncompleteReadError:
+            break
+        stream, size = header[0], int.from_bytes(header[4:8], "big")
+        stamp, _, payload = (await content.readexactly(size)).partition(b" ")
+        at, begun = unfinished.pop(stream, (_nanoseconds(stamp.decode()), b""))
+        if payload.endswith(b"\n"):
+            yield OutputLine(STREAMS[stream], at, (begun + payload[:-1]).decode(errors="replace"))
+        else:
+            unfinished[stream] = (at, begun + payload)
+    for stream, (at, payload) in unfinished.items():
+        yield OutputLine(STREAMS[stream], at, payload.decode(errors="replace"))
+
+
+def _with_tag(image: str) -> str:
+    # Without a tag the engine would pull every tag there is.
+    return image if "@" in image or ":" in image.rsplit("/", 1)[-1] else f"{image}:latest"
+
+
+def _registry(image: str) -> str:
+    first, slash, _ = image.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+
+
+def _registry_header(username: str, password: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps({"username": username, "password": password}).encode()).decode()

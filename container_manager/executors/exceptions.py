@@ -1,0 +1,33 @@
+"""What can go wrong at an executor.
+
+ExecutorError
+├── ExecutorConfigurationError     the job's or the host's settings can never work as they are
+├── ExecutorResourceError          there is no room
+├── ExecutorConnectionError        no answer: what was asked for may or may not have happened
+├── ExecutorAuthenticationError    credentials are missing or were refused
+└── ExecutorOperationError         the executor answered, and refused or failed
+"""
+
+
+class ExecutorError(Exception):
+    """The executor could not do what was asked."""
+
+
+class ExecutorConfigurationError(ExecutorError):
+    """The settings are wrong; trying again changes nothing."""
+
+
+class ExecutorResourceError(ExecutorError):
+    """There is no room for the job."""
+
+
+class ExecutorConnectionError(ExecutorError):
+    """The executor did not answer. The call may have had its effect all the same."""
+
+
+class ExecutorAuthenticationError(ExecutorError):
+    """Credentials are missing or were refused."""
+
+
+class ExecutorOperationError(ExecutorError):
+    """The executor refused the operation or failed at it."""

@@ -1,0 +1,158 @@
+"""An executor that runs nothing: for demonstrations, load and tests.
+
+What becomes of an execution follows from its id, which carries when it began and how long it takes,
+so a simulated job survives a restart of the service as a real one does.
+"""
+
+import asyncio
+import random
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from container_manager.executors.base import (
+    ContainerExecutor,
+    Execution,
+    ExecutionState,
+    ExecutionStatus,
+    ExecutorSettings,
+    LaunchSpec,
+    OwnedExecution,
+)
+from container_manager.executors.configs import SimulatedConfig
+from container_manager.executors.exceptions import (
+    ExecutorConfigurationError,
+    ExecutorConnectionError,
+    ExecutorOperationError,
+)
+from container_manager.executors.output import BoundedOutput, OutputLine
+
+_ID = re.compile(r"sim-(?P<name>.+)-(?P<start>\d+)-(?P<run>\d+)-(?P<exit>\d+)")
+STOPPED_BY_SIGNAL = 143
+
+
+class SimulatedExecutor(ContainerExecutor):
+    """Behaves as its config says; a job's command may say `sleep S`, `echo TEXT` and `exit N`, joined by `;`."""
+
+    def __init__(self, settings: ExecutorSettings) -> None:
+        super().__init__(settings)
+        self._config = SimulatedConfig.model_validate(settings.config)
+        self._created: dict[str, Execution] = {}
+        self._stopped_ms: dict[str, int] = {}
+
+    @property
+    def max_launches(self) -> int:
+        return 1000
+
+    async def health_check(self) -> bool:
+        await asyncio.sleep(self._config.health_ms / 1000)
+        if not self._config.healthy:
+            raise ExecutorConnectionError("The simulated host is told to be unhealthy (config.healthy).")
+        return True
+
+    async def get_capacity_info(self) -> dict[str, Any]:
+        current = sum(owned.state is ExecutionState.RUNNING for owned in await self.list_owned())
+        limit = self.settings.max_jobs
+        return {"max_jobs": limit, "current_jobs": current, "available_slots": max(limit - current, 0)}
+
+    async def create(self, spec: LaunchSpec) -> str:
+        for execution in self._created.values():
+            if execution.spec.name == spec.name:
+                return execution.id
+        if random.Random(f"{self._config.seed} {spec.name}").random() < self._config.fail_launch:  # noqa: S311
+            raise ExecutorOperationError("The simulated launch failed (config.fail_launch).")
+        run_ms, exit_code, _ = _plan(spec, self._config)
+        start_ms = time.time_ns() // 1_000_000 + self._config.launch_ms
+        execution = Execution(f"sim-{spec.name}-{start_ms}-{run_ms}-{exit_code}", spec)
+        self._created[execution.id] = execution
+        return execution.id
+
+    async def start(self, execution: Execution) -> None:
+        start_ms, _, _ = _read(execution.id)
+        await asyncio.sleep(max(start_ms / 1000 - time.time(), 0))
+
+    async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
+        for execution in self._created.values():
+            if execution.spec.name == spec.name:
+                return self._status(execution.id)
+        return None
+
+    async def status(self, execution: Execution) -> ExecutionStatus | None:
+        return self._status(execution.id)
+
+    async def wait(self, execution: Execution) -> ExecutionStatus | None:
+        while (status := self._status(execution.id)).state is not ExecutionState.EXITED:
+            start_ms, run_ms, _ = _read(execution.id)
+            # Short steps, so that a stop is seen; the last one ends on the millisecond.
+            await asyncio.sleep(min(max((start_ms + run_ms) / 1000 - time.time(), 0.001), 0.05))
+        return status
+
+    async def logs(self, execution: Execution) -> list[OutputLine]:
+        start_ms, _, _ = _read(execution.id)
+        output = BoundedOutput(self.settings.output_limit)
+        for offset_ms, text in _plan(execution.spec, self._config)[2]:
+            output.add(OutputLine("stdout", (start_ms + offset_ms) * 1_000_000, text))
+        return list(output.lines())
+
+    async def stop(self, execution: Execution, grace: float) -> None:  # noqa: ARG002 - it obeys at once
+        if self._status(execution.id).state is not ExecutionState.EXITED:
+            self._stopped_ms[execution.id] = time.time_ns() // 1_000_000
+
+    async def remove(self, execution_id: str) -> None:
+        self._created.pop(execution_id, None)
+        self._stopped_ms.pop(execution_id, None)
+
+    async def list_owned(self) -> list[OwnedExecution]:
+        return [
+            OwnedExecution(
+                execution.id, execution.spec.job_id, execution.spec.attempt, self._status(execution.id).state
+            )
+            for execution in self._created.values()
+        ]
+
+    def _status(self, execution_id: str) -> ExecutionStatus:
+        start_ms, run_ms, exit_code = _read(execution_id)
+        end_ms = start_ms + run_ms
+        if (stopped := self._stopped_ms.get(execution_id)) is not None and stopped < end_ms:
+            end_ms, exit_code = stopped, STOPPED_BY_SIGNAL
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms < end_ms:
+            return ExecutionStatus(execution_id, ExecutionState.RUNNING, started_at=_moment(start_ms))
+        return ExecutionStatus(
+            execution_id,
+            ExecutionState.EXITED,
+            exit_code=exit_code,
+            started_at=_moment(min(start_ms, end_ms)),
+            finished_at=_moment(end_ms),
+        )
+
+
+def _plan(spec: LaunchSpec, config: SimulatedConfig) -> tuple[int, int, list[tuple[int, str]]]:
+    """Milliseconds it runs, its exit code, and its lines with the millisecond at which each is written."""
+    run_ms, exit_code, lines, slept = 0, config.exit_code, [], False
+    script = " ".join(spec.command).removeprefix("sh -c ")
+    for step in (part.strip() for part in script.split(";")):
+        verb, _, rest = step.partition(" ")
+        try:
+            if verb == "sleep":
+                run_ms, slept = run_ms + round(float(rest) * 1000), True
+            elif verb == "echo":
+                lines.append((run_ms, rest))
+            elif verb == "exit":
+                exit_code = int(rest) & 255
+                break
+        except ValueError as error:
+            raise ExecutorConfigurationError(f"command: the simulated host cannot read {step!r}.") from error
+    return (run_ms if slept else config.run_ms), exit_code, lines
+
+
+def _read(execution_id: str) -> tuple[int, int, int]:
+    match = _ID.fullmatch(execution_id)
+    if match is None:
+        raise ExecutorOperationError(f"{execution_id!r} is not an execution of a simulated host.")
+    return int(match["start"]), int(match["run"]), int(match["exit"])
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,40 @@
+"""The states of a job and the transitions between them; the only place that says which are allowed."""
+
+from enum import StrEnum
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life."""
+
+    PENDING = "pending"
+    ROUTED = "routed"
+    LAUNCHING = "launching"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+
+
+ACTIVE = frozenset({JobStatus.ROUTED, JobStatus.LAUNCHING, JobStatus.RUNNING})
+"""Holds room on its host."""
+
+TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.TIMED_OUT, JobStatus.CANCELLED})
+"""Final for the attempt: only a retry opens the next one."""
+
+TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.PENDING: frozenset({JobStatus.ROUTED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.ROUTED: frozenset({JobStatus.LAUNCHING, JobStatus.CANCELLED}),
+    # Back to PENDING: the host failed the job before it ran, and it is routed anew.
+    JobStatus.LAUNCHING: frozenset({JobStatus.RUNNING, JobStatus.PENDING, *TERMINAL}),
+    JobStatus.RUNNING: frozenset({JobStatus.PENDING, *TERMINAL}),
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset({JobStatus.PENDING}),
+    JobStatus.TIMED_OUT: frozenset({JobStatus.PENDING}),
+    JobStatus.CANCELLED: frozenset({JobStatus.PENDING}),
+}
+
+
+def sources(target: JobStatus) -> frozenset[JobStatus]:
+    """The states from which a job may enter `target`: what a conditional update puts into its WHERE."""
+    return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)

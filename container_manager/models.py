@@ -1,0 +1,251 @@
+"""What is kept. Occupancy is never a column: it is derived from the job rows."""
+
+from typing import Any, ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from container_manager import lifecycle
+from container_manager.fields import CoresField, EncryptedJSONField
+
+ACTIVE_STATUSES = sorted(lifecycle.ACTIVE)
+
+
+class ExecutorType(models.TextChoices):
+    """The kinds of places that run containers."""
+
+    DOCKER = "docker"
+    CLOUDRUN = "cloudrun"
+    SIMULATED = "simulated"
+
+
+class HealthStatus(models.TextChoices):
+    """What the probes say about a host."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+class Role(models.TextChoices):
+    """What a token may do; each role may do what the ones before it may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class EventKind(models.TextChoices):
+    """The facts that the event log tells."""
+
+    JOB_SUBMITTED = "job_submitted"
+    JOB_ROUTED = "job_routed"
+    JOB_REFUSED = "job_refused"
+    JOB_LAUNCHED = "job_launched"
+    JOB_STARTED = "job_started"
+    JOB_FINISHED = "job_finished"
+    JOB_RETRIED = "job_retried"
+    JOB_CANCEL_REQUESTED = "job_cancel_requested"
+    JOB_CANCELLED = "job_cancelled"
+    HOST_CREATED = "host_created"
+    HOST_UPDATED = "host_updated"
+    HOST_HEALTH_CHANGED = "host_health_changed"
+    HOST_DRAINED = "host_drained"
+    HOST_RESUMED = "host_resumed"
+    HOST_DELETED = "host_deleted"
+
+
+class Installation(models.Model):
+    """One row: who this installation is, and a canary that tells a wrong secret key."""
+
+    instance = models.CharField(max_length=16)
+    canary = models.BinaryField()
+
+
+class ExecutorHost(models.Model):
+    """A place that runs containers."""
+
+    name = models.CharField(max_length=100, unique=True)
+    executor_type = models.CharField(max_length=20, choices=ExecutorType.choices)
+    config = EncryptedJSONField()
+    region = models.CharField(max_length=100, blank=True, default="")
+    labels = models.JSONField(default=dict)
+    routing_weight = models.PositiveIntegerField(default=100)
+    is_active = models.BooleanField(default=True)
+    is_draining = models.BooleanField(default=False)
+    max_concurrent_jobs = models.PositiveIntegerField(default=10)
+    # None: what the engine reports; when it reports nothing, unlimited.
+    max_memory_mb = models.PositiveIntegerField(null=True, default=None)
+    max_cpu_cores = CoresField(null=True, default=None)
+    reported_memory_mb = models.PositiveIntegerField(null=True, default=None)
+    reported_cpu_cores = CoresField(null=True, default=None)
+    # Read from `config` when it is written, because routing and claiming must not decrypt.
+    node = models.CharField(max_length=255, blank=True, default="")
+    only_preferred = models.BooleanField(default=False)
+
+    health_status = models.CharField(max_length=10, choices=HealthStatus.choices, default=HealthStatus.UNKNOWN)
+    last_health_check = models.DateTimeField(null=True, default=None)
+    health_latency_ms = models.FloatField(null=True, default=None)
+    health_error = models.TextField(blank=True, default="")
+    consecutive_failures = models.PositiveIntegerField(default=0)
+    consecutive_successes = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    # Set by `store.hosts.with_usage`, from the active jobs.
+    used_jobs: int = 0
+    used_memory_mb: int = 0
+    used_cpu_millis: int = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ContainerJob(models.Model):
+    """A container to run to its end."""
+
+    name = models.CharField(max_length=200, blank=True, default="")
+    labels = models.JSONField(default=dict)
+    image = models.CharField(max_length=500)
+    command = models.JSONField(default=list)
+    environment = EncryptedJSONField()
+    environment_names = models.JSONField(default=list)
+    memory_limit = models.PositiveIntegerField(null=True, default=None)
+    cpu_limit = CoresField(null=True, default=None)
+    timeout_seconds = models.PositiveIntegerField(default=3600)
+    priority = models.IntegerField(default=0)
+
+    preferred_executor = models.CharField(max_length=20, blank=True, default="")
+    executor_required = models.BooleanField(default=False)
+    region_preference = models.CharField(max_length=100, blank=True, default="")
+    region_required = models.BooleanField(default=False)
+    host_selector = models.JSONField(default=dict)
+    strategy = models.CharField(max_length=10, default="weighted")
+
+    status = models.CharField(max_length=10, default=lifecycle.JobStatus.PENDING)
+    host = models.ForeignKey(
+        ExecutorHost, null=True, default=None, on_delete=models.SET_NULL, related_name="jobs", db_index=False
+    )
+    executor_type = models.CharField(max_length=20, blank=True, default="")
+    routing_reason = models.TextField(blank=True, default="")
+    refusal = models.JSONField(null=True, default=None)
+    execution_id = models.CharField(max_length=200, blank=True, default="")
+    exit_code = models.IntegerField(null=True, default=None)
+    error = models.TextField(blank=True, default="")
+    attempt = models.PositiveIntegerField(default=1)
+    max_attempts = models.PositiveIntegerField(default=1)
+    infrastructure_failures = models.PositiveIntegerField(default=0)
+
+    submitted_at = models.DateTimeField(default=timezone.now)
+    not_before = models.DateTimeField(null=True, default=None)
+    cancel_requested_at = models.DateTimeField(null=True, default=None)
+    started_at = models.DateTimeField(null=True, default=None)
+    finished_at = models.DateTimeField(null=True, default=None)
+
+    lease_owner = models.CharField(max_length=64, blank=True, default="")
+    lease_expires_at = models.DateTimeField(null=True, default=None)
+    lease_epoch = models.PositiveIntegerField(default=0)
+
+    idempotency_key = models.CharField(max_length=64, null=True, default=None, unique=True)
+    idempotency_input = models.CharField(max_length=64, blank=True, default="")
+
+    class Meta:
+        indexes: ClassVar = [
+            # Covers the derivation of occupancy, and holds no finished job.
+            models.Index(
+                fields=["host", "status", "memory_limit", "cpu_limit"],
+                condition=models.Q(status__in=ACTIVE_STATUSES),
+                name="job_active",
+            ),
+            models.Index(
+                fields=["-priority", "id"], condition=models.Q(status=lifecycle.JobStatus.PENDING), name="job_pending"
+            ),
+            models.Index(fields=["host", "-id"], name="job_host"),
+            models.Index(fields=["status", "-id"], name="job_status"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name or self.image} #{self.pk}"
+
+    def save(self, **kwargs: Any) -> None:
+        self.environment_names = sorted(self.environment)
+        super().save(**kwargs)
+
+
+class JobOutput(models.Model):
+    """What one attempt wrote, compressed: a JSON list of [stream, nanoseconds since 1970, text]."""
+
+    job_id = models.BigIntegerField()
+    attempt = models.PositiveIntegerField()
+    lines = models.BinaryField()
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["job_id", "attempt"], name="one_output_per_attempt")]
+
+
+class RoutingEvaluation(models.Model):
+    """All hosts and all checks for one class of equal requirements, shared by its decisions; compressed."""
+
+    created_at = models.DateTimeField(default=timezone.now)
+    record = models.BinaryField()
+
+
+class RoutingDecision(models.Model):
+    """What was decided for one attempt, and why. Keeps ids and names instead of foreign keys: hosts may go."""
+
+    job_id = models.BigIntegerField(db_index=True)
+    attempt = models.PositiveIntegerField()
+    host_id = models.BigIntegerField(null=True, default=None)
+    host_name = models.CharField(max_length=100, blank=True, default="")
+    executor_type = models.CharField(max_length=20, blank=True, default="")
+    strategy = models.CharField(max_length=10)
+    verdict = models.CharField(max_length=10)
+    reason = models.TextField()
+    decided_at = models.DateTimeField(default=timezone.now)
+    evaluation_id = models.BigIntegerField()
+    position = models.PositiveIntegerField()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["host_id", "-id"], name="decision_host")]
+
+
+class RoutingEvent(models.Model):
+    """One committed fact; ids follow commit order."""
+
+    kind = models.CharField(max_length=24, choices=EventKind.choices)
+    at = models.DateTimeField(default=timezone.now)
+    message = models.TextField(blank=True, default="")
+    job_id = models.BigIntegerField(null=True, default=None)
+    host_id = models.BigIntegerField(null=True, default=None)
+    host_name = models.CharField(max_length=100, blank=True, default="")
+    executor_type = models.CharField(max_length=20, blank=True, default="")
+    decision_id = models.BigIntegerField(null=True, default=None)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["job_id", "id"], name="event_job"),
+            models.Index(fields=["host_id", "id"], name="event_host"),
+        ]
+
+
+class ApiToken(models.Model):
+    """A bearer token; only its hash is kept."""
+
+    name = models.CharField(max_length=100, unique=True)
+    role = models.CharField(max_length=10, choices=Role.choices)
+    digest = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, default=None)
+    last_used_at = models.DateTimeField(null=True, default=None)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AuditEntry(models.Model):
+    """Who changed what, when, and from where."""
+
+    at = models.DateTimeField(default=timezone.now)
+    actor = models.CharField(max_length=100)
+    address = models.CharField(max_length=100, blank=True, default="")
+    action = models.CharField(max_length=50)
+    target = models.CharField(max_length=200, blank=True, default="")

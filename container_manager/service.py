@@ -1,0 +1,272 @@
+"""What the API and the command line may call; the composition root of a running process."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Q
+from django.utils import timezone
+
+from container_manager import crypto
+from container_manager.control.dispatcher import Dispatcher
+from container_manager.control.health import HealthLoop
+from container_manager.control.queue import QueueLoop
+from container_manager.control.supervisor import Supervisor
+from container_manager.errors import Conflict, NotFound, UserError
+from container_manager.events import EventLog
+from container_manager.executors.configs import DockerConfig, SimulatedConfig, keep_secrets
+from container_manager.executors.factory import ExecutorFactory
+from container_manager.models import (
+    ApiToken,
+    ContainerJob,
+    EventKind,
+    ExecutorHost,
+    HealthStatus,
+    RoutingDecision,
+    RoutingEvent,
+)
+from container_manager.routing.types import Decision
+from container_manager.specs import HostSpec, JobSpec, read_config, read_host
+from container_manager.store import decisions as decision_store
+from container_manager.store import dispatch, threads, tokens
+from container_manager.store import hosts as host_store
+from container_manager.store import jobs as job_store
+from container_manager.store.hosts import HealthReport, HostChange
+from container_manager.store.installation import identify
+from container_manager.store.transaction import Actor
+from container_manager.store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 3.0
+TOUCH_EVERY = timedelta(minutes=1)
+
+
+class Service:
+    """One process: its writer, its event tail, its executors and its control loops."""
+
+    def __init__(self, instance: str) -> None:
+        environment = settings.CONTAINER_MANAGER
+        self.writer = Writer()
+        self.factory = ExecutorFactory(self.writer.write, instance)
+        self.events = EventLog()
+        self.supervisor = Supervisor(
+            [
+                QueueLoop(self.writer),
+                Dispatcher(self.writer, self.factory, environment.node, environment.lease_seconds),
+                HealthLoop(self.writer, self.factory, environment.node, environment.probe_interval_seconds),
+            ]
+        )
+        self.writer.on_commit(self._heard)
+
+    async def start(self) -> None:
+        await self.writer.start()
+        await self.events.start()
+        if connection.vendor == "sqlite":
+            # One process has this database, and it has just begun: whoever held a lease is gone.
+            await self.writer.write(dispatch.release, "")
+        await self.supervisor.start()
+
+    async def drain(self) -> None:
+        """Complete the subscriptions, so that their clients hear an end and not a broken connection."""
+        self.events.drain()
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while self.events.subscribers:
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        await self.supervisor.stop()
+        await self.events.stop()
+        await self.writer.stop()
+        await self.factory.aclose()
+
+    async def failing(self) -> list[str]:
+        """What keeps this process from being ready, in sentences."""
+        problems = [f"The {name} loop has not ticked lately." for name in self.supervisor.stalled()]
+        try:
+            async with asyncio.timeout(2):
+                await threads.read(host_store.any_exist)
+        except Exception as error:  # whatever it is, the answer is that the database does not answer
+            logger.warning("readiness: %s", error)
+            problems.append("The database does not answer.")
+        return problems
+
+    def _heard(self, events: Sequence[RoutingEvent]) -> None:
+        self.events.wake()
+        for event in events:
+            if event.kind in {EventKind.HOST_UPDATED, EventKind.HOST_DELETED}:
+                self.factory.invalidate_executor_cache(ExecutorHost(pk=event.host_id))
+
+    # -------------------------------------------------------------- hosts
+
+    async def create_host(self, values: Mapping[str, Any], actor: Actor) -> ExecutorHost:
+        """Probe the host, then keep it with what was found.
+
+        Raises:
+            ValidationFailed, Conflict
+        """
+        spec = read_host(values)
+        fields = _host_fields(spec, spec.model_fields_set)
+        config = read_config(fields["executor_type"], spec.config)
+        fields |= _from_config(config)
+        fields |= await self._probed(ExecutorHost(**fields))
+        return await self._save(HostChange(None, fields, actor, "createHost", EventKind.HOST_CREATED))
+
+    async def probe_host(self, values: Mapping[str, Any]) -> HealthReport:
+        """Probe a host that is not kept."""
+        spec = read_host(values)
+        return await self.factory.probe(ExecutorHost(**_host_fields(spec, spec.model_fields_set)))
+
+    async def update_host(self, host_id: int, values: Mapping[str, Any], actor: Actor) -> ExecutorHost:
+        """Change a host; with a new config it is probed first.
+
+        Raises:
+            ValidationFailed, NotFound, Conflict
+        """
+        spec = read_host(values)
+        fields = _host_fields(spec, spec.model_fields_set)
+        host = await self._host(host_id)
+        if "config" in fields:
+            fields["config"] = keep_secrets(fields["config"], host.config)
+            fields |= _from_config(read_config(host.executor_type, fields["config"]))
+            for name, value in fields.items():
+                setattr(host, name, value)
+            host.pk = None
+            host.health_status = HealthStatus.UNKNOWN
+            fields |= await self._probed(host)
+        return await self._save(HostChange(host_id, fields, actor))
+
+    async def set_draining(self, host_id: int, draining: bool, actor: Actor) -> ExecutorHost:
+        """Take no new jobs, or take them again."""
+        action, kind = ("drainHost", EventKind.HOST_DRAINED) if draining else ("resumeHost", EventKind.HOST_RESUMED)
+        return await self._save(HostChange(host_id, {"is_draining": draining}, actor, action, kind))
+
+    async def delete_host(self, host_id: int, actor: Actor) -> ExecutorHost:
+        """Raises Conflict while the host holds jobs."""
+        host: ExecutorHost = await self.writer.write(host_store.delete_hosts, (host_id, actor))
+        return host
+
+    async def check_health(self, host_ids: Sequence[int] | None, actor: Actor) -> list[ExecutorHost]:
+        """Probe the hosts this node can reach, all when none is named, and return them as found."""
+        where = Q() if host_ids is None else Q(pk__in=host_ids)
+        hosts = await threads.read(host_store.bare, where)
+        reports = await self.factory.check_health([host for host in hosts if _reachable(host)])
+        await asyncio.gather(*(self.writer.write(host_store.record_health, report) for report in reports.values()))
+        logger.info("%s checked the health of %d hosts", actor.name, len(reports))
+        return await threads.read(host_store.matching, where)
+
+    async def _probed(self, host: ExecutorHost) -> dict[str, Any]:
+        if not _reachable(host):
+            return {}
+        executor_host = host
+        report = await self.factory.probe(executor_host)
+        host_store.apply_report(host, report)
+        return {name: getattr(host, name) for name in host_store.HEALTH_FIELDS}
+
+    async def _save(self, change: HostChange) -> ExecutorHost:
+        host: ExecutorHost = await self.writer.write(host_store.save_hosts, change)
+        return host
+
+    async def _host(self, host_id: int) -> ExecutorHost:
+        found = await threads.read(host_store.by_ids, [host_id])
+        if host_id not in found:
+            raise NotFound("There is no such host.")
+        return found[host_id]
+
+    # -------------------------------------------------------------- jobs
+
+    async def submit(self, specs: Sequence[JobSpec], actor: Actor) -> list[ContainerJob | Conflict]:
+        """Record the jobs and route them, in one transaction; one answer each, in order."""
+        submission = job_store.Submission(
+            [_job(spec, actor) for spec in specs], actor, "submitJob" if len(specs) == 1 else "submitJobs"
+        )
+        answers: list[ContainerJob | Conflict] = await self.writer.write(job_store.submit, submission)
+        for answer in answers:
+            if isinstance(answer, ContainerJob):
+                logger.info("routing: job %s %s", answer.pk, answer.routing_reason or "waits")
+        return answers
+
+    async def route(self, job_ids: Sequence[int], actor: Actor) -> list[Decision | UserError]:
+        """Route PENDING jobs now; one answer each, in order."""
+        answers: list[Decision | UserError] = await self.writer.write(job_store.route_named, (job_ids, actor))
+        return answers
+
+    async def cancel(self, job_id: int, actor: Actor) -> ContainerJob:
+        """Raises NotFound, and Conflict when the job has ended."""
+        job: ContainerJob = await self.writer.write(job_store.cancel, (job_id, actor))
+        return job
+
+    async def decisions_of(self, job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
+        """The decisions of each job, newest first."""
+        return await threads.read(decision_store.of_jobs, job_ids)
+
+    # -------------------------------------------------------------- tokens
+
+    async def authenticate(self, secret: str) -> ApiToken | None:
+        """The token of a secret, or None. Records its use, at most once a minute."""
+        token = await threads.read(tokens.find, secret)
+        if token is not None and (token.last_used_at is None or timezone.now() - token.last_used_at > TOUCH_EVERY):
+            await self.writer.write(tokens.touch, token.pk)
+        return token
+
+
+def _reachable(host: ExecutorHost) -> bool:
+    return host.node in {"", settings.CONTAINER_MANAGER.node}
+
+
+def _host_fields(spec: HostSpec, given: Iterable[str]) -> dict[str, Any]:
+    values = spec.model_dump(include=set(given))
+    if "executor_type" in values:
+        values["executor_type"] = str(values["executor_type"])
+    return values
+
+
+def _from_config(config: DockerConfig | SimulatedConfig) -> dict[str, Any]:
+    """The columns that routing and claiming need of a config."""
+    if isinstance(config, SimulatedConfig):
+        return {"only_preferred": config.accept == "preferred", "node": ""}
+    local = config.url.startswith("unix://")
+    return {"only_preferred": False, "node": (config.node or settings.CONTAINER_MANAGER.node) if local else ""}
+
+
+def _job(spec: JobSpec, actor: Actor) -> ContainerJob:
+    environment = settings.CONTAINER_MANAGER
+    variables = {variable.name: variable.value for variable in spec.environment}
+    key = spec.idempotency_key
+    return ContainerJob(
+        name=spec.name,
+        labels=spec.labels,
+        image=spec.image,
+        command=spec.command,
+        environment=variables,
+        environment_names=sorted(variables),
+        memory_limit=spec.memory_limit_mb or environment.default_memory_mb,
+        cpu_limit=spec.cpu_limit or environment.default_cpu,
+        timeout_seconds=spec.timeout_seconds or environment.default_timeout_seconds,
+        priority=spec.priority,
+        preferred_executor=str(spec.preferred_executor or ""),
+        executor_required=spec.executor_required,
+        region_preference=spec.region_preference,
+        region_required=spec.region_required,
+        host_selector=spec.host_selector,
+        strategy=spec.strategy,
+        max_attempts=spec.max_attempts,
+        idempotency_key=crypto.keyed_hash(str(actor.token_id), key) if key else None,
+        idempotency_input=crypto.keyed_hash(spec.model_dump_json()) if key else "",
+    )
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Service]:
+    """A running service; on SIGTERM or Ctrl-C its subscriptions complete before the server closes connections."""
+    service = Service(await threads.read(identify))
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()

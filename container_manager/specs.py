@@ -1,0 +1,154 @@
+"""What a client may ask for: the inputs of the API, checked, with errors that name the field as the API does."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from container_manager.errors import FieldError, ValidationFailed
+from container_manager.executors.configs import CONFIGS, config_errors
+from container_manager.models import ExecutorType
+
+# distribution/reference: [registry[:port]/]path[:tag][@digest], the path in lower case.
+_IMAGE = re.compile(
+    r"(?:[a-zA-Z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
+    r"(?::[\w][\w.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?",
+    re.ASCII,
+)
+LARGEST_INTEGER = 2**31 - 1
+
+
+def _is_image(image: str) -> str:
+    if not _IMAGE.fullmatch(image):
+        raise ValueError("is not an image reference like registry.example.org/team/app:1.0")
+    return image
+
+
+def _has_no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_has_no_nul)]
+ShortText = Annotated[Text, StringConstraints(max_length=100)]
+Labels = Annotated[dict[Annotated[ShortText, StringConstraints(min_length=1)], ShortText], Field(max_length=64)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
+
+
+class Spec(BaseModel):
+    """An input; unknown fields cannot reach it through the API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class EnvironmentVariableSpec(Spec):
+    """One environment variable."""
+
+    name: Annotated[Text, StringConstraints(pattern=r"^[^=]+$", max_length=255)]
+    value: Text
+
+
+class JobSpec(Spec):
+    """A job to run. Memory in MiB, CPU in cores, times in seconds."""
+
+    image: Annotated[str, StringConstraints(max_length=500), AfterValidator(_is_image)]
+    name: Annotated[Text, StringConstraints(max_length=200)] = ""
+    command: Annotated[list[Text], Field(max_length=1000)] = []
+    environment: Annotated[list[EnvironmentVariableSpec], Field(max_length=1000)] = []
+    memory_limit_mb: Annotated[int, Field(ge=6, le=LARGEST_INTEGER)] | None = None
+    cpu_limit: Annotated[float, Field(ge=0.01, le=10_000, allow_inf_nan=False)] | None = None
+    timeout_seconds: Count | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    preferred_executor: ExecutorType | None = None
+    executor_required: bool = False
+    region_preference: ShortText = ""
+    region_required: bool = False
+    strategy: Annotated[str, StringConstraints(pattern="^(weighted|balanced|packed)$")] = "weighted"
+    labels: Labels = {}
+    host_selector: Labels = {}
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 1
+    idempotency_key: Annotated[Text, StringConstraints(min_length=1, max_length=255)] | None = None
+
+    @model_validator(mode="after")
+    def _what_is_required_is_named(self) -> "JobSpec":
+        if self.executor_required and self.preferred_executor is None:
+            raise ValueError("executorRequired: needs a preferredExecutor")
+        if self.region_required and not self.region_preference:
+            raise ValueError("regionRequired: needs a regionPreference")
+        return self
+
+
+class HostSpec(Spec):
+    """A host, or with only some fields set, the change of one."""
+
+    name: Annotated[Text, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=100)] = ""
+    executor_type: ExecutorType = ExecutorType.DOCKER
+    config: dict[str, Any] = {}
+    region: ShortText = ""
+    labels: Labels = {}
+    routing_weight: Annotated[int, Field(ge=0, le=1000)] = 100
+    max_concurrent_jobs: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] = 10
+    max_memory_mb: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | None = None
+    max_cpu_cores: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    is_active: bool = True
+
+
+def read_job(values: Mapping[str, Any], prefix: str = "") -> JobSpec:
+    """Check a job's input.
+
+    Raises:
+        ValidationFailed: a field is bad; all bad fields are named, each with `prefix` before it.
+    """
+    try:
+        return JobSpec.model_validate(values)
+    except ValidationError as error:
+        raise ValidationFailed(_field_errors(error, prefix)) from error
+
+
+def read_host(values: Mapping[str, Any]) -> HostSpec:
+    """Check a host's input or patch.
+
+    Raises:
+        ValidationFailed: a field is bad; all bad fields are named.
+    """
+    try:
+        return HostSpec.model_validate(values)
+    except ValidationError as error:
+        raise ValidationFailed(_field_errors(error)) from error
+
+
+def read_config(executor_type: str, config: Mapping[str, Any]) -> Any:
+    """Check a host's config against its executor type.
+
+    Raises:
+        ValidationFailed: a key is unknown or its value is bad; each is named `config.KEY`.
+    """
+    model = CONFIGS.get(executor_type)
+    if model is None:
+        raise ValidationFailed(
+            [FieldError("executorType", f"This version cannot run jobs on {executor_type.upper()}; it has {_kinds()}.")]
+        )
+    try:
+        return model.model_validate(config)
+    except ValidationError as error:
+        raise ValidationFailed([FieldError(path, text) for path, text in config_errors(error)]) from error
+
+
+def _kinds() -> str:
+    return " and ".join(kind.upper() for kind in CONFIGS)
+
+
+def _field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:
+    found = []
+    for entry in error.errors():
+        text = entry["msg"].removeprefix("Value error, ")
+        path = ".".join(
+            to_camel(part) if isinstance(part, str) and not i else str(part) for i, part in enumerate(entry["loc"])
+        )
+        if not path:
+            path, _, text = text.partition(": ")
+        found.append(FieldError(prefix + path, f"{prefix}{path}: {text}."))
+    return found

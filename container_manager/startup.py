@@ -1,0 +1,77 @@
+"""What happens once before a process serves: the database is made ready and is ours."""
+
+import fcntl
+import os
+from io import TextIOWrapper
+from pathlib import Path
+
+from django.conf import settings
+from django.core.management import call_command
+from django.db import OperationalError, connection
+
+from container_manager.environment import ConfigurationError
+from container_manager.models import Role
+from container_manager.store import tokens
+from container_manager.store.installation import identify
+from container_manager.store.tokens import NewToken
+from container_manager.store.transaction import commit_one
+
+FIRST_TOKEN = "admin"  # noqa: S105 - its name
+_held: TextIOWrapper | None = None
+
+
+def prepare() -> None:
+    """Take the database, bring its tables up to date, and check the secret key. Doing it again does nothing.
+
+    Raises:
+        ConfigurationError: another process serves from this SQLite database, or the key is a wrong one.
+    """
+    _take_database()
+    migrate()
+
+
+def migrate() -> None:
+    """Bring the tables up to date and check the secret key.
+
+    Raises:
+        ConfigurationError: the database cannot be used, or the key is a wrong one.
+    """
+    path = Path(settings.DATABASES["default"]["NAME"])
+    try:
+        if connection.vendor == "sqlite":
+            path.parent.mkdir(parents=True, exist_ok=True)
+        call_command("migrate", verbosity=0, interactive=False)
+    except (OSError, OperationalError) as error:
+        raise ConfigurationError(f"The database cannot be used: {str(error).strip().splitlines()[0]}.") from error
+    identify()
+
+
+def first_token() -> str | None:
+    """An admin token if there is no token yet; None otherwise."""
+    if tokens.listed():
+        return None
+    secret: str = commit_one(tokens.create, NewToken(FIRST_TOKEN, Role.ADMIN))
+    return secret
+
+
+def _take_database() -> None:
+    global _held  # noqa: PLW0603 - the lock lasts as long as the process
+    database = settings.DATABASES["default"]
+    if database["ENGINE"] != "django.db.backends.sqlite3" or _held is not None:
+        return
+    path = Path(database["NAME"])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = Path(f"{path}.lock").open("w")  # noqa: SIM115 - held until the process ends
+    except OSError as error:
+        raise ConfigurationError(f"The database {path} cannot be used: {error.strerror}.") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise ConfigurationError(
+            f"Another process serves from {path}; SQLite serves one process. "
+            "Stop it, choose another CONTAINER_MANAGER_HOME, or set CONTAINER_MANAGER_DATABASE_URL to PostgreSQL."
+        ) from None
+    os.set_inheritable(handle.fileno(), False)
+    _held = handle

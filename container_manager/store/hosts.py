@@ -1,0 +1,242 @@
+"""Hosts: reading them with what they use, and changing them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+from django.db.models import IntegerField, Q, QuerySet
+from django.db.models.expressions import RawSQL
+
+from container_manager import lifecycle
+from container_manager.errors import Conflict, NotFound
+from container_manager.models import ContainerJob, EventKind, ExecutorHost, HealthStatus
+from container_manager.routing.types import HostState
+from container_manager.store.transaction import Actor, Transaction, under_routing_lock
+
+# Literals, not parameters: SQLite uses a partial index only when it can prove that the condition implies it.
+ACTIVE_SQL = "status IN ({})".format(", ".join(f"'{status}'" for status in sorted(lifecycle.ACTIVE)))
+
+_SNAPSHOT = f"""
+    SELECT h.id, h.name, h.executor_type, h.region, h.labels, h.routing_weight, h.is_active, h.is_draining,
+           h.health_status, h.only_preferred, h.max_concurrent_jobs,
+           COALESCE(h.max_memory_mb, h.reported_memory_mb), COALESCE(h.max_cpu_cores, h.reported_cpu_cores),
+           COALESCE(u.jobs, 0), COALESCE(u.memory, 0), COALESCE(u.cpu, 0)
+    FROM container_manager_executorhost h
+    LEFT JOIN (
+        SELECT host_id, COUNT(*) AS jobs, SUM(memory_limit) AS memory, SUM(cpu_limit) AS cpu
+        FROM container_manager_containerjob WHERE {ACTIVE_SQL} GROUP BY host_id
+    ) u ON u.host_id = h.id
+    ORDER BY h.id
+"""  # noqa: S608 - constants of this module
+
+UNHEALTHY_AFTER, HEALTHY_AFTER = 3, 2
+"""Probes in a row that change a known health."""
+
+
+def snapshot() -> list[HostState]:
+    """All hosts with their usage: one query, whatever their number, without model instances."""
+    load = ExecutorHost._meta.get_field("labels").from_db_value  # type: ignore[union-attr]  # noqa: SLF001
+    with connection.cursor() as cursor:
+        cursor.execute(_SNAPSHOT)
+        return [
+            HostState(
+                *row[:4],
+                load(row[4], None, connection),
+                row[5],
+                bool(row[6]),
+                bool(row[7]),
+                row[8],
+                bool(row[9]),
+                *row[10:],
+            )
+            for row in cursor.fetchall()
+        ]
+
+
+def with_usage(hosts: QuerySet[ExecutorHost]) -> QuerySet[ExecutorHost]:
+    """Adds used_jobs, used_memory_mb and used_cpu_millis, in the same query."""
+    return hosts.annotate(
+        used_jobs=_usage("COUNT(*)"),
+        used_memory_mb=_usage("COALESCE(SUM(memory_limit), 0)"),
+        used_cpu_millis=_usage("COALESCE(SUM(cpu_limit), 0)"),
+    )
+
+
+def _usage(aggregate: str) -> RawSQL:
+    return RawSQL(  # noqa: S611 - constants of this module
+        f"(SELECT {aggregate} FROM container_manager_containerjob u "  # noqa: S608
+        f"WHERE u.host_id = container_manager_executorhost.id AND u.{ACTIVE_SQL})",
+        [],
+        output_field=IntegerField(),
+    )
+
+
+def state(host: ExecutorHost) -> HostState:
+    """An instance from `with_usage` as routing sees it; an instance without usage counts as empty."""
+    memory = host.max_memory_mb if host.max_memory_mb is not None else host.reported_memory_mb
+    cores = host.max_cpu_cores if host.max_cpu_cores is not None else host.reported_cpu_cores
+    return HostState(
+        id=host.pk,
+        name=host.name,
+        executor_type=str(host.executor_type),
+        region=host.region,
+        labels=host.labels,
+        weight=host.routing_weight,
+        is_active=host.is_active,
+        is_draining=host.is_draining,
+        health=str(host.health_status),
+        only_preferred=host.only_preferred,
+        max_jobs=host.max_concurrent_jobs,
+        max_memory=memory,
+        max_cpu=None if cores is None else round(cores * 1000),
+        jobs=host.used_jobs,
+        memory=host.used_memory_mb,
+        cpu=host.used_cpu_millis,
+    )
+
+
+def candidates() -> list[ExecutorHost]:
+    """Active hosts with their usage, in one query."""
+    return list(with_usage(ExecutorHost.objects.filter(is_active=True)).order_by("pk"))
+
+
+def matching(where: Q, limit: int | None = None) -> list[ExecutorHost]:
+    """Hosts with their usage, oldest first."""
+    return list(with_usage(ExecutorHost.objects.filter(where)).order_by("pk")[:limit])
+
+
+def by_ids(ids: Iterable[int]) -> dict[int, ExecutorHost]:
+    """Hosts with their usage; those that do not exist are left out."""
+    return {host.pk: host for host in matching(Q(pk__in=list(ids)))}
+
+
+def by_ids_bare(ids: Iterable[int]) -> dict[int, ExecutorHost]:
+    """Hosts without usage and config."""
+    return ExecutorHost.objects.defer("config").in_bulk(list(ids))
+
+
+def bare(where: Q) -> list[ExecutorHost]:
+    """Hosts without their usage."""
+    return list(ExecutorHost.objects.filter(where).order_by("pk"))
+
+
+def any_exist() -> bool:
+    return ExecutorHost.objects.exists()
+
+
+# ------------------------------------------------------------------ units of work
+
+
+@dataclass(frozen=True, slots=True)
+class HostChange:
+    """New values for a host; `host_id` None makes a new one."""
+
+    host_id: int | None
+    values: dict[str, Any]
+    actor: Actor | None = None
+    action: str = "updateHost"
+    kind: EventKind = EventKind.HOST_UPDATED
+
+
+@under_routing_lock
+def save_hosts(tx: Transaction, changes: Sequence[HostChange]) -> list[object]:
+    """Create or change hosts."""
+    return [_save_host(tx, change) for change in changes]
+
+
+def _save_host(tx: Transaction, change: HostChange) -> object:
+    host = ExecutorHost() if change.host_id is None else ExecutorHost.objects.filter(pk=change.host_id).first()
+    if host is None:
+        return NotFound("There is no such host.")
+    name = change.values.get("name", host.name)
+    if ExecutorHost.objects.filter(name=name).exclude(pk=host.pk).exists():
+        return Conflict(f"name: a host named {name!r} exists already.")
+    for field, value in change.values.items():
+        setattr(host, field, value)
+    host.save()
+    tx.by(change.actor, change.action, host.name)
+    tx.event(change.kind, host=host)
+    return with_usage(ExecutorHost.objects.filter(pk=host.pk)).get()
+
+
+@under_routing_lock
+def delete_hosts(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[object]:
+    """Delete hosts that hold no jobs; each answer is the host as it was."""
+    return [_delete_host(tx, host_id, actor) for host_id, actor in items]
+
+
+def _delete_host(tx: Transaction, host_id: int, actor: Actor | None) -> object:
+    host = with_usage(ExecutorHost.objects.filter(pk=host_id)).first()
+    if host is None:
+        return NotFound("There is no such host.")
+    if host.used_jobs:
+        return Conflict(f"Host {host.name} holds {host.used_jobs} jobs; drain it and delete it once they have ended.")
+    tx.by(actor, "deleteHost", host.name)
+    tx.event(EventKind.HOST_DELETED, host=host)
+    ContainerJob.objects.filter(host=host).update(host=None)
+    ExecutorHost.objects.filter(pk=host_id).delete()
+    return host
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What one probe found. Latency in milliseconds; `memory_mb` and `cpu_cores` as the engine reports them."""
+
+    host_id: int
+    status: HealthStatus
+    checked_at: datetime
+    latency_ms: float
+    error: str = ""
+    memory_mb: int | None = None
+    cpu_cores: float | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return self.status is HealthStatus.HEALTHY
+
+
+@under_routing_lock
+def record_health(tx: Transaction, items: Sequence[HealthReport]) -> list[None]:
+    """Write probe results; only a change makes an event."""
+    reports = {report.host_id: report for report in items}
+    hosts = list(ExecutorHost.objects.defer("config").filter(pk__in=reports))
+    for host in hosts:
+        before = host.health_status
+        apply_report(host, reports[host.pk])
+        if host.health_status != before:
+            tx.event(
+                EventKind.HOST_HEALTH_CHANGED,
+                f"{before} to {host.health_status}. {host.health_error}".strip(),
+                host=host,
+            )
+    ExecutorHost.objects.bulk_update(hosts, HEALTH_FIELDS)
+    return [None] * len(items)
+
+
+HEALTH_FIELDS = [
+    "health_status",
+    "last_health_check",
+    "health_latency_ms",
+    "health_error",
+    "consecutive_failures",
+    "consecutive_successes",
+    "reported_memory_mb",
+    "reported_cpu_cores",
+]
+
+
+def apply_report(host: ExecutorHost, report: HealthReport) -> None:
+    """Count the probe; from UNKNOWN one result decides, else it takes several in a row."""
+    host.last_health_check = report.checked_at
+    host.health_latency_ms = report.latency_ms
+    host.health_error = report.error
+    if report.healthy:
+        host.consecutive_successes, host.consecutive_failures = host.consecutive_successes + 1, 0
+        host.reported_memory_mb, host.reported_cpu_cores = report.memory_mb, report.cpu_cores
+    else:
+        host.consecutive_successes, host.consecutive_failures = 0, host.consecutive_failures + 1
+    unknown = host.health_status == HealthStatus.UNKNOWN
+    if unknown or host.consecutive_failures >= UNHEALTHY_AFTER or host.consecutive_successes >= HEALTHY_AFTER:
+        host.health_status = report.status

@@ -1,0 +1,25 @@
+"""Who this installation is, and whether the secret key is the right one."""
+
+import secrets
+
+from container_manager import crypto
+from container_manager.environment import ConfigurationError
+from container_manager.models import Installation
+
+CANARY = "canary"
+
+
+def identify() -> str:
+    """The installation's id, made at its first start.
+
+    Raises:
+        ConfigurationError: the secret key is not the one this database was written with.
+    """
+    row = Installation.objects.order_by("pk").first()
+    if row is None:
+        row = Installation.objects.create(instance=secrets.token_hex(4), canary=crypto.encrypt(CANARY))
+    try:
+        crypto.decrypt(bytes(row.canary))
+    except crypto.WrongKeyError as error:
+        raise ConfigurationError(f"{error}.") from error
+    return row.instance

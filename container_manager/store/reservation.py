@@ -1,0 +1,50 @@
+"""Reserving a host that a single-job method of the factory has chosen."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from container_manager.lifecycle import JobStatus
+from container_manager.models import ContainerJob, EventKind
+from container_manager.routing import router
+from container_manager.routing.types import Decision, Verdict
+from container_manager.store import decisions as decision_store
+from container_manager.store import hosts as host_store
+from container_manager.store.transaction import Transaction, under_routing_lock
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A PENDING job, the host chosen for it, and why. Hosts of other types than `available` did not answer just now."""
+
+    job_id: int
+    host_id: int
+    reason: str
+    available: Collection[str]
+
+
+@under_routing_lock
+def reserve(tx: Transaction, items: Sequence[Reservation]) -> list[bool]:
+    """Route the job to the host if it still fits; False when it does not."""
+    return [_reserve(tx, item) for item in items]
+
+
+def _reserve(tx: Transaction, item: Reservation) -> bool:
+    job = ContainerJob.objects.filter(pk=item.job_id, status=JobStatus.PENDING).first()
+    if job is None:
+        return False
+    fleet = [
+        host if host.executor_type in item.available else replace(host, health="unhealthy")
+        for host in host_store.snapshot()
+    ]
+    evaluation = router.evaluate(fleet, decision_store.requirements(job))
+    best = next(iter(router.tiers(evaluation)), [])
+    chosen = next((host for host in best if host.id == item.host_id), None)
+    if chosen is None:
+        return False
+    job.status, job.host_id, job.executor_type = JobStatus.ROUTED, chosen.id, chosen.executor_type
+    job.routing_reason, job.refusal = item.reason, None
+    job.save(update_fields=["status", "host", "executor_type", "routing_reason", "refusal"])
+    decision = Decision(job.pk, chosen, Verdict.FEASIBLE, item.reason, 0, evaluation)
+    (row,) = decision_store.record([(job, decision)])
+    tx.event(EventKind.JOB_ROUTED, item.reason, job=job, host=job.host, decision_id=row.pk)
+    return True

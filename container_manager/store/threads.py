@@ -1,0 +1,40 @@
+"""The one way from async code to the ORM: threads of our own, each with its own lasting connection."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from django.db import close_old_connections
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+READERS = 4
+
+_writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+_readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+
+
+async def read(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a read in one of the readers' threads."""
+    return await _run(_readers, work, *args, **kwargs)
+
+
+async def write(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a whole transaction in the writer's thread."""
+    return await _run(_writer, work, *args, **kwargs)
+
+
+async def _run(pool: ThreadPoolExecutor, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    # Not loop.run_in_executor: this also serves callers in other threads, each with a loop of its own.
+    return await asyncio.wrap_future(pool.submit(_hop, work, *args, **kwargs))
+
+
+def _hop(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    # Inside the same hop: a connection that a database restart has broken is replaced before its next use.
+    close_old_connections()
+    try:
+        return work(*args, **kwargs)
+    finally:
+        close_old_connections()

@@ -1,0 +1,73 @@
+"""API tokens: 256 random bits, of which only a hash is kept."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from container_manager.errors import Conflict, NotFound
+from container_manager.models import ApiToken
+from container_manager.store.transaction import Actor, Transaction
+
+PREFIX = "cm_"
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token to be made; `expires` None lasts until it is revoked."""
+
+    name: str
+    role: str
+    expires: timedelta | None = None
+    actor: Actor | None = None
+
+
+def create(tx: Transaction, items: Sequence[NewToken]) -> list[str | Conflict]:
+    """Make tokens; answers the secrets, which are shown once and kept nowhere."""
+    return [_create(tx, item) for item in items]
+
+
+def _create(tx: Transaction, item: NewToken) -> str | Conflict:
+    if ApiToken.objects.filter(name=item.name).exists():
+        return Conflict(f"name: a token named {item.name!r} exists already.")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    expires_at = timezone.now() + item.expires if item.expires else None
+    ApiToken.objects.create(name=item.name, role=item.role, digest=digest(secret), expires_at=expires_at)
+    tx.by(item.actor, "token create", item.name)
+    return secret
+
+
+def revoke(tx: Transaction, items: Sequence[tuple[str, Actor | None]]) -> list[None | NotFound]:
+    """Delete tokens by name."""
+    answers: list[NotFound | None] = []
+    for name, actor in items:
+        deleted, _ = ApiToken.objects.filter(name=name).delete()
+        tx.by(actor, "token revoke", name)
+        answers.append(None if deleted else NotFound(f"There is no token named {name!r}."))
+    return answers
+
+
+def touch(tx: Transaction, items: Sequence[int]) -> list[None]:  # noqa: ARG001
+    """Record that tokens were used now."""
+    ApiToken.objects.filter(pk__in=items).update(last_used_at=timezone.now())
+    return [None] * len(items)
+
+
+def listed() -> list[ApiToken]:
+    """All tokens, by name."""
+    return list(ApiToken.objects.order_by("name"))
+
+
+def find(secret: str, now: datetime | None = None) -> ApiToken | None:
+    """The token of a secret, or None when it is unknown or has expired."""
+    token = ApiToken.objects.filter(digest=digest(secret)).first()
+    if token is None or (token.expires_at is not None and token.expires_at <= (now or timezone.now())):
+        return None
+    return token
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

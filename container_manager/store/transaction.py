@@ -1,0 +1,158 @@
+"""One transaction: units of work, their events, and the locks that order them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from django.db import Error as DatabaseError
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from container_manager.errors import Conflict
+from container_manager.models import AuditEntry, ContainerJob, EventKind, ExecutorHost, RoutingEvent
+
+ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
+"""Keys of PostgreSQL's advisory locks; on SQLite, BEGIN IMMEDIATE is both."""
+
+FROZEN_AFTER = "5s"
+"""A process that stands still inside a transaction is thrown out after this."""
+
+Outcome = Any
+"""A unit's answer for one item: its result, or the exception to raise to that item's caller."""
+
+Item = TypeVar("Item")
+Unit = Callable[["Transaction", Sequence[Any]], Sequence[Outcome]]
+"""A unit of work takes all items that wait for it and answers each, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks for a change: a token's name, and from where."""
+
+    name: str
+    address: str = ""
+    token_id: int = 0
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a unit of work records beside its own rows."""
+
+    events: list[RoutingEvent] = field(default_factory=list)
+    audit: list[AuditEntry] = field(default_factory=list)
+
+    def event(
+        self,
+        kind: EventKind,
+        message: str = "",
+        *,
+        job: ContainerJob | None = None,
+        host: ExecutorHost | None = None,
+        decision_id: int | None = None,
+    ) -> None:
+        """Tell the event log; written last in the transaction."""
+        self.events.append(
+            RoutingEvent(
+                kind=kind,
+                message=message,
+                job_id=job.pk if job else None,
+                host_id=host.pk if host else None,
+                host_name=host.name if host else "",
+                executor_type=host.executor_type if host else job.executor_type if job else "",
+                decision_id=decision_id,
+            )
+        )
+
+    def by(self, actor: Actor | None, action: str, target: object = "") -> None:
+        """Leave an audit row."""
+        if actor is not None:
+            self.audit.append(
+                AuditEntry(actor=actor.name, address=actor.address, action=action, target=str(target)[:200])
+            )
+
+
+def under_routing_lock(unit: Unit) -> Unit:
+    """Marks a unit that decides, or changes what decisions depend on: one such transaction at a time in the fleet."""
+    unit.routing_lock = True  # type: ignore[attr-defined]
+    return unit
+
+
+def commit(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[RoutingEvent]]:
+    """Do all entries in one transaction; should it fail, each in one of its own, so that a bad one fails alone.
+
+    Returns the outcome of each entry, in order, and the events that were committed.
+    """
+    try:
+        return _transact(entries)
+    except Exception as error:  # noqa: BLE001 - whatever it was, it belongs to one entry; each is told its own
+        if len(entries) == 1:
+            return [_told(error)], []
+    outcomes: list[Outcome] = []
+    events: list[RoutingEvent] = []
+    for entry in entries:
+        outcome, committed = commit([entry])
+        outcomes += outcome
+        events += committed
+    return outcomes, events
+
+
+def commit_one(unit: Unit, item: Any) -> Any:
+    """Do one entry and return its result or raise its error."""
+    ((outcome,), _) = commit([(unit, item)])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _transact(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[RoutingEvent]]:
+    groups: dict[Unit, list[int]] = {}
+    for index, (unit, _) in enumerate(entries):
+        groups.setdefault(unit, []).append(index)
+    outcomes: list[Outcome] = [None] * len(entries)
+    tx = Transaction()
+    with transaction.atomic():
+        _guard(any(getattr(unit, "routing_lock", False) for unit in groups))
+        for unit, indexes in groups.items():
+            answers = unit(tx, [entries[index][1] for index in indexes])
+            for index, answer in zip(indexes, answers, strict=True):
+                outcomes[index] = answer
+        AuditEntry.objects.bulk_create(tx.audit)
+        if tx.events:
+            _write_events(tx.events)
+    return outcomes, tx.events
+
+
+def _guard(routing: bool) -> None:
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_AFTER}'; SET LOCAL lock_timeout = '20s'"
+        )
+        if routing:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
+
+
+def _write_events(events: list[RoutingEvent]) -> None:
+    # Ids must be given out under the lock, or they do not follow commit order; so it is a statement
+    # of its own, before the rows.
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EVENT_LOCK])
+    now = timezone.now()
+    for event in events:
+        event.at = now
+    RoutingEvent.objects.bulk_create(events)
+
+
+def _told(error: Exception) -> Exception:
+    """The error as the caller may see it."""
+    if isinstance(error, IntegrityError):
+        conflict = Conflict("Something else changed the same thing at the same moment; look again and repeat.")
+        conflict.__cause__ = error
+        return conflict
+    if isinstance(error, DatabaseError):
+        with suppress(Exception):
+            connection.close_if_unusable_or_obsolete()
+    return error

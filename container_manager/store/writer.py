@@ -1,0 +1,76 @@
+"""The process's one writer: takes what is waiting, commits it in one transaction, answers each caller after."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from container_manager.models import RoutingEvent
+from container_manager.store import threads
+from container_manager.store.transaction import Unit, commit
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BATCH = 1000
+
+Entry = tuple[Unit, Any, asyncio.Future[Any]]
+
+
+class Writer:
+    """Group commit. An idle system's single request is a batch of one and waits for nobody."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[Entry] = asyncio.Queue()
+        self._listeners: list[Callable[[Sequence[RoutingEvent]], None]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def on_commit(self, listener: Callable[[Sequence[RoutingEvent]], None]) -> None:
+        """Call `listener` with the events of each commit, on the event loop."""
+        self._listeners.append(listener)
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="writer")
+
+    async def stop(self) -> None:
+        """Commit what is waiting, then stop."""
+        await self._waiting.join()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def write(self, unit: Unit, item: Any) -> Any:
+        """Do `unit` for `item`; returns after the commit. Raises what the unit answered for this item."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((unit, item, answer))
+        return await answer
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < LARGEST_BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            try:
+                await self._commit(batch)
+            finally:
+                for _ in batch:
+                    self._waiting.task_done()
+
+    async def _commit(self, batch: list[Entry]) -> None:
+        outcomes, events = await threads.write(commit, [(unit, item) for unit, item, _ in batch])
+        for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
+            if answer.done():
+                continue
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+        for listener in self._listeners:
+            listener(events)
+
+
+async def write_directly(unit: Unit, item: Any) -> Any:
+    """The same without a running writer, in a transaction of its own: for the CLI and for callers of the factory."""
+    (outcome,), _ = await threads.write(commit, [(unit, item)])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

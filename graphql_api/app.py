@@ -1,0 +1,148 @@
+"""GraphQL over HTTP, WebSocket and Server-Sent Events, straight on ASGI."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import orjson
+from cross_web import HTTPException
+from django.conf import settings
+from graphql import GraphQLError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
+from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http import GraphQLRequestData
+from strawberry.http.exceptions import NonJsonMessageReceived
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
+from strawberry.types import ExecutionResult
+
+from container_manager.models import Role
+from container_manager.service import Service
+from container_manager.store.transaction import Actor
+from graphql_api import auth
+from graphql_api.context import Context, Identity
+
+SUBSCRIPTIONS_PER_CONNECTION = 50
+
+
+class _WebSocketAdapter(ASGIWebSocketAdapter):
+    async def iter_json(self, *, ignore_parsing_errors: bool = False) -> AsyncGenerator[object, None]:
+        async for message in super().iter_json(ignore_parsing_errors=ignore_parsing_errors):
+            if not isinstance(message, dict):
+                raise NonJsonMessageReceived
+            yield message
+
+
+class _TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
+    async def handle_subscribe(self, message: Any) -> None:
+        payload = message["payload"]
+        if not isinstance(payload, dict) or not isinstance(payload.get("query"), str):
+            await self.handle_invalid_message("Failed to parse message")
+            return
+        if (error := _too_large(payload["query"])) is not None and self.connection_acknowledged:
+            await self.send_message({"id": message["id"], "type": "error", "payload": [error.formatted]})
+            return
+        await super().handle_subscribe(message)
+
+
+class GraphQLApp(GraphQL[Context, None]):
+    """The endpoint. Callers without a token are told so; only the in-browser IDE's empty page is open to them."""
+
+    websocket_adapter_class = _WebSocketAdapter
+    graphql_transport_ws_handler_class = _TransportHandler
+
+    def __init__(self, schema: Any, *, no_auth: bool = False, allowed_origins: Sequence[str] = ()) -> None:
+        super().__init__(
+            schema,
+            graphql_ide=None,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
+            max_subscriptions_per_connection=SUBSCRIPTIONS_PER_CONNECTION,
+            allowed_origins=allowed_origins,
+        )
+        self._no_auth = no_auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await super().__call__(scope, receive, send)
+            return
+        request = Request(scope, _limited(receive, settings.CONTAINER_MANAGER.max_body_bytes))
+        try:
+            response = await self.run(request)
+        except HTTPException as error:
+            response = _refusal(error.status_code, error.reason)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002
+        service: Service = request.scope["state"]["service"]
+        address = request.client.host if request.client else ""
+        if self._no_auth:
+            return Context(service, address, Identity(Actor(auth.NO_AUTH, address), Role.ADMIN))
+        identity = await auth.identify(service, request.headers.get("authorization"), address)
+        return Context(service, address, identity)
+
+    async def on_ws_connect(self, context: Context) -> Any:
+        if context.identity is None:
+            context.identity = await auth.identify_connection(context)
+        if context.identity is None:
+            raise ConnectionRejectionError
+        return await super().on_ws_connect(context)
+
+    async def parse_http_body(self, request: Any) -> GraphQLRequestData | list[GraphQLRequestData]:
+        try:
+            return await super().parse_http_body(request)
+        except (AttributeError, UnicodeDecodeError) as error:
+            raise HTTPException(400, "The body must be a JSON object with `query`.") from error
+
+    async def execute_operation(
+        self,
+        request: Any,
+        request_adapter: Any,
+        request_data: Any,
+        context: Context,
+        root_value: None,
+        sub_response: Any,
+    ) -> Any:
+        if context.identity is None:
+            return ExecutionResult(data=None, errors=[auth.UNAUTHENTICATED])
+        if request_data.query and (error := _too_large(request_data.query)) is not None:
+            return ExecutionResult(data=None, errors=[error])
+        return await super().execute_operation(
+            request, request_adapter, request_data, context, root_value, sub_response
+        )
+
+    def encode_json(self, data: object) -> str:
+        # Text, because a WebSocket would send bytes as a binary frame.
+        return orjson.dumps(data, default=str).decode()
+
+
+def _too_large(document: str) -> GraphQLError | None:
+    limit: int = settings.CONTAINER_MANAGER.max_document_bytes
+    if len(document) <= limit:
+        return None
+    return GraphQLError(
+        f"query: the document has {len(document)} characters; at most {limit} are allowed. Put data into variables.",
+        extensions={"code": "BAD_USER_INPUT"},
+    )
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, f"The request body is larger than {limit} bytes.")
+        return message
+
+    return limited
+
+
+def _refusal(status: int, reason: str) -> Response:
+    return JSONResponse({"errors": [{"message": reason, "extensions": {"code": "BAD_REQUEST"}}]}, status)

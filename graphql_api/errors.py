@@ -1,0 +1,62 @@
+"""How errors reach clients: domain errors as members of unions, all else masked under an id that the log has."""
+
+import logging
+import secrets
+from typing import Any
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.extensions import MaskErrors
+
+from container_manager import errors
+from graphql_api import types
+
+logger = logging.getLogger(__name__)
+
+
+def as_type(error: errors.UserError) -> types.UserError:
+    """The union member that tells this error."""
+    if isinstance(error, errors.ValidationFailed):
+        fields = [types.FieldError(field=e.field, message=e.message) for e in error.fields]
+        return types.ValidationFailed(message=str(error), fields=fields)
+    return _PLAIN[type(error)](message=str(error))
+
+
+_PLAIN: dict[type[errors.UserError], Any] = {errors.NotFound: types.NotFound, errors.Conflict: types.Conflict}
+
+
+class _AsValidationFailed(strawberry.ExceptionHandler[errors.ValidationFailed, types.ValidationFailed]):
+    def handle(self, exception: errors.ValidationFailed, **_: Any) -> Any:
+        return as_type(exception)
+
+
+class _AsNotFound(strawberry.ExceptionHandler[errors.NotFound, types.NotFound]):
+    def handle(self, exception: errors.NotFound, **_: Any) -> Any:
+        return as_type(exception)
+
+
+class _AsConflict(strawberry.ExceptionHandler[errors.Conflict, types.Conflict]):
+    def handle(self, exception: errors.Conflict, **_: Any) -> Any:
+        return as_type(exception)
+
+
+HANDLERS = (_AsValidationFailed(), _AsNotFound(), _AsConflict())
+
+
+class MaskInternalErrors(MaskErrors):
+    """Lets errors that were meant for the client pass, and hides all others."""
+
+    def __init__(self) -> None:
+        super().__init__(should_mask_error=_is_internal)
+
+    def anonymise_error(self, error: GraphQLError) -> GraphQLError:
+        incident = secrets.token_hex(4)
+        logger.error("incident %s at %s", incident, error.path, exc_info=error.original_error)
+        masked = super().anonymise_error(error)
+        masked.message = f"Something went wrong inside; the log has it as incident {incident}."
+        masked.extensions = {"code": "INTERNAL", "incident": incident}
+        return masked
+
+
+def _is_internal(error: GraphQLError) -> bool:
+    return error.original_error is not None and not isinstance(error.original_error, GraphQLError)

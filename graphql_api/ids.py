@@ -1,0 +1,62 @@
+"""Global ids and cursors: opaque to clients, checked on the way in."""
+
+from typing import NoReturn
+
+from graphql import GraphQLError
+from strawberry import relay
+
+LARGEST_ID = 2**63 - 1
+
+
+def to_global(type_name: str, pk: int) -> str:
+    return relay.to_base64(type_name, pk)
+
+
+def to_pk(type_name: str, global_id: str, argument: str = "id") -> int:
+    """The primary key in a global id of that type.
+
+    Raises:
+        GraphQLError: BAD_USER_INPUT when it is not one.
+    """
+    kind, pk = split(global_id, argument)
+    if kind != type_name:
+        bad_input(f"{argument}: {global_id!r} is the id of a {kind}, not of a {type_name}.")
+    return pk
+
+
+def split(global_id: str, argument: str = "id") -> tuple[str, int]:
+    """The type's name and the primary key in a global id."""
+    try:
+        kind, text = relay.from_base64(global_id)
+        pk = int(text)
+    except ValueError:
+        bad_input(f"{argument}: {global_id!r} is not an id.")
+    if not 0 < pk <= LARGEST_ID:
+        bad_input(f"{argument}: {global_id!r} is not an id.")
+    return kind, pk
+
+
+def to_cursor(pk: int) -> str:
+    return str(pk)
+
+
+def from_cursor(cursor: str | None, argument: str = "after") -> int | None:
+    """The position in a cursor; None stays None."""
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdigit() and int(cursor) <= LARGEST_ID):
+        bad_input(f"{argument}: {cursor!r} is not a cursor.")
+    return int(cursor)
+
+
+def page_size(first: int | None, largest: int = 100, argument: str = "first") -> int:
+    """How many to give: `first`, or 50 when it is not given."""
+    if first is None:
+        return min(50, largest)
+    if not 0 <= first <= largest:
+        bad_input(f"{argument}: must be from 0 to {largest}.")
+    return first
+
+
+def bad_input(message: str) -> NoReturn:
+    raise GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})

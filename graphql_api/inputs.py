@@ -1,0 +1,180 @@
+"""What clients send."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import strawberry
+import strawberry_django
+from django.db.models import Q
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.lookups import Exact
+from strawberry import UNSET, auto
+from strawberry.scalars import JSON
+
+from container_manager import models
+from container_manager.store.events import Event
+from graphql_api.context import Info
+from graphql_api.ids import bad_input, to_pk
+from graphql_api.types import ExecutorType, HealthStatus, JobStatus, RoutingEventKind, Strategy
+
+
+@strawberry.input
+class HostInput:
+    name: str
+    executor_type: ExecutorType
+    config: JSON | None = UNSET
+    region: str | None = UNSET
+    labels: JSON | None = UNSET
+    routing_weight: int | None = UNSET
+    max_concurrent_jobs: int | None = UNSET
+    max_memory_mb: int | None = UNSET
+    max_cpu_cores: float | None = UNSET
+    is_active: bool | None = UNSET
+
+
+@strawberry.input
+class HostPatch:
+    name: str | None = UNSET
+    config: JSON | None = UNSET
+    region: str | None = UNSET
+    labels: JSON | None = UNSET
+    routing_weight: int | None = UNSET
+    max_concurrent_jobs: int | None = UNSET
+    max_memory_mb: int | None = UNSET
+    max_cpu_cores: float | None = UNSET
+    is_active: bool | None = UNSET
+
+
+@strawberry.input
+class EnvironmentVariable:
+    name: str
+    value: str
+
+
+@strawberry.input
+class JobInput:
+    image: str
+    name: str | None = UNSET
+    command: list[str] | None = UNSET
+    environment: list[EnvironmentVariable] | None = UNSET
+    memory_limit_mb: int | None = UNSET
+    cpu_limit: float | None = UNSET
+    timeout_seconds: int | None = UNSET
+    priority: int | None = UNSET
+    preferred_executor: ExecutorType | None = UNSET
+    executor_required: bool | None = UNSET
+    region_preference: str | None = UNSET
+    region_required: bool | None = UNSET
+    strategy: Strategy | None = UNSET
+    labels: JSON | None = UNSET
+    host_selector: JSON | None = UNSET
+    max_attempts: int | None = UNSET
+    idempotency_key: str | None = strawberry.field(
+        default=UNSET,
+        description="The same key with the same input gives the same job back; with another input, Conflict.",
+    )
+
+
+# A limit may be taken away again; any other field that is null counts as not given.
+NULLABLE = frozenset({"max_memory_mb", "max_cpu_cores"})
+
+
+def given(value: Any) -> dict[str, Any]:
+    """The fields of an input that were given, as the specs read them."""
+    return {
+        name: _plain(entry)
+        for name, entry in vars(value).items()
+        if entry is not UNSET and (entry is not None or name in NULLABLE)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, EnvironmentVariable):
+        return {"name": value.name, "value": value.value}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return value.value if isinstance(value, Strategy) else value
+
+
+# ------------------------------------------------------------------ filters
+
+
+@strawberry_django.filter_type(models.ExecutorHost, name="HostFilter")
+class HostFilter:
+    name: auto
+    executor_type: ExecutorType | None
+    region: auto
+    is_active: auto
+
+    @strawberry_django.filter_field
+    def health(self, value: HealthStatus, prefix: str) -> Q:
+        return Q(**{f"{prefix}health_status": value})
+
+
+@strawberry_django.filter_type(models.ContainerJob, name="JobFilter")
+class JobFilter:
+    name: auto
+    executor_type: ExecutorType | None
+
+    @strawberry_django.filter_field
+    def status(self, value: list[JobStatus], prefix: str) -> Q:
+        return Q(**{f"{prefix}status__in": value})
+
+    @strawberry_django.filter_field
+    def host_id(self, value: strawberry.ID, prefix: str) -> Q:
+        return Q(**{f"{prefix}host": to_pk("ExecutorHost", value, "hostId")})
+
+    @strawberry_django.filter_field
+    def labels(self, value: JSON, prefix: str) -> Q:
+        if not isinstance(value, dict):
+            bad_input("labels: must be an object of names and values.")
+        where = Q()
+        for key, text in value.items():
+            where &= Q(Exact(KeyTextTransform(key, f"{prefix}labels"), str(text)))
+        return where
+
+    @strawberry_django.filter_field
+    def submitted_after(self, value: datetime, prefix: str) -> Q:
+        return Q(**{f"{prefix}submitted_at__gt": value})
+
+    @strawberry_django.filter_field
+    def submitted_before(self, value: datetime, prefix: str) -> Q:
+        return Q(**{f"{prefix}submitted_at__lt": value})
+
+
+def condition(filters: Any, model: Any, info: Info) -> Q:
+    """What a filter input asks for; nothing is read."""
+    if not filters:
+        return Q()
+    _, where = strawberry_django.filters.process_filters(filters, model.objects.none(), info)
+    return where
+
+
+@strawberry.input
+class RoutingEventFilter:
+    kinds: list[RoutingEventKind] | None = None
+    job_id: strawberry.ID | None = None
+    host_id: strawberry.ID | None = None
+    executor_type: ExecutorType | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Column and value of each wish but the kinds."""
+        wishes = {
+            "job_id": None if self.job_id is None else to_pk("ContainerJob", self.job_id, "jobId"),
+            "host_id": None if self.host_id is None else to_pk("ExecutorHost", self.host_id, "hostId"),
+            "executor_type": None if self.executor_type is None else str(self.executor_type),
+        }
+        return {name: value for name, value in wishes.items() if value is not None}
+
+    def where(self) -> Q:
+        kinds = Q() if self.kinds is None else Q(kind__in=self.kinds)
+        return kinds & Q(**self.fields())
+
+    def wanted(self) -> Callable[[Event], bool]:
+        """The same as `where`, for events that have been read."""
+        kinds, wishes = self.kinds, self.fields()
+        return lambda event: (
+            (kinds is None or event.kind in kinds)
+            and all(getattr(event, name) == value for name, value in wishes.items())
+        )

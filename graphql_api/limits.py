@@ -1,0 +1,90 @@
+"""What one operation may cost, decided before it runs."""
+
+from typing import Any
+
+from graphql import (
+    FieldNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    InlineFragmentNode,
+    IntValueNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    ValidationRule,
+)
+
+MAX_TOKENS = 4000
+MAX_DEPTH = 12
+MAX_ALIASES = 100
+MAX_COST = 20_000
+LARGEST_PAGE = 100
+DEFAULT_PAGE = 50
+
+Measure = tuple[int, int, int]
+"""Depth, aliases, cost."""
+
+
+class WithinLimits(ValidationRule):
+    """Depth, aliases and cost, each fragment measured once, however often it is spread.
+
+    A field costs 1; the selection of one that takes `first` or `last` costs that many times as much,
+    by the largest page when a variable says how many. Core validation refuses fragments that spread themselves.
+    """
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self._fragments: dict[str, Measure] = {}
+
+    def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
+        depth, aliases, cost = self._measure(node.selection_set)
+        for name, found, limit in (
+            ("depth", depth, MAX_DEPTH),
+            ("aliases", aliases, MAX_ALIASES),
+            ("cost", cost, MAX_COST),
+        ):
+            if found > limit:
+                self.report_error(
+                    GraphQLError(
+                        f"query: its {name} is {found}; at most {limit} are allowed.",
+                        node,
+                        extensions={"code": "BAD_USER_INPUT"},
+                    )
+                )
+
+    def _measure(self, selections: SelectionSetNode | None) -> Measure:
+        depth = aliases = cost = 0
+        for node in selections.selections if selections else ():
+            below = self._below(node)
+            depth, aliases, cost = max(depth, below[0]), aliases + below[1], cost + below[2]
+        return depth, aliases, cost
+
+    def _below(self, node: Any) -> Measure:
+        if isinstance(node, FieldNode):
+            if node.name.value.startswith("__"):
+                return 0, 0, 0
+            depth, aliases, cost = self._measure(node.selection_set)
+            return depth + 1, aliases + (node.alias is not None), 1 + cost * _page(node)
+        if isinstance(node, InlineFragmentNode):
+            return self._measure(node.selection_set)
+        assert isinstance(node, FragmentSpreadNode)  # noqa: S101 - there is no fourth kind of selection
+        return self._fragment(node.name.value)
+
+    def _fragment(self, name: str) -> Measure:
+        if name not in self._fragments:
+            # Set first: one that spreads itself ends here, and core validation tells the client.
+            self._fragments[name] = (0, 0, 0)
+            fragment = self.context.get_fragment(name)
+            self._fragments[name] = self._measure(fragment.selection_set) if fragment else (0, 0, 0)
+        return self._fragments[name]
+
+
+def _page(node: FieldNode) -> int:
+    sizes = [argument.value for argument in node.arguments if argument.name.value in {"first", "last"}]
+    if not sizes:
+        pages = any(child.name.value == "edges" for child in _fields(node.selection_set))
+        return DEFAULT_PAGE if pages else 1
+    return max(int(size.value) if isinstance(size, IntValueNode) else LARGEST_PAGE for size in sizes)
+
+
+def _fields(selections: SelectionSetNode | None) -> list[FieldNode]:
+    return [node for node in (selections.selections if selections else ()) if isinstance(node, FieldNode)]

@@ -1,0 +1,151 @@
+"""Changing: hosts (admins) and jobs (operators). Each is a line or two around one call of the service."""
+
+from typing import Annotated
+
+import strawberry
+
+from container_manager import errors, models
+from container_manager.routing.types import Decision
+from container_manager.specs import JobSpec, read_job
+from graphql_api import ids, types
+from graphql_api.auth import IsAdmin, IsOperator
+from graphql_api.context import Info
+from graphql_api.errors import as_type
+from graphql_api.inputs import HostInput, HostPatch, JobInput, given
+from graphql_api.types import (
+    Conflict,
+    ContainerJob,
+    ExecutorHost,
+    NotFound,
+    RoutingDecision,
+    RoutingRefused,
+    ValidationFailed,
+)
+
+LARGEST_BATCH = 1000
+
+HostResult = Annotated[ExecutorHost | ValidationFailed | NotFound | Conflict, strawberry.union("HostResult")]
+SubmitJobResult = Annotated[ContainerJob | ValidationFailed | Conflict, strawberry.union("SubmitJobResult")]
+RouteJobResult = Annotated[RoutingDecision | RoutingRefused | NotFound | Conflict, strawberry.union("RouteJobResult")]
+JobResult = Annotated[ContainerJob | NotFound | Conflict, strawberry.union("JobResult")]
+
+
+@strawberry.type
+class Mutation:
+    # -------------------------------------------------------------- hosts
+
+    @strawberry.mutation(
+        permission_classes=[IsAdmin],
+        description="Probes it before it answers, so that a host that works is HEALTHY and can be routed to at once.",
+    )
+    async def create_host(self, info: Info, input: HostInput) -> HostResult:  # noqa: A002
+        return ExecutorHost.of(await info.context.service.create_host(given(input), info.context.actor))
+
+    @strawberry.mutation(permission_classes=[IsAdmin])
+    async def update_host(self, info: Info, id: strawberry.ID, input: HostPatch) -> HostResult:  # noqa: A002
+        pk = ids.to_pk("ExecutorHost", id)
+        return ExecutorHost.of(await info.context.service.update_host(pk, given(input), info.context.actor))
+
+    @strawberry.mutation(permission_classes=[IsAdmin], description="It takes no new jobs and finishes those it has.")
+    async def drain_host(self, info: Info, id: strawberry.ID) -> HostResult:  # noqa: A002
+        pk = ids.to_pk("ExecutorHost", id)
+        return ExecutorHost.of(await info.context.service.set_draining(pk, True, info.context.actor))
+
+    @strawberry.mutation(permission_classes=[IsAdmin], description="It takes jobs again.")
+    async def resume_host(self, info: Info, id: strawberry.ID) -> HostResult:  # noqa: A002
+        pk = ids.to_pk("ExecutorHost", id)
+        return ExecutorHost.of(await info.context.service.set_draining(pk, False, info.context.actor))
+
+    @strawberry.mutation(permission_classes=[IsAdmin], description="Conflict while it holds jobs.")
+    async def delete_host(self, info: Info, id: strawberry.ID) -> HostResult:  # noqa: A002
+        pk = ids.to_pk("ExecutorHost", id)
+        return ExecutorHost.of(await info.context.service.delete_host(pk, info.context.actor))
+
+    @strawberry.mutation(
+        permission_classes=[IsAdmin],
+        description="Probes the hosts (all when none is named) at once and returns what was found.",
+    )
+    async def check_health(self, info: Info, host_ids: list[strawberry.ID] | None = None) -> list[ExecutorHost]:
+        pks = None if host_ids is None else [ids.to_pk("ExecutorHost", host, "hostIds") for host in host_ids]
+        return [ExecutorHost.of(host) for host in await info.context.service.check_health(pks, info.context.actor)]
+
+    # -------------------------------------------------------------- jobs
+
+    @strawberry.mutation(
+        permission_classes=[IsOperator],
+        description="Records the job and routes it at once; with no room it stays PENDING and is routed when room "
+        "appears.",
+    )
+    async def submit_job(self, info: Info, input: JobInput) -> SubmitJobResult:  # noqa: A002
+        (answer,) = await info.context.service.submit([read_job(given(input))], info.context.actor)
+        return _submitted(answer)
+
+    @strawberry.mutation(
+        permission_classes=[IsOperator],
+        description=f"Up to {LARGEST_BATCH} at a time, one result each, in order, in one transaction.",
+    )
+    async def submit_jobs(self, info: Info, inputs: list[JobInput]) -> list[SubmitJobResult]:
+        _at_most(len(inputs), "inputs")
+        read = [_read(entry, f"inputs.{i}.") for i, entry in enumerate(inputs)]
+        specs = [entry for entry in read if isinstance(entry, JobSpec)]
+        answers = iter(await info.context.service.submit(specs, info.context.actor) if specs else [])
+        return [_submitted(next(answers) if isinstance(entry, JobSpec) else entry) for entry in read]
+
+    @strawberry.mutation(
+        permission_classes=[IsOperator], description="Routes a PENDING job now. Anything but PENDING is a Conflict."
+    )
+    async def route_job(self, info: Info, id: strawberry.ID) -> RouteJobResult:  # noqa: A002
+        return (await _route([ids.to_pk("ContainerJob", id)], info))[0]
+
+    @strawberry.mutation(
+        permission_classes=[IsOperator], description="Routes PENDING jobs now, in one transaction; one result each."
+    )
+    async def route_jobs(
+        self, info: Info, ids_: Annotated[list[strawberry.ID], strawberry.argument(name="ids")]
+    ) -> list[RouteJobResult]:
+        _at_most(len(ids_), "ids")
+        return await _route([ids.to_pk("ContainerJob", job, "ids") for job in ids_], info)
+
+    @strawberry.mutation(
+        permission_classes=[IsOperator],
+        description="A job that has a container is CANCELLED once that is gone. Conflict when it has ended.",
+    )
+    async def cancel_job(self, info: Info, id: strawberry.ID) -> JobResult:  # noqa: A002
+        return ContainerJob.of(await info.context.service.cancel(ids.to_pk("ContainerJob", id), info.context.actor))
+
+
+def _at_most(count: int, argument: str) -> None:
+    if count > LARGEST_BATCH:
+        ids.bad_input(f"{argument}: {count} are too many; at most {LARGEST_BATCH} at a time.")
+
+
+def _read(entry: JobInput, prefix: str) -> JobSpec | errors.ValidationFailed:
+    try:
+        return read_job(given(entry), prefix)
+    except errors.ValidationFailed as error:
+        return error
+
+
+def _submitted(answer: models.ContainerJob | errors.UserError) -> types.ContainerJob | types.UserError:
+    return as_type(answer) if isinstance(answer, errors.UserError) else ContainerJob.of(answer)
+
+
+async def _route(pks: list[int], info: Info) -> list[RoutingDecision | types.UserError]:
+    answers = await info.context.service.route(pks, info.context.actor)
+    recorded = await info.context.service.decisions_of(pks)
+    return [
+        as_type(answer) if isinstance(answer, errors.UserError) else _routed(answer, recorded[pk])
+        for pk, answer in zip(pks, answers, strict=True)
+    ]
+
+
+def _routed(answer: Decision, recorded: list[models.RoutingDecision]) -> RoutingDecision | RoutingRefused:
+    if answer.host is not None:
+        return RoutingDecision.of(recorded[0])
+    return RoutingRefused.of(
+        {
+            "message": answer.reason,
+            "verdict": answer.verdict.name,
+            "rejections": answer.evaluation.rejections().items(),
+        }
+    )

@@ -1,0 +1,157 @@
+"""Reading: hosts, capacity, jobs, decisions, events."""
+
+from collections import defaultdict
+
+import strawberry
+from django.db.models import Q
+
+from container_manager import models
+from container_manager.routing import checks
+from container_manager.routing.types import JobRequirements
+from container_manager.store import decisions as decision_store
+from container_manager.store import events as event_store
+from container_manager.store import hosts as host_store
+from container_manager.store import jobs as job_store
+from container_manager.store import threads
+from graphql_api import ids
+from graphql_api.context import Info
+from graphql_api.inputs import HostFilter, JobFilter, RoutingEventFilter, condition
+from graphql_api.types import (
+    Connection,
+    ContainerJob,
+    ExecutorCapacity,
+    ExecutorHost,
+    ExecutorType,
+    Node,
+    RoutingDecision,
+    RoutingEvent,
+    capacity,
+)
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    async def node(self, info: Info, id: strawberry.ID) -> Node | None:  # noqa: A002 - Relay's name
+        kind, pk = ids.split(id)
+        if kind == "RoutingEvent":
+            found = await threads.read(event_store.by_ids, [pk])
+            return RoutingEvent.of(found[pk]) if pk in found else None
+        loaders = {
+            "ExecutorHost": info.context.hosts,
+            "ContainerJob": info.context.jobs,
+            "RoutingDecision": info.context.decisions,
+        }
+        return await loaders[kind].load(pk) if kind in loaders else ids.bad_input(f"id: there is no type {kind}.")
+
+    @strawberry.field(
+        description="The cursor of the newest event: read it, read the state, then subscribe after it, "
+        "and nothing is missed."
+    )
+    async def event_cursor(self) -> str:
+        return ids.to_cursor(await threads.read(event_store.newest))
+
+    @strawberry.field
+    async def hosts(
+        self, info: Info, filters: HostFilter | None = None, first: int | None = None, after: str | None = None
+    ) -> Connection[ExecutorHost]:
+        limit, position = ids.page_size(first), ids.from_cursor(after)
+        where = condition(filters, models.ExecutorHost, info) & Q(pk__gt=position or 0)
+        rows = await threads.read(host_store.matching, where, limit + 1)
+        nodes = [(row.pk, ExecutorHost.of(row)) for row in rows[:limit]]
+        return Connection[ExecutorHost].of(nodes, more=len(rows) > limit, before=position is not None)
+
+    @strawberry.field
+    async def host(
+        self,
+        id: strawberry.ID | None = None,  # noqa: A002 - Relay's name
+        name: str | None = None,
+    ) -> ExecutorHost | None:
+        if (id is None) == (name is None):
+            ids.bad_input("host: give either id or name.")
+        where = Q(name=name) if id is None else Q(pk=ids.to_pk("ExecutorHost", id))
+        rows = await threads.read(host_store.matching, where, 1)
+        return ExecutorHost.of(rows[0]) if rows else None
+
+    @strawberry.field(description="By executor type and region.")
+    async def capacity(
+        self, executor_type: ExecutorType | None = None, region: str | None = None
+    ) -> list[ExecutorCapacity]:
+        where = Q() if executor_type is None else Q(executor_type=executor_type)
+        where &= Q() if region is None else Q(region=region)
+        groups: defaultdict[tuple[str, str], list[models.ExecutorHost]] = defaultdict(list)
+        for host in await threads.read(host_store.matching, where):
+            groups[host.executor_type, host.region].append(host)
+        return [
+            ExecutorCapacity(
+                executor_type=models.ExecutorType(kind),
+                region=place,
+                hosts=len(hosts),
+                available_hosts=sum(_takes_something(host) for host in hosts),
+                capacity=capacity(hosts),
+            )
+            for (kind, place), hosts in sorted(groups.items())
+        ]
+
+    @strawberry.field(description="Newest first.")
+    async def jobs(
+        self,
+        info: Info,
+        filters: JobFilter | None = None,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
+    ) -> Connection[ContainerJob]:
+        if first is not None and last is not None:
+            ids.bad_input("jobs: give first or last, not both.")
+        older, newer = ids.from_cursor(after), ids.from_cursor(before, "before")
+        where = condition(filters, models.ContainerJob, info)
+        where &= Q() if older is None else Q(pk__lt=older)
+        where &= Q() if newer is None else Q(pk__gt=newer)
+        backward = last is not None
+        limit = ids.page_size(last if backward else first, argument="last" if backward else "first")
+        rows = await threads.read(job_store.matching, where, limit + 1, not backward)
+        more, rows = len(rows) > limit, rows[:limit]
+        nodes = [(row.pk, ContainerJob.of(row)) for row in (reversed(rows) if backward else rows)]
+        return Connection[ContainerJob].of(
+            nodes,
+            more=newer is not None if backward else more,
+            before=more if backward else older is not None,
+        )
+
+    @strawberry.field
+    async def job(self, info: Info, id: strawberry.ID) -> ContainerJob | None:  # noqa: A002 - Relay's name
+        return await info.context.jobs.load(ids.to_pk("ContainerJob", id))
+
+    @strawberry.field(description="Newest first.")
+    async def routing_decisions(
+        self,
+        job_id: strawberry.ID | None = None,
+        host_id: strawberry.ID | None = None,
+        first: int | None = None,
+        after: str | None = None,
+    ) -> Connection[RoutingDecision]:
+        limit, position = ids.page_size(first), ids.from_cursor(after)
+        where = Q() if job_id is None else Q(job_id=ids.to_pk("ContainerJob", job_id, "jobId"))
+        where &= Q() if host_id is None else Q(host_id=ids.to_pk("ExecutorHost", host_id, "hostId"))
+        where &= Q() if position is None else Q(pk__lt=position)
+        rows = await threads.read(decision_store.matching, where, limit + 1)
+        nodes = [(row.pk, RoutingDecision.of(row)) for row in rows[:limit]]
+        return Connection[RoutingDecision].of(nodes, more=len(rows) > limit, before=position is not None)
+
+    @strawberry.field(description="History, oldest first from `after`; the same order and cursors as the subscription.")
+    async def routing_events(
+        self, filters: RoutingEventFilter | None = None, first: int | None = None, after: str | None = None
+    ) -> Connection[RoutingEvent]:
+        limit, position = ids.page_size(first), ids.from_cursor(after)
+        where = filters.where() if filters else Q()
+        rows = await threads.read(event_store.after, position or 0, limit + 1, where)
+        nodes = [(row.id, RoutingEvent.of(row)) for row in rows[:limit]]
+        return Connection[RoutingEvent].of(nodes, more=len(rows) > limit, before=position is not None)
+
+
+def _takes_something(host: models.ExecutorHost) -> bool:
+    """Whether the smallest job that prefers this host's type could go there now."""
+    wish = JobRequirements(preferred_executor=str(host.executor_type))
+    return checks.feasible(host_store.state(host), wish)

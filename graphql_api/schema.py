@@ -1,0 +1,24 @@
+"""The schema. `schema.graphql` beside it is what this exports, and CI compares the two."""
+
+import strawberry
+from strawberry.extensions import AddValidationRules, MaxTokensLimiter
+from strawberry.schema.config import StrawberryConfig
+
+from graphql_api.errors import HANDLERS, MaskInternalErrors
+from graphql_api.limits import MAX_TOKENS, WithinLimits
+from graphql_api.mutations import Mutation
+from graphql_api.queries import Query
+from graphql_api.subscriptions import Subscription
+
+schema = strawberry.Schema(
+    query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
+    exception_handlers=HANDLERS,
+    extensions=[
+        MaskInternalErrors,
+        lambda: MaxTokensLimiter(max_token_count=MAX_TOKENS),
+        lambda: AddValidationRules([WithinLimits]),
+    ],
+    config=StrawberryConfig(),
+)

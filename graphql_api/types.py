@@ -1,0 +1,529 @@
+"""The types that clients see. Plain values, built from rows; what is nested comes through batching loaders."""
+
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Annotated, Any, Generic, Self, TypeVar
+
+import strawberry
+from strawberry.scalars import JSON
+
+from container_manager import models
+from container_manager.executors.configs import CONFIGS, hide_secrets
+from container_manager.executors.output import OutputLine
+from container_manager.lifecycle import JobStatus as Status
+from container_manager.routing.types import CheckResult as RoutingCheckResult
+from container_manager.routing.types import Verdict as RoutingVerdict
+from container_manager.store import decisions as decision_store
+from container_manager.store import dispatch, threads
+from container_manager.store.events import Event
+from graphql_api.context import Info
+from graphql_api.ids import from_cursor, page_size, to_cursor, to_global
+
+T = TypeVar("T")
+
+ExecutorType = strawberry.enum(models.ExecutorType, name="ExecutorType")
+HealthStatus = strawberry.enum(models.HealthStatus, name="HealthStatus")
+RoutingEventKind = strawberry.enum(models.EventKind, name="RoutingEventKind")
+JobStatus = strawberry.enum(Status, name="JobStatus")
+
+
+@strawberry.enum
+class Strategy(Enum):
+    WEIGHTED = "weighted"
+    BALANCED = "balanced"
+    PACKED = "packed"
+
+
+@strawberry.enum(
+    description="NEVER: were every host active, healthy and empty, none could take it: the job or the fleet must "
+    "change. NOT_NOW: one could, once it is free, up or back in service; an empty fleet too."
+)
+class Verdict(Enum):
+    FEASIBLE = "FEASIBLE"
+    NOT_NOW = "NOT_NOW"
+    NEVER = "NEVER"
+
+
+@strawberry.enum
+class CheckCode(Enum):
+    INACTIVE = "INACTIVE"
+    DRAINING = "DRAINING"
+    UNHEALTHY = "UNHEALTHY"
+    HEALTH_UNKNOWN = "HEALTH_UNKNOWN"
+    EXECUTOR_TYPE = "EXECUTOR_TYPE"
+    REGION = "REGION"
+    SELECTOR = "SELECTOR"
+    SLOTS = "SLOTS"
+    MEMORY = "MEMORY"
+    CPU = "CPU"
+
+
+@strawberry.enum(description="OTHER_VERSION: recorded by an algorithm that this version no longer has.")
+class Replay(Enum):
+    SAME = "SAME"
+    DIFFERENT = "DIFFERENT"
+    OTHER_VERSION = "OTHER_VERSION"
+
+
+@strawberry.enum
+class LogStream(Enum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@strawberry.interface
+class Node:
+    id: strawberry.ID
+
+
+@strawberry.type
+class PageInfo:
+    has_next_page: bool
+    has_previous_page: bool
+    start_cursor: str | None
+    end_cursor: str | None
+
+
+@strawberry.type
+class Edge(Generic[T]):
+    cursor: str
+    node: T
+
+
+@strawberry.type
+class Connection(Generic[T]):
+    edges: list[Edge[T]]
+    page_info: PageInfo
+
+    @classmethod
+    def of(cls, nodes: list[tuple[int, T]], *, more: bool, before: bool = False) -> Self:
+        """A page of (position, node); `more` and `before` say whether there are others beyond either end."""
+        edges = [Edge(cursor=to_cursor(position), node=node) for position, node in nodes]
+        return cls(
+            edges=edges,
+            page_info=PageInfo(
+                has_next_page=more,
+                has_previous_page=before,
+                start_cursor=edges[0].cursor if edges else None,
+                end_cursor=edges[-1].cursor if edges else None,
+            ),
+        )
+
+
+# ------------------------------------------------------------------ hosts
+
+
+@strawberry.type(
+    description="Null limits mean unlimited. What is reserved is derived from the jobs that hold the host, "
+    "never from a counter."
+)
+class Capacity:
+    max_concurrent_jobs: int
+    running_jobs: int
+    available_slots: int
+    max_memory_mb: int | None
+    reserved_memory_mb: int
+    max_cpu_cores: float | None
+    reserved_cpu_cores: float
+
+
+@strawberry.type
+class HostHealth:
+    status: HealthStatus
+    last_checked_at: datetime | None
+    latency_ms: float | None
+    consecutive_failures: int
+    error: str | None
+
+
+@strawberry.type(description="A place that runs containers: a Docker engine, a Cloud Run region, or the simulated one.")
+class ExecutorHost(Node):
+    name: str
+    executor_type: ExecutorType
+    is_active: bool = strawberry.field(description="False: never routed to. Running jobs are left alone.")
+    is_draining: bool = strawberry.field(description="True: takes no new jobs, finishes the ones it has.")
+    region: str
+    labels: JSON
+    routing_weight: int = strawberry.field(
+        description="0 to 1000. 0: only used when no host with a weight can take the job."
+    )
+    capacity: Capacity
+    health: HostHealth
+    row: strawberry.Private[models.ExecutorHost]
+
+    @strawberry.field(description="Executor settings; secret values are never returned.")
+    async def config(self) -> JSON:
+        model = CONFIGS.get(str(self.row.executor_type))
+        shown = self.row.config if model is None else hide_secrets(self.row.config, model)
+        return JSON(shown)
+
+    @classmethod
+    def of(cls, host: models.ExecutorHost) -> Self:
+        return cls(
+            id=strawberry.ID(to_global("ExecutorHost", host.pk)),
+            name=host.name,
+            executor_type=models.ExecutorType(host.executor_type),
+            is_active=host.is_active,
+            is_draining=host.is_draining,
+            region=host.region,
+            labels=JSON(host.labels),
+            routing_weight=host.routing_weight,
+            capacity=capacity([host]),
+            health=HostHealth(
+                status=models.HealthStatus(host.health_status),
+                last_checked_at=host.last_health_check,
+                latency_ms=host.health_latency_ms,
+                consecutive_failures=host.consecutive_failures,
+                error=host.health_error or None,
+            ),
+            row=host,
+        )
+
+
+def capacity(hosts: list[models.ExecutorHost]) -> Capacity:
+    """The capacity of hosts together; unlimited if one of them is."""
+    memory = [h.max_memory_mb if h.max_memory_mb is not None else h.reported_memory_mb for h in hosts]
+    cores = [h.max_cpu_cores if h.max_cpu_cores is not None else h.reported_cpu_cores for h in hosts]
+    return Capacity(
+        max_concurrent_jobs=sum(host.max_concurrent_jobs for host in hosts),
+        running_jobs=sum(host.used_jobs for host in hosts),
+        available_slots=sum(max(host.max_concurrent_jobs - host.used_jobs, 0) for host in hosts),
+        max_memory_mb=_total(memory),
+        reserved_memory_mb=sum(host.used_memory_mb for host in hosts),
+        max_cpu_cores=_total(cores),
+        reserved_cpu_cores=sum(host.used_cpu_millis for host in hosts) / 1000,
+    )
+
+
+def _total(limits: list[Any]) -> Any:
+    return None if any(limit is None for limit in limits) else sum(limits)
+
+
+@strawberry.type
+class ExecutorCapacity:
+    executor_type: ExecutorType
+    region: str
+    hosts: int
+    available_hosts: int
+    capacity: Capacity
+
+
+# ------------------------------------------------------------------ errors as data
+
+
+@strawberry.interface
+class UserError:
+    message: str
+
+
+@strawberry.type
+class FieldError:
+    field: str
+    message: str
+
+
+@strawberry.type
+class ValidationFailed(UserError):
+    fields: list[FieldError]
+
+
+@strawberry.type
+class NotFound(UserError):
+    pass
+
+
+@strawberry.type
+class Conflict(UserError):
+    pass
+
+
+@strawberry.type
+class RejectionCount:
+    code: CheckCode
+    hosts: int
+
+
+@strawberry.type
+class RoutingRefused(UserError):
+    verdict: Verdict
+    rejections: list[RejectionCount]
+
+    @classmethod
+    def of(cls, refusal: dict[str, Any]) -> Self:
+        """From what the job keeps of its last refusal."""
+        return cls(
+            message=refusal["message"],
+            verdict=Verdict[refusal["verdict"]],
+            rejections=[RejectionCount(code=CheckCode(code), hosts=hosts) for code, hosts in refusal["rejections"]],
+        )
+
+
+# ------------------------------------------------------------------ jobs and decisions
+
+
+@strawberry.type
+class LogLine:
+    cursor: str
+    stream: LogStream
+    at: datetime
+    text: str
+
+
+@strawberry.type
+class LogEdge:
+    cursor: str
+    node: LogLine
+
+
+@strawberry.type
+class LogConnection:
+    edges: list[LogEdge]
+    page_info: PageInfo
+
+
+@strawberry.type
+class ContainerJob(Node):
+    name: str
+    labels: JSON
+    image: str
+    command: list[str]
+    environment_names: list[str] = strawberry.field(description="Names only; values may be secret.")
+    memory_limit_mb: int | None
+    cpu_limit: float | None
+    timeout_seconds: int
+    priority: int
+    preferred_executor: ExecutorType | None
+    executor_required: bool = strawberry.field(
+        description="True: only preferredExecutor. False: that first, then any other kind."
+    )
+    region_preference: str
+    region_required: bool = strawberry.field(
+        description="True: only hosts of regionPreference. False: those first, then any other region."
+    )
+    host_selector: JSON = strawberry.field(description="Labels that a host must carry.")
+    strategy: Strategy
+    status: JobStatus
+    executor_type: ExecutorType | None
+    routing_reason: str
+    execution_id: str
+    exit_code: int | None
+    error: str
+    attempt: int = strawberry.field(
+        description="1 for the first. A terminal state is final for its attempt; only a retry opens the next."
+    )
+    max_attempts: int
+    submitted_at: datetime
+    not_before: datetime | None = strawberry.field(description="Not routed before this time: the back-off of a retry.")
+    cancel_requested_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    waiting_on: RoutingRefused | None = strawberry.field(description="Why it waits, while PENDING after a refusal.")
+    row: strawberry.Private[models.ContainerJob]
+
+    @strawberry.field
+    async def host(self, info: Info) -> ExecutorHost | None:
+        return await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
+
+    @strawberry.field(description="Newest first.")
+    async def decisions(self, info: Info) -> list[Annotated["RoutingDecision", strawberry.lazy("graphql_api.types")]]:
+        return [RoutingDecision.of(row) for row in await info.context.decisions_of_job.load(self.row.pk)]
+
+    @strawberry.field(description="What it wrote, kept after the container is gone; of all attempts, oldest first.")
+    async def logs(self, after: str | None = None, first: int | None = None) -> LogConnection:
+        start, limit = from_cursor(after) or 0, page_size(first, 1000)
+        attempts = await threads.read(dispatch.outputs, self.row.pk)
+        lines = [line for _, output in attempts for line in output]
+        return _log_page(lines, start, limit)
+
+    @classmethod
+    def of(cls, job: models.ContainerJob) -> Self:
+        return cls(
+            id=strawberry.ID(to_global("ContainerJob", job.pk)),
+            name=job.name,
+            labels=JSON(job.labels),
+            image=job.image,
+            command=job.command,
+            environment_names=job.environment_names,
+            memory_limit_mb=job.memory_limit,
+            cpu_limit=job.cpu_limit,
+            timeout_seconds=job.timeout_seconds,
+            priority=job.priority,
+            preferred_executor=_executor_type(job.preferred_executor),
+            executor_required=job.executor_required,
+            region_preference=job.region_preference,
+            region_required=job.region_required,
+            host_selector=JSON(job.host_selector),
+            strategy=Strategy(job.strategy),
+            status=Status(job.status),
+            executor_type=_executor_type(job.executor_type),
+            routing_reason=job.routing_reason,
+            execution_id=job.execution_id,
+            exit_code=job.exit_code,
+            error=job.error,
+            attempt=job.attempt,
+            max_attempts=job.max_attempts,
+            submitted_at=job.submitted_at,
+            not_before=job.not_before,
+            cancel_requested_at=job.cancel_requested_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            waiting_on=RoutingRefused.of(job.refusal) if job.refusal and job.status == Status.PENDING else None,
+            row=job,
+        )
+
+
+def _executor_type(value: str) -> models.ExecutorType | None:
+    return models.ExecutorType(value) if value else None
+
+
+def _log_page(lines: list[OutputLine], start: int, limit: int) -> LogConnection:
+    # A line's cursor is its number, from 1.
+    edges = [
+        LogEdge(
+            cursor=(cursor := to_cursor(start + offset + 1)),
+            node=LogLine(
+                cursor=cursor,
+                stream=LogStream(line.stream),
+                at=datetime.fromtimestamp(line.at_ns / 1e9, tz=UTC),
+                text=line.text,
+            ),
+        )
+        for offset, line in enumerate(lines[start : start + limit])
+    ]
+    return LogConnection(
+        edges=edges,
+        page_info=PageInfo(
+            has_next_page=start + limit < len(lines),
+            has_previous_page=start > 0,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        ),
+    )
+
+
+@strawberry.type(description="One check of one host: what was needed and what there was.")
+class CheckResult:
+    code: CheckCode
+    passed: bool
+    verdict: Verdict
+    needed: str
+    available: str
+    message: str
+
+    @classmethod
+    def of(cls, result: RoutingCheckResult) -> Self:
+        return cls(
+            code=CheckCode(result.code),
+            passed=result.passed,
+            verdict=_verdict(result.verdict),
+            needed=result.needed,
+            available=result.available,
+            message=result.message,
+        )
+
+
+def _verdict(verdict: RoutingVerdict) -> Verdict:
+    return Verdict[verdict.name]
+
+
+@strawberry.type(description="`host` is null once it has been deleted; the name stays.")
+class HostVerdict:
+    host_name: str
+    verdict: Verdict
+    checks: list[CheckResult]
+    weight: float
+    chosen: bool
+    host_pk: strawberry.Private[int]
+
+    @strawberry.field
+    async def host(self, info: Info) -> ExecutorHost | None:
+        return await info.context.hosts.load(self.host_pk)
+
+    @classmethod
+    def of(cls, verdict: decision_store.HostVerdict) -> Self:
+        return cls(
+            host_name=verdict.host_name,
+            verdict=_verdict(verdict.verdict),
+            checks=[CheckResult.of(check) for check in verdict.checks],
+            weight=verdict.weight,
+            chosen=verdict.chosen,
+            host_pk=verdict.host_id,
+        )
+
+
+@strawberry.type
+class RoutingDecision(Node):
+    attempt: int
+    executor_type: ExecutorType | None
+    strategy: Strategy
+    reason: str
+    decided_at: datetime
+    row: strawberry.Private[models.RoutingDecision]
+
+    @strawberry.field
+    async def job(self, info: Info) -> ContainerJob | None:
+        return await info.context.jobs.load(self.row.job_id)
+
+    @strawberry.field(description="Null for a refusal, and once the host has been deleted.")
+    async def host(self, info: Info) -> ExecutorHost | None:
+        return await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
+
+    @strawberry.field(
+        description="Every host that was looked at, with every check; the same answer months later. The chosen one first."
+    )
+    async def hosts(self, first: int | None = None, after: str | None = None) -> Connection[HostVerdict]:
+        start, limit = from_cursor(after) or 0, page_size(first)
+        found = await threads.read(decision_store.verdicts, self.row, start, limit + 1)
+        nodes = [(start + i + 1, HostVerdict.of(verdict)) for i, verdict in enumerate(found[:limit])]
+        return Connection[HostVerdict].of(nodes, more=len(found) > limit, before=start > 0)
+
+    @strawberry.field(description="Decides again from what was recorded.")
+    async def replay(self) -> Replay:
+        return Replay(await threads.read(decision_store.replay, self.row))
+
+    @classmethod
+    def of(cls, decision: models.RoutingDecision) -> Self:
+        return cls(
+            id=strawberry.ID(to_global("RoutingDecision", decision.pk)),
+            attempt=decision.attempt,
+            executor_type=_executor_type(decision.executor_type),
+            strategy=Strategy(decision.strategy),
+            reason=decision.reason,
+            decided_at=decision.decided_at,
+            row=decision,
+        )
+
+
+# ------------------------------------------------------------------ events
+
+
+@strawberry.type(description="One committed fact. Cursors follow commit order: none is skipped, none comes twice.")
+class RoutingEvent(Node):
+    cursor: str
+    kind: RoutingEventKind
+    at: datetime
+    message: str
+    row: strawberry.Private[Event]
+
+    @strawberry.field
+    async def job(self, info: Info) -> ContainerJob | None:
+        return await info.context.jobs.load(self.row.job_id) if self.row.job_id else None
+
+    @strawberry.field
+    async def host(self, info: Info) -> ExecutorHost | None:
+        return await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
+
+    @strawberry.field
+    async def decision(self, info: Info) -> RoutingDecision | None:
+        return await info.context.decisions.load(self.row.decision_id) if self.row.decision_id else None
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        return cls(
+            id=strawberry.ID(to_global("RoutingEvent", event.id)),
+            cursor=to_cursor(event.id),
+            kind=models.EventKind(event.kind),
+            at=event.at,
+            message=event.message,
+            row=event,
+        )
