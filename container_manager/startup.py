@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-from io import TextIOWrapper
 from pathlib import Path
 
 from django.conf import settings
@@ -17,7 +16,7 @@ from container_manager.store.tokens import NewToken
 from container_manager.store.transaction import commit_one
 
 FIRST_TOKEN = "admin"  # noqa: S105 - its name
-_held: TextIOWrapper | None = None
+_held: int | None = None
 
 
 def prepare() -> None:
@@ -62,16 +61,15 @@ def _take_database() -> None:
     path = Path(database["NAME"])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = Path(f"{path}.lock").open("w")  # noqa: SIM115 - held until the process ends
+        handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise ConfigurationError(f"The database {path} cannot be used: {error.strerror}.") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        handle.close()
+        os.close(handle)
         raise ConfigurationError(
             f"Another process serves from {path}; SQLite serves one process. "
             "Stop it, choose another CONTAINER_MANAGER_HOME, or set CONTAINER_MANAGER_DATABASE_URL to PostgreSQL."
         ) from None
-    os.set_inheritable(handle.fileno(), False)
     _held = handle

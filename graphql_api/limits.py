@@ -79,7 +79,7 @@ class WithinLimits(ValidationRule):
 
 
 def _page(node: FieldNode) -> int:
-    sizes = [argument.value for argument in node.arguments if argument.name.value in {"first", "last"}]
+    sizes = [argument.value for argument in node.arguments or () if argument.name.value in {"first", "last"}]
     if not sizes:
         pages = any(child.name.value == "edges" for child in _fields(node.selection_set))
         return DEFAULT_PAGE if pages else 1

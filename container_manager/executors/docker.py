@@ -8,6 +8,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ UNREACHABLE = 900
 MEBIBYTE = 1024 * 1024
 NANO_PER_MILLI = 1_000_000
 SMALLEST_MEMORY = 6 * MEBIBYTE
+COMMAND_FAILED = {126, 127}
+INIT_FAILED = "[FATAL tini"
 STREAMS = {1: "stdout", 2: "stderr"}
 STATES = {"created": ExecutionState.CREATED, "exited": ExecutionState.EXITED, "dead": ExecutionState.EXITED}
 NO_CREDENTIALS = re.compile(r"unauthorized|no basic auth credentials|access denied|denied:|forbidden", re.IGNORECASE)
@@ -106,7 +109,13 @@ class DockerExecutor(ContainerExecutor):
         return await self._inspect(spec.name)
 
     async def status(self, execution: Execution) -> ExecutionStatus | None:
-        return await self._inspect(execution.id)
+        status = await self._inspect(execution.id)
+        if status is not None and status.exit_code in COMMAND_FAILED:
+            # The engine could run its init but that could not run the command, and says so on stderr.
+            for line in reversed(await self.logs(execution)):
+                if line.text.startswith(INIT_FAILED):
+                    return replace(status, error=f"command: {line.text.partition(') ')[2] or line.text}.")
+        return status
 
     async def wait(self, execution: Execution) -> ExecutionStatus | None:
         try:

@@ -21,8 +21,7 @@ class Check:
         """The result in words; `verdict` is one recorded earlier, to be told as it was."""
         found = Verdict(self.test(host, job) if verdict is None else verdict)
         needed, available = self.needed(job), self.available(host)
-        message = f"needs {needed}, has {available}" if found else f"{available} meets {needed}"
-        return CheckResult(self.code, found, needed, available, f"{self.code}: {message}")
+        return CheckResult(self.code, found, needed, available, f"needs {needed}; found {available}")
 
 
 def _executor_type(host: HostState, job: JobRequirements) -> int:
@@ -151,6 +150,6 @@ def explain(host: HostState, job: JobRequirements, codes: tuple[str, ...], recor
     return [
         known[code].explain(host, job, verdict)
         if code in known
-        else CheckResult(code, Verdict(verdict), "", "", f"{code}: recorded by a check that is no longer registered")
+        else CheckResult(code, Verdict(verdict), "", "", "recorded by a check that is no longer registered")
         for code, verdict in zip(codes, recorded, strict=True)
     ]

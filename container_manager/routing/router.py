@@ -89,9 +89,9 @@ def reasons(evaluation: Evaluation, chosen: Iterable[int]) -> dict[int, str]:
     groups = tiers(evaluation)
     feasible = {host.id: host for group in groups for host in group}
     rivals = {tier(group[0], job): (len(group), sum(host.weight for host in group)) for group in groups}
-    scope = f"({len(feasible)} of {len(evaluation.hosts)} hosts could)"
+    scope = f"{len(feasible)} of {len(evaluation.hosts)} hosts could take it."
     return {
-        host: f"{_wishes(job, feasible[host])}{_choice(job, feasible[host], *rivals[tier(feasible[host], job)])} {scope}"
+        host: f"{_wishes(job, feasible[host])}{_choice(job, feasible[host], *rivals[tier(feasible[host], job)])}; {scope}"
         for host in chosen
     }
 
@@ -160,16 +160,16 @@ def _wishes(job: JobRequirements, host: HostState) -> str:
         )
     if job.region_preference:
         met = host.region == job.region_preference
-        parts.append(f"region {host.region}" if met else f"no room in {job.region_preference}")
-    return f"{', '.join(parts)}: " if parts else ""
+        parts.append(f"Region {host.region} as preferred" if met else f"No room in region {job.region_preference}")
+    return "".join(f"{part}. " for part in parts)
 
 
 def _choice(job: JobRequirements, host: HostState, rivals: int, weight: int) -> str:
     if rivals == 1:
-        return f"host {host.name} was the only choice"
+        return f"Host {host.name} was the only choice"
     if job.strategy == "balanced":
-        return f"host {host.name} had the least load for its weight among {rivals}"
+        return f"Host {host.name} had the least load for its weight among {rivals}"
     if job.strategy == "packed":
-        return f"host {host.name} was the fullest that fits among {rivals}"
+        return f"Host {host.name} was the fullest that fits among {rivals}"
     share = f"weight {host.weight} of {weight}" if weight else "equal chance, all weights being 0"
-    return f"host {host.name} drawn by {share} among {rivals}"
+    return f"Host {host.name} drawn by {share} among {rivals}"

@@ -1,0 +1,130 @@
+"""A real server on a real port, and a client that speaks GraphQL over HTTP and WebSocket."""
+
+import asyncio
+import itertools
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+import websockets
+from asgiref.sync import sync_to_async
+
+from container_manager.cli.server import Server
+from container_manager.models import Role
+from container_manager.store.tokens import NewToken, create
+from container_manager.store.transaction import commit_one
+
+
+class Api:
+    """A caller with one token."""
+
+    def __init__(self, url: str, secret: str | None) -> None:
+        self.url = url
+        self.headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        self.http = httpx.AsyncClient(base_url=url, headers=self.headers, timeout=60)
+
+    async def post(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The whole answer, errors and all."""
+        answer = await self.http.post("/graphql", json={"query": query, "variables": variables})
+        return answer.json()
+
+    async def __call__(self, query: str, **variables: Any) -> Any:
+        """The one root field's value; errors fail the test."""
+        answer = await self.post(query, **variables)
+        assert "errors" not in answer, answer["errors"]
+        (value,) = answer["data"].values()
+        return value
+
+    async def error(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The one top-level error."""
+        answer = await self.post(query, **variables)
+        (error,) = answer["errors"]
+        return error
+
+    @asynccontextmanager
+    async def socket(self, payload: dict[str, str] | None = None) -> AsyncIterator[Any]:
+        """An acknowledged graphql-transport-ws connection."""
+        address = self.url.replace("http", "ws") + "/graphql"
+        async with websockets.connect(address, subprotocols=["graphql-transport-ws"]) as connection:
+            await connection.send(json.dumps({"type": "connection_init", "payload": payload or self.headers}))
+            assert json.loads(await connection.recv())["type"] == "connection_ack"
+            yield connection
+
+    @asynccontextmanager
+    async def subscribe(self, query: str, **variables: Any) -> AsyncIterator[AsyncIterator[Any]]:
+        """The values of one subscription's root field, until it completes."""
+        async with self.socket() as connection:
+            message = {"id": "1", "type": "subscribe", "payload": {"query": query, "variables": variables}}
+            await connection.send(json.dumps(message))
+            yield _values(connection)
+
+    async def submit(self, **input: Any) -> dict[str, Any]:
+        """Submit a job, which must be accepted."""
+        job = await self(SUBMIT, input={"image": "busybox:test", **input})
+        assert job["__typename"] == "ContainerJob", job
+        return job
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        return await self(JOB, id=job_id)
+
+
+async def _values(connection: Any) -> AsyncIterator[Any]:
+    while True:
+        async with asyncio.timeout(60):
+            message = json.loads(await connection.recv())
+        if message["type"] == "complete":
+            return
+        assert message["type"] == "next", message
+        assert not message["payload"].get("errors"), message
+        (value,) = message["payload"]["data"].values()
+        yield value
+
+
+JOB_FIELDS = """
+    id name status attempt exitCode error routingReason executionId startedAt finishedAt cancelRequestedAt
+    host { id name } waitingOn { message verdict rejections { code hosts } }
+"""
+USER_ERRORS = """
+    ... on UserError { message }
+    ... on ValidationFailed { fields { field message } }
+"""
+SUBMIT = f"""mutation($input: JobInput!) {{ submitJob(input: $input) {{
+    __typename ... on ContainerJob {{ {JOB_FIELDS} }} {USER_ERRORS} }} }}"""
+JOB = f"query($id: ID!) {{ job(id: $id) {{ {JOB_FIELDS} logs {{ edges {{ node {{ stream text }} }} }} }} }}"
+CREATE_HOST = f"""mutation($input: HostInput!) {{ createHost(input: $input) {{
+    __typename ... on ExecutorHost {{ id name config region labels routingWeight isActive isDraining
+        health {{ status error consecutiveFailures }} capacity {{ maxConcurrentJobs maxMemoryMb maxCpuCores }} }}
+    {USER_ERRORS} }} }}"""
+EVENTS = """subscription($after: String, $filters: RoutingEventFilter) {
+    routingEvents(after: $after, filters: $filters) { cursor kind message job { id name } host { id name } } }"""
+
+_names = itertools.count()
+
+
+async def make_token(role: Role) -> str:
+    secret: str = await sync_to_async(commit_one)(create, NewToken(f"{role}-{next(_names)}", role))
+    return secret
+
+
+@asynccontextmanager
+async def serving(application: Any) -> AsyncIterator[str]:
+    """A uvicorn server in this event loop; its url."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ready = asyncio.Event()
+    config = uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=5, ws_per_message_deflate=False)
+    server = Server(config, ready.set)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if task.done():
+        await task
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task

@@ -1,0 +1,82 @@
+"""Fixtures shared by all tests."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from container_manager.models import ExecutorHost, Role
+from container_manager.service import Service, running
+from tests import engines
+from tests.api import Api, make_token, serving
+from tests.engines import Engine
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever reads or writes does so from several threads, so no test can live in a transaction of its own."""
+    for item in items:
+        if "unit" not in item.path.parts:
+            item.add_marker(pytest.mark.django_db(transaction=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if IN_CI and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"In CI nothing may skip: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A Docker engine that all tests share."""
+    if (why := engines.missing()) is not None:
+        pytest.skip(why)
+    started = Engine().start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def other_engine() -> Iterator[Engine]:
+    """A Docker engine that one test may mistreat."""
+    if (why := engines.missing()) is not None:
+        pytest.skip(why)
+    started = Engine().start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+async def service(db: None) -> AsyncIterator[Service]:
+    """A running service without its HTTP side."""
+    async with running() as started:
+        yield started
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """A real server with all control loops."""
+    from asgi import make_application
+
+    async with serving(make_application()) as address:
+        yield address
+
+
+@pytest.fixture
+async def admin(url: str) -> AsyncIterator[Api]:
+    api = Api(url, await make_token(Role.ADMIN))
+    yield api
+    await api.http.aclose()
+
+
+@pytest.fixture
+async def simulated(url: str) -> Callable[..., ExecutorHost]:
+    """Make simulated hosts behind the API's back."""
+    from tests.factories import ExecutorHostFactory
+
+    return sync_to_async(ExecutorHostFactory)

@@ -1,0 +1,115 @@
+"""Docker engines of the tests' own, each in namespaces of its own."""
+
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+import httpx
+
+from tests.waiting import eventually_sync
+
+IMAGE = "busybox:test"
+APPLETS = ("sh", "echo", "sleep", "cat", "true", "false", "id", "env", "head", "tail", "seq", "kill", "dd", "tr", "date", "ls", "grep")
+
+
+def missing() -> str | None:
+    """Why no engine can be started here, in a sentence; None when one can."""
+    if os.geteuid() != 0:
+        return "Starting a Docker engine needs root."
+    for program in ("dockerd", "unshare"):
+        if shutil.which(program) is None:
+            return f"A Docker engine needs {program} (Debian: docker.io, util-linux)."
+    if not Path("/bin/busybox").exists():
+        return "The test image needs a static /bin/busybox (Debian: busybox-static)."
+    return None
+
+
+class Engine:
+    """One dockerd with its own data, socket, and process, mount and network namespace."""
+
+    def __init__(self) -> None:
+        # Short, because a unix socket's path is.
+        self.folder = Path(tempfile.mkdtemp(prefix="cme-", dir="/tmp"))
+        self.socket = self.folder / "d.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        self._client = httpx.Client(transport=transport, base_url="http://engine", timeout=30)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def start(self) -> "Engine":
+        command = [
+            "unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc",
+            "dockerd", "--host", self.url, "--data-root", self.folder / "data", "--exec-root", self.folder / "exec",
+            "--pidfile", self.folder / "pid", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
+        ]  # fmt: skip
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        eventually_sync(self._answers, 60, f"the engine does not answer: {(self.folder / 'log').read_text()[-500:]}")
+        self._client.post("/images/create", params={"fromSrc": "-", "repo": "busybox", "tag": "test"}, content=_image())
+        return self
+
+    def _answers(self) -> bool:
+        # Connected by hand first: httpx leaves its socket open when the engine does not listen yet.
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(self.socket)):
+                return False
+        return self._client.get("/_ping").status_code == 200
+
+    def containers(self) -> list[dict]:
+        """All containers, also those that do not run."""
+        return self._client.get("/containers/json", params={"all": "1"}).json()
+
+    def pause(self) -> None:
+        """Stop the engine as SIGSTOP does: it accepts connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for pid in _descendants(self._process.pid):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd":
+                os.kill(pid, number)
+
+    def stop(self) -> None:
+        self._client.close()
+        if self._process is not None:
+            self.resume()
+            for pid in reversed(_descendants(self._process.pid)):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            self._process.wait(30)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += [int(child) for child in children.read_text().split()]
+    return found
+
+
+def _image() -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        folder = tarfile.TarInfo("bin")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(folder)
+        tar.add("/bin/busybox", "bin/busybox")
+        for applet in APPLETS:
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    return archive.getvalue()
