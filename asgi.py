@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from container_manager.environment import ConfigurationError
 
@@ -57,7 +57,7 @@ def make_application(
             WebSocketRoute("/graphql", graphql),
             Route("/livez", _livez),
             Route("/readyz", _readyz),
-            Mount("/", django_application),
+            Mount("/", cast("Any", django_application)),
         ],
         lifespan=lambda _: _lifespan(populate),
     )

@@ -26,7 +26,7 @@ async def register_local_engine(service: Service) -> None:
     if await threads.read(host_store.any_exist):
         return
     for path in SOCKETS:
-        if not Path(path).is_socket():
+        if not await asyncio.to_thread(Path(path).is_socket):
             continue
         values = {"name": LOCAL, "executor_type": "docker", "config": {"url": f"unix://{path}"}}
         report = await service.probe_host(values)
@@ -37,7 +37,8 @@ async def register_local_engine(service: Service) -> None:
         logger.warning("The Docker engine at %s cannot be used: %s", path, report.error)
         break
     logger.warning(
-        "There is no host to run jobs on: start a Docker engine and restart, or create a host with the mutation createHost."
+        "There is no host to run jobs on: start a Docker engine and this service again, "
+        "or create a host with the mutation createHost."
     )
 
 

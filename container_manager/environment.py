@@ -42,7 +42,6 @@ class Environment(BaseModel):
     secret_key: str = Field(
         "", description="at least 32 characters; several, comma-separated, rotate: the first encrypts"
     )
-    listen_url: str = Field("", description="a direct PostgreSQL connection for LISTEN; the database URL when empty")
     node: str = Field(default_factory=socket.gethostname, min_length=1, description="the machine this process is on")
     allowed_hosts: Names = Field(("localhost", "127.0.0.1", "[::1]"), description="host names that requests may name")
     allowed_origins: Names = Field((), description="other origins whose pages may open a WebSocket")

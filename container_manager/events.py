@@ -43,11 +43,9 @@ class EventLog:
         self._subscribers: set[_Subscriber] = set()
         self._committed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._draining = asyncio.Event()
-
-    @property
-    def subscribers(self) -> int:
-        return len(self._subscribers)
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     async def start(self) -> None:
         self._cursor = await threads.read(event_store.newest)
@@ -61,9 +59,13 @@ class EventLog:
 
     def drain(self) -> None:
         """Let every subscription complete."""
-        self._draining.set()
+        self._draining = True
         for subscriber in self._subscribers:
             subscriber.ready.set()
+
+    async def drained(self) -> None:
+        """Wait until the last subscription has completed."""
+        await self._empty.wait()
 
     def wake(self) -> None:
         """Something was committed: read on."""
@@ -72,9 +74,10 @@ class EventLog:
     async def subscribe(self, after: int | None, wanted: Wanted = lambda _: True) -> AsyncIterator[Event]:
         """Each wanted event beyond `after` once, in order; None begins with the next one. Ends when the log drains."""
         cursor = self._cursor if after is None else after
-        while not self._draining.is_set():
+        while not self._draining:
             subscriber = _Subscriber()
             self._subscribers.add(subscriber)
+            self._empty.clear()
             try:
                 # Attached first and read up to now second: what is committed in between comes by either way.
                 async for event in self._catch_up(cursor):
@@ -87,15 +90,17 @@ class EventLog:
                         yield event
             finally:
                 self._subscribers.discard(subscriber)
+                if not self._subscribers:
+                    self._empty.set()
 
     async def _catch_up(self, cursor: int) -> AsyncIterator[Event]:
-        while not self._draining.is_set() and (page := await threads.read(event_store.after, cursor, PAGE)):
+        while not self._draining and (page := await threads.read(event_store.after, cursor, PAGE)):
             for event in page:
                 yield event
             cursor = page[-1].id
 
     async def _live(self, subscriber: _Subscriber, cursor: int) -> AsyncIterator[Event]:
-        while not subscriber.overflowed and not self._draining.is_set():
+        while not subscriber.overflowed and not self._draining:
             await subscriber.ready.wait()
             subscriber.ready.clear()
             while subscriber.queue:

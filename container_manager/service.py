@@ -76,8 +76,7 @@ class Service:
         """Complete the subscriptions, so that their clients hear an end and not a broken connection."""
         self.events.drain()
         async with asyncio.timeout(DRAIN_SECONDS):
-            while self.events.subscribers:
-                await asyncio.sleep(0.01)
+            await self.events.drained()
 
     async def stop(self) -> None:
         await self.supervisor.stop()
@@ -91,7 +90,7 @@ class Service:
         try:
             async with asyncio.timeout(2):
                 await threads.read(host_store.any_exist)
-        except Exception as error:  # whatever it is, the answer is that the database does not answer
+        except Exception as error:  # noqa: BLE001 - whatever it is, the database does not answer
             logger.warning("readiness: %s", error)
             problems.append("The database does not answer.")
         return problems

@@ -32,9 +32,11 @@ def _has_no_nul(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_has_no_nul)]
-ShortText = Annotated[Text, StringConstraints(max_length=100)]
-Labels = Annotated[dict[Annotated[ShortText, StringConstraints(min_length=1)], ShortText], Field(max_length=64)]
+NoNul = AfterValidator(_has_no_nul)
+Text = Annotated[str, NoNul]
+ShortText = Annotated[str, StringConstraints(max_length=100), NoNul]
+ShortName = Annotated[str, StringConstraints(min_length=1, max_length=100), NoNul]
+Labels = Annotated[dict[ShortName, ShortText], Field(max_length=64)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
 
 
@@ -55,7 +57,7 @@ class JobSpec(Spec):
     """A job to run. Memory in MiB, CPU in cores, times in seconds."""
 
     image: Annotated[str, StringConstraints(max_length=500), AfterValidator(_is_image)]
-    name: Annotated[Text, StringConstraints(max_length=200)] = ""
+    name: Annotated[str, StringConstraints(max_length=200), NoNul] = ""
     command: Annotated[list[Text], Field(max_length=1000)] = []
     environment: Annotated[list[EnvironmentVariableSpec], Field(max_length=1000)] = []
     memory_limit_mb: Annotated[int, Field(ge=6, le=LARGEST_INTEGER)] | None = None
@@ -70,7 +72,7 @@ class JobSpec(Spec):
     labels: Labels = {}
     host_selector: Labels = {}
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 1
-    idempotency_key: Annotated[Text, StringConstraints(min_length=1, max_length=255)] | None = None
+    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255), NoNul] | None = None
 
     @model_validator(mode="after")
     def _what_is_required_is_named(self) -> "JobSpec":

@@ -21,7 +21,7 @@ UNAUTHENTICATED = GraphQLError(
 
 class _HasRole(BasePermission):
     role: Role
-    error_extensions = {"code": "FORBIDDEN"}  # noqa: RUF012 - the library's attribute
+    error_extensions = {"code": "FORBIDDEN"}
 
     def has_permission(self, source: Any, info: Info, **kwargs: Any) -> bool:  # noqa: ARG002
         identity = info.context.identity

@@ -1,23 +1,18 @@
 """What a resolver knows of its request: who asks, the service, and loaders that batch what is nested."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from container_manager.models import Role
+from container_manager.models import ContainerJob, ExecutorHost, Role, RoutingDecision
 from container_manager.service import Service
 from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store import threads
 from container_manager.store.transaction import Actor
-
-if TYPE_CHECKING:
-    from container_manager import models
-    from graphql_api import types
 
 RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 
@@ -33,33 +28,22 @@ class Identity:
         return RANKS[self.role] >= RANKS[role]
 
 
-def _loader(read: Callable[[Sequence[int]], Awaitable[list[Any]]]) -> Any:
-    # Without a cache: a subscription's context lives as long as its connection, and must see what changes.
-    return field(default_factory=lambda: DataLoader(load_fn=read, cache=False))
-
-
-async def _hosts(ids: Sequence[int]) -> list[Any]:
-    from graphql_api.types import ExecutorHost
-
+async def _hosts(ids: list[int]) -> list[ExecutorHost | None]:
     found = await threads.read(host_store.by_ids, set(ids))
-    return [ExecutorHost.of(found[pk]) if pk in found else None for pk in ids]
+    return [found.get(pk) for pk in ids]
 
 
-async def _jobs(ids: Sequence[int]) -> list[Any]:
-    from graphql_api.types import ContainerJob
-
+async def _jobs(ids: list[int]) -> list[ContainerJob | None]:
     found = await threads.read(job_store.by_ids, set(ids))
-    return [ContainerJob.of(found[pk]) if pk in found else None for pk in ids]
+    return [found.get(pk) for pk in ids]
 
 
-async def _decisions(ids: Sequence[int]) -> list[Any]:
-    from graphql_api.types import RoutingDecision
-
+async def _decisions(ids: list[int]) -> list[RoutingDecision | None]:
     found = await threads.read(decision_store.by_ids, set(ids))
-    return [RoutingDecision.of(found[pk]) if pk in found else None for pk in ids]
+    return [found.get(pk) for pk in ids]
 
 
-async def _decisions_of_job(ids: Sequence[int]) -> list[Any]:
+async def _decisions_of_job(ids: list[int]) -> list[list[RoutingDecision]]:
     found = await threads.read(decision_store.of_jobs, set(ids))
     return [found[pk] for pk in ids]
 
@@ -72,10 +56,13 @@ class Context:
     address: str
     identity: Identity | None = None
     connection_params: dict[str, Any] | None = None
-    hosts: "DataLoader[int, types.ExecutorHost | None]" = _loader(_hosts)
-    jobs: "DataLoader[int, types.ContainerJob | None]" = _loader(_jobs)
-    decisions: "DataLoader[int, types.RoutingDecision | None]" = _loader(_decisions)
-    decisions_of_job: "DataLoader[int, list[models.RoutingDecision]]" = _loader(_decisions_of_job)
+
+    def __post_init__(self) -> None:
+        # Without caches: a subscription's context lives as long as its connection, and must see what changes.
+        self.hosts = DataLoader(load_fn=_hosts, cache=False)
+        self.jobs = DataLoader(load_fn=_jobs, cache=False)
+        self.decisions = DataLoader(load_fn=_decisions, cache=False)
+        self.decisions_of_job = DataLoader(load_fn=_decisions_of_job, cache=False)
 
     @property
     def actor(self) -> Actor:

@@ -14,7 +14,7 @@ from graphql_api import types
 logger = logging.getLogger(__name__)
 
 
-def as_type(error: errors.UserError) -> types.UserError:
+def as_type(error: errors.UserError) -> Any:
     """The union member that tells this error."""
     if isinstance(error, errors.ValidationFailed):
         fields = [types.FieldError(field=e.field, message=e.message) for e in error.fields]

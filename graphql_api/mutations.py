@@ -7,7 +7,7 @@ import strawberry
 from container_manager import errors, models
 from container_manager.routing.types import Decision
 from container_manager.specs import JobSpec, read_job
-from graphql_api import ids, types
+from graphql_api import ids
 from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
 from graphql_api.errors import as_type
@@ -38,26 +38,26 @@ class Mutation:
         permission_classes=[IsAdmin],
         description="Probes it before it answers, so that a host that works is HEALTHY and can be routed to at once.",
     )
-    async def create_host(self, info: Info, input: HostInput) -> HostResult:  # noqa: A002
+    async def create_host(self, info: Info, input: HostInput) -> HostResult:
         return ExecutorHost.of(await info.context.service.create_host(given(input), info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin])
-    async def update_host(self, info: Info, id: strawberry.ID, input: HostPatch) -> HostResult:  # noqa: A002
+    async def update_host(self, info: Info, id: strawberry.ID, input: HostPatch) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
         return ExecutorHost.of(await info.context.service.update_host(pk, given(input), info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin], description="It takes no new jobs and finishes those it has.")
-    async def drain_host(self, info: Info, id: strawberry.ID) -> HostResult:  # noqa: A002
+    async def drain_host(self, info: Info, id: strawberry.ID) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
         return ExecutorHost.of(await info.context.service.set_draining(pk, True, info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin], description="It takes jobs again.")
-    async def resume_host(self, info: Info, id: strawberry.ID) -> HostResult:  # noqa: A002
+    async def resume_host(self, info: Info, id: strawberry.ID) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
         return ExecutorHost.of(await info.context.service.set_draining(pk, False, info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin], description="Conflict while it holds jobs.")
-    async def delete_host(self, info: Info, id: strawberry.ID) -> HostResult:  # noqa: A002
+    async def delete_host(self, info: Info, id: strawberry.ID) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
         return ExecutorHost.of(await info.context.service.delete_host(pk, info.context.actor))
 
@@ -76,7 +76,7 @@ class Mutation:
         description="Records the job and routes it at once; with no room it stays PENDING and is routed when room "
         "appears.",
     )
-    async def submit_job(self, info: Info, input: JobInput) -> SubmitJobResult:  # noqa: A002
+    async def submit_job(self, info: Info, input: JobInput) -> SubmitJobResult:
         (answer,) = await info.context.service.submit([read_job(given(input))], info.context.actor)
         return _submitted(answer)
 
@@ -94,7 +94,7 @@ class Mutation:
     @strawberry.mutation(
         permission_classes=[IsOperator], description="Routes a PENDING job now. Anything but PENDING is a Conflict."
     )
-    async def route_job(self, info: Info, id: strawberry.ID) -> RouteJobResult:  # noqa: A002
+    async def route_job(self, info: Info, id: strawberry.ID) -> RouteJobResult:
         return (await _route([ids.to_pk("ContainerJob", id)], info))[0]
 
     @strawberry.mutation(
@@ -110,7 +110,7 @@ class Mutation:
         permission_classes=[IsOperator],
         description="A job that has a container is CANCELLED once that is gone. Conflict when it has ended.",
     )
-    async def cancel_job(self, info: Info, id: strawberry.ID) -> JobResult:  # noqa: A002
+    async def cancel_job(self, info: Info, id: strawberry.ID) -> JobResult:
         return ContainerJob.of(await info.context.service.cancel(ids.to_pk("ContainerJob", id), info.context.actor))
 
 
@@ -126,11 +126,14 @@ def _read(entry: JobInput, prefix: str) -> JobSpec | errors.ValidationFailed:
         return error
 
 
-def _submitted(answer: models.ContainerJob | errors.UserError) -> types.ContainerJob | types.UserError:
-    return as_type(answer) if isinstance(answer, errors.UserError) else ContainerJob.of(answer)
+def _submitted(answer: models.ContainerJob | errors.UserError) -> ContainerJob | ValidationFailed | Conflict:
+    if isinstance(answer, models.ContainerJob):
+        return ContainerJob.of(answer)
+    refusal: ValidationFailed | Conflict = as_type(answer)
+    return refusal
 
 
-async def _route(pks: list[int], info: Info) -> list[RoutingDecision | types.UserError]:
+async def _route(pks: list[int], info: Info) -> list[RoutingDecision | RoutingRefused | NotFound | Conflict]:
     answers = await info.context.service.route(pks, info.context.actor)
     recorded = await info.context.service.decisions_of(pks)
     return [

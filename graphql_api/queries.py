@@ -1,6 +1,7 @@
 """Reading: hosts, capacity, jobs, decisions, events."""
 
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 
 import strawberry
 from django.db.models import Q
@@ -13,7 +14,7 @@ from container_manager.store import events as event_store
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store import threads
-from graphql_api import ids
+from graphql_api import ids, types
 from graphql_api.context import Info
 from graphql_api.inputs import HostFilter, JobFilter, RoutingEventFilter, condition
 from graphql_api.types import (
@@ -28,21 +29,22 @@ from graphql_api.types import (
     capacity,
 )
 
+NODES: dict[str, Callable[[Info, int], Awaitable[Node | None]]] = {
+    "ExecutorHost": types.host,
+    "ContainerJob": types.job,
+    "RoutingDecision": types.decision,
+    "RoutingEvent": types.event,
+}
+
 
 @strawberry.type
 class Query:
     @strawberry.field
-    async def node(self, info: Info, id: strawberry.ID) -> Node | None:  # noqa: A002 - Relay's name
+    async def node(self, info: Info, id: strawberry.ID) -> Node | None:
         kind, pk = ids.split(id)
-        if kind == "RoutingEvent":
-            found = await threads.read(event_store.by_ids, [pk])
-            return RoutingEvent.of(found[pk]) if pk in found else None
-        loaders = {
-            "ExecutorHost": info.context.hosts,
-            "ContainerJob": info.context.jobs,
-            "RoutingDecision": info.context.decisions,
-        }
-        return await loaders[kind].load(pk) if kind in loaders else ids.bad_input(f"id: there is no type {kind}.")
+        if kind not in NODES:
+            ids.bad_input(f"id: there is no type {kind}.")
+        return await NODES[kind](info, pk)
 
     @strawberry.field(
         description="The cursor of the newest event: read it, read the state, then subscribe after it, "
@@ -64,7 +66,7 @@ class Query:
     @strawberry.field
     async def host(
         self,
-        id: strawberry.ID | None = None,  # noqa: A002 - Relay's name
+        id: strawberry.ID | None = None,
         name: str | None = None,
     ) -> ExecutorHost | None:
         if (id is None) == (name is None):
@@ -121,8 +123,8 @@ class Query:
         )
 
     @strawberry.field
-    async def job(self, info: Info, id: strawberry.ID) -> ContainerJob | None:  # noqa: A002 - Relay's name
-        return await info.context.jobs.load(ids.to_pk("ContainerJob", id))
+    async def job(self, info: Info, id: strawberry.ID) -> ContainerJob | None:
+        return await types.job(info, ids.to_pk("ContainerJob", id))
 
     @strawberry.field(description="Newest first.")
     async def routing_decisions(

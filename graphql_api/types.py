@@ -10,21 +10,26 @@ from strawberry.scalars import JSON
 from container_manager import models
 from container_manager.executors.configs import CONFIGS, hide_secrets
 from container_manager.executors.output import OutputLine
-from container_manager.lifecycle import JobStatus as Status
+from container_manager.lifecycle import JobStatus
 from container_manager.routing.types import CheckResult as RoutingCheckResult
 from container_manager.routing.types import Verdict as RoutingVerdict
 from container_manager.store import decisions as decision_store
 from container_manager.store import dispatch, threads
+from container_manager.store import events as event_store
 from container_manager.store.events import Event
 from graphql_api.context import Info
 from graphql_api.ids import from_cursor, page_size, to_cursor, to_global
 
 T = TypeVar("T")
 
-ExecutorType = strawberry.enum(models.ExecutorType, name="ExecutorType")
-HealthStatus = strawberry.enum(models.HealthStatus, name="HealthStatus")
-RoutingEventKind = strawberry.enum(models.EventKind, name="RoutingEventKind")
-JobStatus = strawberry.enum(Status, name="JobStatus")
+ExecutorType = models.ExecutorType
+HealthStatus = models.HealthStatus
+RoutingEventKind = models.EventKind
+
+strawberry.enum(ExecutorType)
+strawberry.enum(HealthStatus)
+strawberry.enum(RoutingEventKind, name="RoutingEventKind")
+strawberry.enum(JobStatus)
 
 
 @strawberry.enum
@@ -162,7 +167,7 @@ class ExecutorHost(Node):
         return cls(
             id=strawberry.ID(to_global("ExecutorHost", host.pk)),
             name=host.name,
-            executor_type=models.ExecutorType(host.executor_type),
+            executor_type=ExecutorType(host.executor_type),
             is_active=host.is_active,
             is_draining=host.is_draining,
             region=host.region,
@@ -170,7 +175,7 @@ class ExecutorHost(Node):
             routing_weight=host.routing_weight,
             capacity=capacity([host]),
             health=HostHealth(
-                status=models.HealthStatus(host.health_status),
+                status=HealthStatus(host.health_status),
                 last_checked_at=host.last_health_check,
                 latency_ms=host.health_latency_ms,
                 consecutive_failures=host.consecutive_failures,
@@ -322,7 +327,7 @@ class ContainerJob(Node):
 
     @strawberry.field
     async def host(self, info: Info) -> ExecutorHost | None:
-        return await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
+        return await host(info, self.row.host_id)
 
     @strawberry.field(description="Newest first.")
     async def decisions(self, info: Info) -> list[Annotated["RoutingDecision", strawberry.lazy("graphql_api.types")]]:
@@ -354,7 +359,7 @@ class ContainerJob(Node):
             region_required=job.region_required,
             host_selector=JSON(job.host_selector),
             strategy=Strategy(job.strategy),
-            status=Status(job.status),
+            status=JobStatus(job.status),
             executor_type=_executor_type(job.executor_type),
             routing_reason=job.routing_reason,
             execution_id=job.execution_id,
@@ -367,13 +372,13 @@ class ContainerJob(Node):
             cancel_requested_at=job.cancel_requested_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            waiting_on=RoutingRefused.of(job.refusal) if job.refusal and job.status == Status.PENDING else None,
+            waiting_on=RoutingRefused.of(job.refusal) if job.refusal and job.status == JobStatus.PENDING else None,
             row=job,
         )
 
 
-def _executor_type(value: str) -> models.ExecutorType | None:
-    return models.ExecutorType(value) if value else None
+def _executor_type(value: str) -> ExecutorType | None:
+    return ExecutorType(value) if value else None
 
 
 def _log_page(lines: list[OutputLine], start: int, limit: int) -> LogConnection:
@@ -437,7 +442,7 @@ class HostVerdict:
 
     @strawberry.field
     async def host(self, info: Info) -> ExecutorHost | None:
-        return await info.context.hosts.load(self.host_pk)
+        return await host(info, self.host_pk)
 
     @classmethod
     def of(cls, verdict: decision_store.HostVerdict) -> Self:
@@ -462,14 +467,15 @@ class RoutingDecision(Node):
 
     @strawberry.field
     async def job(self, info: Info) -> ContainerJob | None:
-        return await info.context.jobs.load(self.row.job_id)
+        return await job(info, self.row.job_id)
 
     @strawberry.field(description="Null for a refusal, and once the host has been deleted.")
     async def host(self, info: Info) -> ExecutorHost | None:
-        return await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
+        return await host(info, self.row.host_id)
 
     @strawberry.field(
-        description="Every host that was looked at, with every check; the same answer months later. The chosen one first."
+        description="Every host that was looked at, with every check; the same answer months later. The chosen "
+        "one first."
     )
     async def hosts(self, first: int | None = None, after: str | None = None) -> Connection[HostVerdict]:
         start, limit = from_cursor(after) or 0, page_size(first)
@@ -507,23 +513,46 @@ class RoutingEvent(Node):
 
     @strawberry.field
     async def job(self, info: Info) -> ContainerJob | None:
-        return await info.context.jobs.load(self.row.job_id) if self.row.job_id else None
+        return await job(info, self.row.job_id)
 
     @strawberry.field
     async def host(self, info: Info) -> ExecutorHost | None:
-        return await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
+        return await host(info, self.row.host_id)
 
     @strawberry.field
     async def decision(self, info: Info) -> RoutingDecision | None:
-        return await info.context.decisions.load(self.row.decision_id) if self.row.decision_id else None
+        return await decision(info, self.row.decision_id)
 
     @classmethod
     def of(cls, event: Event) -> Self:
         return cls(
             id=strawberry.ID(to_global("RoutingEvent", event.id)),
             cursor=to_cursor(event.id),
-            kind=models.EventKind(event.kind),
+            kind=RoutingEventKind(event.kind),
             at=event.at,
             message=event.message,
             row=event,
         )
+
+
+# ------------------------------------------------------------------ by primary key, batched
+
+
+async def host(info: Info, pk: int | None) -> ExecutorHost | None:
+    row = await info.context.hosts.load(pk) if pk else None
+    return ExecutorHost.of(row) if row else None
+
+
+async def job(info: Info, pk: int | None) -> ContainerJob | None:
+    row = await info.context.jobs.load(pk) if pk else None
+    return ContainerJob.of(row) if row else None
+
+
+async def decision(info: Info, pk: int | None) -> RoutingDecision | None:
+    row = await info.context.decisions.load(pk) if pk else None
+    return RoutingDecision.of(row) if row else None
+
+
+async def event(_: Info, pk: int | None) -> RoutingEvent | None:
+    row = (await threads.read(event_store.by_ids, [pk])).get(pk) if pk else None
+    return RoutingEvent.of(row) if row else None

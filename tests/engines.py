@@ -15,7 +15,25 @@ import httpx
 from tests.waiting import eventually_sync
 
 IMAGE = "busybox:test"
-APPLETS = ("sh", "echo", "sleep", "cat", "true", "false", "id", "env", "head", "tail", "seq", "kill", "dd", "tr", "date", "ls", "grep")
+APPLETS = (
+    "sh",
+    "echo",
+    "sleep",
+    "cat",
+    "true",
+    "false",
+    "id",
+    "env",
+    "head",
+    "tail",
+    "seq",
+    "kill",
+    "dd",
+    "tr",
+    "date",
+    "ls",
+    "grep",
+)
 
 
 def missing() -> str | None:

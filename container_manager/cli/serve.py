@@ -15,6 +15,8 @@ from container_manager.cli.main import setup
 from container_manager.environment import ConfigurationError
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from container_manager.service import Service
 
 SHUTDOWN_SECONDS = 5
@@ -86,7 +88,7 @@ def _run(host: str, port: int, no_auth: bool, populate: Populate) -> None:
     sys.exit(0 if server.started else 1)
 
 
-def _application(no_auth: bool, populate: Populate) -> object:
+def _application(no_auth: bool, populate: Populate) -> "Starlette":
     from asgi import make_application
 
     return make_application(no_auth=no_auth, populate=populate)

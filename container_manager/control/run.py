@@ -34,7 +34,7 @@ FIRST_LOOK_AGAIN, LAST_LOOK_AGAIN = 0.5, 15.0
 
 
 class JobRun:
-    """Launches or adopts, watches, harvests. Every commit is fenced, and what the executor does not answer is unknown."""
+    """Launches or adopts, watches, harvests. Every commit is fenced; what the executor does not answer is unknown."""
 
     def __init__(
         self, job: ContainerJob, fence: Fence, writer: Writer, factory: ExecutorFactory, slots: asyncio.Semaphore

@@ -41,6 +41,7 @@ UNREACHABLE = 900
 MEBIBYTE = 1024 * 1024
 NANO_PER_MILLI = 1_000_000
 SMALLEST_MEMORY = 6 * MEBIBYTE
+NAME_LOOKUPS, NAME_LOOKUP_PAUSE = 40, 0.05
 COMMAND_FAILED = {126, 127}
 INIT_FAILED = "[FATAL tini"
 STREAMS = {1: "stdout", 2: "stderr"}
@@ -194,10 +195,11 @@ class DockerExecutor(ContainerExecutor):
 
     async def _named(self, spec: LaunchSpec) -> str:
         # The name is taken before the container can be looked up by it.
-        async with asyncio.timeout(self.settings.call_timeout):
-            while (found := await self.find(spec)) is None:
-                await asyncio.sleep(0.05)
-        return found.id
+        for _ in range(NAME_LOOKUPS):
+            if (found := await self.find(spec)) is not None:
+                return found.id
+            await asyncio.sleep(NAME_LOOKUP_PAUSE)
+        raise ExecutorConnectionError(f"host {self.settings.name}: {spec.name} exists and cannot be found.")
 
     async def _pull(self, image: str) -> None:
         registry = _registry(image)
@@ -215,8 +217,8 @@ class DockerExecutor(ContainerExecutor):
             host = self.settings.name
             if NO_CREDENTIALS.search(str(error)):
                 raise ExecutorAuthenticationError(
-                    f"image: registry {registry} refused host {host} the image {image!r}; it may be private or not exist. "
-                    f"Set config.registry_auth for {registry} ({error})."
+                    f"image: registry {registry} refused host {host} the image {image!r}; it may be private or not "
+                    f"exist. Set config.registry_auth for {registry} ({error})."
                 ) from error
             if _status_of(error) == 404 or NO_IMAGE.search(str(error)):
                 raise ExecutorConfigurationError(f"image: {image!r} does not exist in {registry} ({error}).") from error

@@ -90,10 +90,11 @@ def reasons(evaluation: Evaluation, chosen: Iterable[int]) -> dict[int, str]:
     feasible = {host.id: host for group in groups for host in group}
     rivals = {tier(group[0], job): (len(group), sum(host.weight for host in group)) for group in groups}
     scope = f"{len(feasible)} of {len(evaluation.hosts)} hosts could take it."
-    return {
-        host: f"{_wishes(job, feasible[host])}{_choice(job, feasible[host], *rivals[tier(feasible[host], job)])}; {scope}"
-        for host in chosen
-    }
+    why = {}
+    for host in (feasible[pk] for pk in chosen):
+        choice = _choice(job, host, *rivals[tier(host, job)])
+        why[host.id] = f"{_wishes(job, host)}{choice}; {scope}"
+    return why
 
 
 def refusal(evaluation: Evaluation) -> str:

@@ -37,31 +37,16 @@ UNHEALTHY_AFTER, HEALTHY_AFTER = 3, 2
 
 def snapshot() -> list[HostState]:
     """All hosts with their usage: one query, whatever their number, without model instances."""
-    load = ExecutorHost._meta.get_field("labels").from_db_value  # type: ignore[union-attr]  # noqa: SLF001
+    labels: Any = ExecutorHost._meta.get_field("labels")  # noqa: SLF001 - read as the field itself does
     with connection.cursor() as cursor:
         cursor.execute(_SNAPSHOT)
-        return [
-            HostState(
-                *row[:4],
-                load(row[4], None, connection),
-                row[5],
-                bool(row[6]),
-                bool(row[7]),
-                row[8],
-                bool(row[9]),
-                *row[10:],
-            )
-            for row in cursor.fetchall()
-        ]
+        rows = cursor.fetchall()
+    return [HostState(*(*row[:4], labels.from_db_value(row[4], None, connection), *row[5:])) for row in rows]
 
 
 def with_usage(hosts: QuerySet[ExecutorHost]) -> QuerySet[ExecutorHost]:
     """Adds used_jobs, used_memory_mb and used_cpu_millis, in the same query."""
-    return hosts.annotate(
-        used_jobs=_usage("COUNT(*)"),
-        used_memory_mb=_usage("COALESCE(SUM(memory_limit), 0)"),
-        used_cpu_millis=_usage("COALESCE(SUM(cpu_limit), 0)"),
-    )
+    return hosts.annotate(**_USAGE)
 
 
 def _usage(aggregate: str) -> RawSQL:
@@ -71,6 +56,13 @@ def _usage(aggregate: str) -> RawSQL:
         [],
         output_field=IntegerField(),
     )
+
+
+_USAGE = {
+    "used_jobs": _usage("COUNT(*)"),
+    "used_memory_mb": _usage("COALESCE(SUM(memory_limit), 0)"),
+    "used_cpu_millis": _usage("COALESCE(SUM(cpu_limit), 0)"),
+}
 
 
 def state(host: ExecutorHost) -> HostState:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from django.db import close_old_connections
@@ -28,13 +29,13 @@ async def write(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 async def _run(pool: ThreadPoolExecutor, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     # Not loop.run_in_executor: this also serves callers in other threads, each with a loop of its own.
-    return await asyncio.wrap_future(pool.submit(_hop, work, *args, **kwargs))
+    return await asyncio.wrap_future(pool.submit(_hop, partial(work, *args, **kwargs)))
 
 
-def _hop(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def _hop(work: Callable[[], R]) -> R:
     # Inside the same hop: a connection that a database restart has broken is replaced before its next use.
     close_old_connections()
     try:
-        return work(*args, **kwargs)
+        return work()
     finally:
         close_old_connections()

@@ -40,7 +40,7 @@ def _create(tx: Transaction, item: NewToken) -> str | Conflict:
     return secret
 
 
-def revoke(tx: Transaction, items: Sequence[tuple[str, Actor | None]]) -> list[None | NotFound]:
+def revoke(tx: Transaction, items: Sequence[tuple[str, Actor | None]]) -> list[NotFound | None]:
     """Delete tokens by name."""
     answers: list[NotFound | None] = []
     for name, actor in items:

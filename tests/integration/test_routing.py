@@ -285,7 +285,7 @@ async def test_executors_are_cached_and_invalidated() -> None:
     host = await make_host(executor_type="docker")
     factory = ExecutorFactory()
     with patch("container_manager.executors.docker.DockerExecutor") as docker:
-        docker.side_effect = lambda settings: _closable(settings)
+        docker.side_effect = _closable
         first = factory.get_executor(host)
         assert factory.get_executor(host) is first
         assert factory.get_executor(ContainerJob(host=host)) is first

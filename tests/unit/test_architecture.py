@@ -1,0 +1,102 @@
+"""Imports go down only; the pure parts import the standard library alone."""
+
+import ast
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# A module may import its own layer's row and those below it.
+LAYERS = [
+    ["asgi"],
+    ["container_manager.cli"],
+    ["graphql_api"],
+    ["container_manager.bootstrap"],
+    ["container_manager.service", "container_manager.startup"],
+    ["container_manager.specs"],
+    ["container_manager.control"],
+    ["container_manager.executors.factory"],
+    ["container_manager.events"],
+    ["container_manager.store"],
+    ["container_manager.admin", "container_manager.checks"],
+    ["container_manager.models"],
+    ["container_manager.fields"],
+    ["container_manager.crypto"],
+    ["container_manager.settings"],
+    ["container_manager.executors"],
+    ["container_manager.routing"],
+    ["container_manager.lifecycle", "container_manager.environment", "container_manager.errors", "container_manager.logs"],
+]
+STANDARD_LIBRARY_ONLY = ("container_manager.routing", "container_manager.lifecycle")
+NO_DJANGO = ("container_manager.executors", "container_manager.environment", "container_manager.errors")
+NO_DJANGO_BUT = ("container_manager.executors.factory",)
+
+
+def modules() -> dict[str, Path]:
+    files = [ROOT / "asgi.py", *(ROOT / "container_manager").rglob("*.py"), *(ROOT / "graphql_api").rglob("*.py")]
+    named = {}
+    for path in files:
+        if "migrations" not in path.parts:
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return named
+
+
+def imports(path: Path) -> set[str]:
+    """Modules imported anywhere in the file; `from a import b` is both a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layer(module: str) -> int | None:
+    """The row of the longest prefix."""
+    rows = [(len(name), row) for row, names in enumerate(LAYERS) for name in names if is_in(module, name)]
+    return max(rows)[1] if rows else None
+
+
+def is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def test_imports_go_down_only() -> None:
+    known = modules()
+    wrong = [
+        f"{module} imports {imported}"
+        for module, path in known.items()
+        for imported in imports(path)
+        if imported in known
+        and (mine := layer(module)) is not None
+        and (theirs := layer(imported)) is not None
+        and theirs < mine
+    ]
+    # The serve command builds the application that it serves.
+    assert sorted(set(wrong) - {"container_manager.cli.serve imports asgi"}) == []
+
+
+def test_every_module_has_a_layer() -> None:
+    exempt = {"container_manager", "container_manager.__main__", "container_manager.apps", "container_manager.urls"}
+    assert [module for module in modules() if layer(module) is None and module not in exempt] == []
+
+
+def test_the_pure_parts_import_the_standard_library_alone() -> None:
+    for module, path in modules().items():
+        if any(is_in(module, name) for name in STANDARD_LIBRARY_ONLY):
+            outside = {name for name in imports(path) if name.split(".")[0] not in sys.stdlib_module_names}
+            assert all(is_in(name, "container_manager.routing") for name in outside), (module, outside)
+
+
+def test_executors_never_import_django() -> None:
+    for module, path in modules().items():
+        if any(is_in(module, name) for name in NO_DJANGO) and module not in NO_DJANGO_BUT:
+            assert not any(is_in(name, "django") for name in imports(path)), module
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = [module for module, path in modules().items() if "os.environ" in path.read_text()]
+    # The command line and the ASGI entry point set variables for it before it is loaded.
+    assert set(readers) <= {"container_manager.settings", "container_manager.cli.main", "container_manager.cli.serve", "asgi"}

@@ -1,0 +1,240 @@
+"""The pure core: what must hold for every fleet and every batch."""
+
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from container_manager.routing import checks, router
+from container_manager.routing.checks import Check
+from container_manager.routing.types import HostState, JobRequest, JobRequirements, Verdict
+
+KINDS, REGIONS = ["docker", "cloudrun", "simulated"], ["eu", "us", ""]
+
+
+def host(number: int = 1, **changes: object) -> HostState:
+    values = {
+        "id": number, "name": f"host-{number}", "executor_type": "docker", "region": "eu", "labels": {}, "weight": 100,
+        "is_active": True, "is_draining": False, "health": "healthy", "only_preferred": False,
+        "max_jobs": 10, "max_memory": None, "max_cpu": None,
+    }  # fmt: skip
+    return HostState(**(values | changes))
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[HostState]:
+    limit = st.one_of(st.none(), st.integers(0, 2000))
+    return [
+        host(
+            number,
+            executor_type=draw(st.sampled_from(KINDS)),
+            region=draw(st.sampled_from(REGIONS)),
+            labels=draw(st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy"), max_size=2)),
+            weight=draw(st.sampled_from([0, 1, 10, 1000])),
+            is_active=draw(st.integers(0, 9)) > 0,
+            is_draining=draw(st.integers(0, 9)) == 0,
+            health=draw(st.sampled_from(["healthy"] * 4 + ["unhealthy", "unknown"])),
+            only_preferred=draw(st.integers(0, 4)) == 0,
+            max_jobs=draw(st.integers(0, 6)),
+            max_memory=draw(limit),
+            max_cpu=draw(limit),
+            jobs=draw(st.integers(0, 3)),
+            memory=draw(st.integers(0, 800)),
+            cpu=draw(st.integers(0, 800)),
+        )
+        for number in range(1, draw(st.integers(0, 8)) + 1)
+    ]
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[JobRequest]:
+    needs = st.builds(
+        JobRequirements,
+        memory=st.sampled_from([0, 64, 500, 3000]),
+        cpu=st.sampled_from([0, 100, 1000]),
+        preferred_executor=st.sampled_from(["", *KINDS]),
+        region_preference=st.sampled_from(REGIONS),
+        selector=st.sampled_from([(), (("a", "x"),)]),
+        strategy=st.sampled_from(["weighted", "balanced", "packed"]),
+    )
+    classes = draw(st.lists(needs, min_size=1, max_size=4))
+    return [
+        JobRequest(age, age, draw(st.integers(0, 2)), draw(st.sampled_from(classes)))
+        for age in range(draw(st.integers(1, 25)))
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(fleets(), batches(), st.integers(0, 2**63))
+def test_no_batch_breaks_a_rule(fleet: list[HostState], batch: list[JobRequest], seed: int) -> None:
+    decisions = router.decide(fleet, batch, seed)
+    assert sorted(decision.key for decision in decisions) == [job.key for job in batch]
+    jobs = {job.key: job for job in batch}
+    taken: defaultdict[int, list[JobRequirements]] = defaultdict(list)
+    for decision in decisions:
+        needs = jobs[decision.key].requirements
+        if decision.host is None:
+            assert decision.verdict is not Verdict.FEASIBLE
+            assert not any(checks.feasible(used(state, taken), needs) for state in fleet), "refused although it fits"
+            assert (decision.verdict is Verdict.NEVER) == (bool(fleet) and not any(could_ever(s, needs) for s in fleet))
+            continue
+        before = {state.id: used(state, taken) for state in fleet}
+        assert checks.feasible(before[decision.host.id], needs), "placed where it does not fit"
+        better = [s for s in before.values() if checks.feasible(s, needs)]
+        assert router.tier(decision.host, needs) == min(router.tier(s, needs) for s in better), "a tier was skipped"
+        if needs.strategy == "balanced":
+            rivals = [s for s in better if router.tier(s, needs) == router.tier(decision.host, needs)]
+            assert score(before[decision.host.id]) == min(map(score, rivals))
+        taken[decision.host.id].append(needs)
+    for state in fleet:
+        if taken[state.id]:
+            assert_within_limits(used(state, taken))
+    assert [d.host for d in router.decide(fleet, batch, seed)] == [d.host for d in decisions], "not repeatable"
+
+
+@settings(max_examples=100, deadline=None)
+@given(fleets(), batches(), st.integers(0, 2**63))
+def test_a_decision_follows_from_its_record(fleet: list[HostState], batch: list[JobRequest], seed: int) -> None:
+    for decision in router.decide(fleet, batch, seed):
+        record = decision.evaluation
+        again = router.evaluate(record.hosts, record.requirements, record.seed)
+        assert again == record
+        placed = router.place(again, decision.position + 1)[decision.position]
+        assert placed == (decision.host.id if decision.host else None)
+
+
+def used(state: HostState, taken: dict[int, list[JobRequirements]]) -> HostState:
+    from dataclasses import replace
+
+    mine = taken[state.id]
+    return replace(
+        state,
+        jobs=state.jobs + len(mine),
+        memory=state.memory + sum(needs.memory for needs in mine),
+        cpu=state.cpu + sum(needs.cpu for needs in mine),
+    )
+
+
+def could_ever(state: HostState, needs: JobRequirements) -> bool:
+    from dataclasses import replace
+
+    ideal = replace(state, is_active=True, is_draining=False, health="healthy", jobs=0, memory=0, cpu=0)
+    return checks.feasible(ideal, needs)
+
+
+def score(state: HostState) -> float:
+    return (state.jobs + 0.5) / (state.weight or 1)
+
+
+def assert_within_limits(state: HostState) -> None:
+    assert state.jobs <= state.max_jobs
+    assert state.max_memory is None or state.memory <= state.max_memory
+    assert state.max_cpu is None or state.cpu <= state.max_cpu
+
+
+def test_priority_comes_before_age() -> None:
+    jobs = [JobRequest(1, 1, 0, JobRequirements()), JobRequest(2, 2, 5, JobRequirements())]
+    placed = router.decide([host(max_jobs=1)], jobs, 0)
+    assert [decision.key for decision in placed if decision.host] == [2]
+
+
+def test_within_a_class_the_oldest_comes_first() -> None:
+    jobs = [JobRequest(key, age, 0, JobRequirements()) for key, age in ((1, 30), (2, 10), (3, 20))]
+    placed = router.decide([host(max_jobs=2)], jobs, 0)
+    assert [decision.key for decision in placed if decision.host] == [2, 3]
+
+
+def test_a_large_job_that_cannot_run_holds_nobody_up() -> None:
+    jobs = [JobRequest(1, 1, 9, JobRequirements(memory=9999)), JobRequest(2, 2, 0, JobRequirements(memory=10))]
+    by_key = {d.key: d for d in router.decide([host(max_memory=100)], jobs, 0)}
+    assert by_key[1].host is None
+    assert by_key[2].host is not None
+
+
+def test_weights_hold_within_a_batch() -> None:
+    fleet = [host(1, weight=10, max_jobs=10_000), host(2, weight=30, max_jobs=10_000), host(3, weight=60, max_jobs=10_000)]
+    batch = [JobRequest(n, n, 0, JobRequirements()) for n in range(6000)]
+    counts = Counter(d.host.id for d in router.decide(fleet, batch, 7))
+    for number, share in ((1, 0.1), (2, 0.3), (3, 0.6)):
+        # Five standard deviations of a binomial.
+        assert abs(counts[number] - 6000 * share) < 5 * (6000 * share * (1 - share)) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs", "code", "verdict"),
+    [
+        ({"is_active": False}, {}, "INACTIVE", "NOT_NOW"),
+        ({"is_draining": True}, {}, "DRAINING", "NOT_NOW"),
+        ({"health": "unhealthy"}, {}, "UNHEALTHY", "NOT_NOW"),
+        ({"health": "unknown"}, {}, "HEALTH_UNKNOWN", "NOT_NOW"),
+        ({}, {"preferred_executor": "cloudrun", "executor_required": True}, "EXECUTOR_TYPE", "NEVER"),
+        ({"only_preferred": True}, {"preferred_executor": "cloudrun"}, "EXECUTOR_TYPE", "NEVER"),
+        ({}, {"region_preference": "us", "region_required": True}, "REGION", "NEVER"),
+        ({"labels": {"a": "x"}}, {"selector": (("a", "y"),)}, "SELECTOR", "NEVER"),
+        ({"jobs": 10}, {}, "SLOTS", "NOT_NOW"),
+        ({"max_jobs": 0}, {}, "SLOTS", "NEVER"),
+        ({"max_memory": 100, "memory": 60}, {"memory": 50}, "MEMORY", "NOT_NOW"),
+        ({"max_memory": 100}, {"memory": 101}, "MEMORY", "NEVER"),
+        ({"max_cpu": 1000, "cpu": 600}, {"cpu": 500}, "CPU", "NOT_NOW"),
+        ({"max_cpu": 1000}, {"cpu": 1001}, "CPU", "NEVER"),
+    ],
+)
+def test_each_check_says_what_it_found(changes: dict, needs: dict, code: str, verdict: str) -> None:
+    job = JobRequirements(**needs)
+    (decision,) = router.decide([host(**changes)], [JobRequest(1, 1, 0, job)], 0)
+    assert decision.host is None
+    assert decision.verdict.name == verdict
+    assert decision.evaluation.rejections() == {code: 1}
+    assert f"{code} 1" in decision.reason
+    explained = checks.explain(host(**changes), job, decision.evaluation.codes, decision.evaluation.results[0])
+    (failed,) = [check for check in explained if not check.passed]
+    assert (failed.code, failed.verdict.name) == (code, verdict)
+    assert failed.message == f"needs {failed.needed}; found {failed.available}"
+    assert len(explained) == len(checks.CHECKS)
+
+
+def test_memory_is_explained_in_numbers() -> None:
+    check = next(check for check in checks.CHECKS if check.code == "MEMORY")
+    result = check.explain(host(max_memory=256, memory=200), JobRequirements(memory=512))
+    assert result.message == "needs 512 MiB; found 56 MiB free of 256 MiB"
+
+
+def test_an_empty_fleet_is_not_now() -> None:
+    (decision,) = router.decide([], [JobRequest(1, 1, 0, JobRequirements())], 0)
+    assert decision.verdict is Verdict.NOT_NOW
+    assert "no host yet" in decision.reason
+
+
+def test_reasons_tell_how_it_was_chosen() -> None:
+    def why(fleet: list[HostState], **needs: object) -> str:
+        return router.decide(fleet, [JobRequest(1, 1, 0, JobRequirements(**needs))], 0)[0].reason
+
+    two = [host(1), host(2, weight=50)]
+    assert "by weight" in why(two)
+    assert "of 150 among 2; 2 of 2 hosts could take it." in why(two)
+    assert why([host()]) == "Host host-1 was the only choice; 1 of 1 hosts could take it."
+    assert why(two, preferred_executor="docker").startswith("Preferred executor docker. Host")
+    assert why(two, preferred_executor="cloudrun").startswith("No cloudrun host could take it, so docker instead.")
+    assert why(two, region_preference="eu").startswith("Region eu as preferred.")
+    assert why(two, region_preference="us").startswith("No room in region us.")
+    assert "least load for its weight" in why(two, strategy="balanced")
+    assert "fullest that fits" in why(two, strategy="packed")
+    assert "equal chance" in why([host(1, weight=0), host(2, weight=0)])
+
+
+def test_a_registered_check_takes_part_in_every_decision() -> None:
+    check = Check("ODD", lambda state, _: int(state.id % 2), lambda _: "an even host", lambda state: f"host {state.id}")
+    checks.register(check)
+    try:
+        with pytest.raises(ValueError, match="ODD is registered already"):
+            checks.register(check)
+        (decision,) = router.decide([host(1), host(2)], [JobRequest(1, 1, 0, JobRequirements())], 0)
+        assert decision.host.id == 2
+        assert decision.evaluation.rejections() == {"ODD": 1}
+        recorded = decision.evaluation
+    finally:
+        checks.CHECKS.remove(check)
+    explained = checks.explain(recorded.hosts[0], recorded.requirements, recorded.codes, recorded.results[0])
+    assert explained[-1].message == "recorded by a check that is no longer registered"
+    assert explained[-1].verdict is Verdict.NOT_NOW
