@@ -52,8 +52,6 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": _log_format}},
     "root": {"handlers": ["stderr"], "level": CONTAINER_MANAGER.log_level.upper()},
     "loggers": {
-        "uvicorn.access": {"level": "WARNING"},
-        "uvicorn.error": {"level": "WARNING"},
         "strawberry.execution": {"level": "CRITICAL"},
         "django.request": {"level": "ERROR"},
     },

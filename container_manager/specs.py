@@ -49,7 +49,7 @@ class Spec(BaseModel):
 class EnvironmentVariableSpec(Spec):
     """One environment variable."""
 
-    name: Annotated[Text, StringConstraints(pattern=r"^[^=]+$", max_length=255)]
+    name: Annotated[str, StringConstraints(pattern=r"^[^=]+$", max_length=255), NoNul]
     value: Text
 
 
@@ -86,7 +86,7 @@ class JobSpec(Spec):
 class HostSpec(Spec):
     """A host, or with only some fields set, the change of one."""
 
-    name: Annotated[Text, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=100)] = ""
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=100), NoNul] = ""
     executor_type: ExecutorType = ExecutorType.DOCKER
     config: dict[str, Any] = {}
     region: ShortText = ""

@@ -12,12 +12,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
-from strawberry.exceptions import ConnectionRejectionError
+from strawberry.exceptions import ConnectionRejectionError, MissingQueryError
 from strawberry.http import GraphQLRequestData
 from strawberry.http.exceptions import NonJsonMessageReceived
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 from strawberry.types import ExecutionResult
+from strawberry.types.graphql import OperationType
 
 from container_manager.models import Role
 from container_manager.service import Service
@@ -26,6 +28,7 @@ from graphql_api import auth
 from graphql_api.context import Context, Identity
 
 SUBSCRIPTIONS_PER_CONNECTION = 50
+OVER_HTTP = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
 
 
 class _WebSocketAdapter(ASGIWebSocketAdapter):
@@ -114,6 +117,34 @@ class GraphQLApp(GraphQL[Context, None]):
         return await super().execute_operation(
             request, request_adapter, request_data, context, root_value, sub_response
         )
+
+    async def execute_single(
+        self,
+        request: Any,  # noqa: ARG002 - the library's signature
+        request_adapter: Any,
+        sub_response: Any,  # noqa: ARG002
+        context: Context,
+        root_value: None,
+        request_data: Any,
+    ) -> ExecutionResult:
+        try:
+            return await self.schema.execute(
+                request_data.query,
+                variable_values=request_data.variables,
+                context_value=context,
+                root_value=root_value,
+                operation_name=request_data.operation_name,
+                allowed_operation_types=OVER_HTTP[request_adapter.method],
+            )
+        except InvalidOperationTypeError as error:
+            reason = error.as_http_error_reason(request_adapter.method)
+            if error.operation_type is OperationType.SUBSCRIPTION:
+                reason = "A subscription needs a WebSocket, or `Accept: text/event-stream` over HTTP."
+            raise HTTPException(400, reason) from error
+        except CannotGetOperationTypeError as error:
+            raise HTTPException(400, error.as_http_error_reason()) from error
+        except MissingQueryError as error:
+            raise HTTPException(400, "The request has no `query`.") from error
 
     def encode_json(self, data: object) -> str:
         # Text, because a WebSocket would send bytes as a binary frame.

@@ -466,8 +466,9 @@ class RoutingDecision(Node):
     row: strawberry.Private[models.RoutingDecision]
 
     @strawberry.field
-    async def job(self, info: Info) -> ContainerJob | None:
-        return await job(info, self.row.job_id)
+    async def job(self, info: Info) -> ContainerJob:
+        # Jobs are never deleted.
+        return ContainerJob.of(await info.context.jobs.load(self.row.job_id))
 
     @strawberry.field(description="Null for a refusal, and once the host has been deleted.")
     async def host(self, info: Info) -> ExecutorHost | None:

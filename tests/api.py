@@ -88,10 +88,7 @@ JOB_FIELDS = """
     id name status attempt exitCode error routingReason executionId startedAt finishedAt cancelRequestedAt
     host { id name } waitingOn { message verdict rejections { code hosts } }
 """
-USER_ERRORS = """
-    ... on UserError { message }
-    ... on ValidationFailed { fields { field message } }
-"""
+USER_ERRORS = "... on UserError { message } ... on ValidationFailed { fields { field message } }"
 SUBMIT = f"""mutation($input: JobInput!) {{ submitJob(input: $input) {{
     __typename ... on ContainerJob {{ {JOB_FIELDS} }} {USER_ERRORS} }} }}"""
 JOB = f"query($id: ID!) {{ job(id: $id) {{ {JOB_FIELDS} logs {{ edges {{ node {{ stream text }} }} }} }} }}"

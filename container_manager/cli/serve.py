@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -84,6 +85,9 @@ def _run(host: str, port: int, no_auth: bool, populate: Populate) -> None:
     )
     ready = f"ready {address}" + (f" token={secret}" if secret else "")
     server = Server(config, lambda: click.echo(ready))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again when it has shut down; asked to stop, we stopped, and that is success.
+        signal.signal(number, lambda *_: sys.exit(0))
     server.run(sockets=[listener])
     sys.exit(0 if server.started else 1)
 

@@ -25,7 +25,12 @@ LAYERS = [
     ["container_manager.settings"],
     ["container_manager.executors"],
     ["container_manager.routing"],
-    ["container_manager.lifecycle", "container_manager.environment", "container_manager.errors", "container_manager.logs"],
+    [
+        "container_manager.lifecycle",
+        "container_manager.environment",
+        "container_manager.errors",
+        "container_manager.logs",
+    ],
 ]
 STANDARD_LIBRARY_ONLY = ("container_manager.routing", "container_manager.lifecycle")
 NO_DJANGO = ("container_manager.executors", "container_manager.environment", "container_manager.errors")
@@ -99,4 +104,9 @@ def test_executors_never_import_django() -> None:
 def test_the_environment_is_read_in_one_place() -> None:
     readers = [module for module, path in modules().items() if "os.environ" in path.read_text()]
     # The command line and the ASGI entry point set variables for it before it is loaded.
-    assert set(readers) <= {"container_manager.settings", "container_manager.cli.main", "container_manager.cli.serve", "asgi"}
+    assert set(readers) <= {
+        "container_manager.settings",
+        "container_manager.cli.main",
+        "container_manager.cli.serve",
+        "asgi",
+    }

@@ -153,7 +153,11 @@ def test_a_large_job_that_cannot_run_holds_nobody_up() -> None:
 
 
 def test_weights_hold_within_a_batch() -> None:
-    fleet = [host(1, weight=10, max_jobs=10_000), host(2, weight=30, max_jobs=10_000), host(3, weight=60, max_jobs=10_000)]
+    fleet = [
+        host(1, weight=10, max_jobs=10_000),
+        host(2, weight=30, max_jobs=10_000),
+        host(3, weight=60, max_jobs=10_000),
+    ]
     batch = [JobRequest(n, n, 0, JobRequirements()) for n in range(6000)]
     counts = Counter(d.host.id for d in router.decide(fleet, batch, 7))
     for number, share in ((1, 0.1), (2, 0.3), (3, 0.6)):

@@ -205,7 +205,10 @@ async def run(executor: SimulatedExecutor, *command: str) -> tuple[int | None, l
 
 
 async def test_a_simulated_job_does_what_its_command_says() -> None:
-    assert await run(simulated(), "sh", "-c", "echo one; sleep 0.02; echo two; exit 7; echo never") == (7, ["one", "two"])
+    assert await run(simulated(), "sh", "-c", "echo one; sleep 0.02; echo two; exit 7; echo never") == (
+        7,
+        ["one", "two"],
+    )
     assert await run(simulated(exit_code=4)) == (4, [])
 
 

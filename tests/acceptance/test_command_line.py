@@ -1,0 +1,258 @@
+"""The service as its operator meets it: started, killed, restarted and misconfigured."""
+
+import asyncio
+import json
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import websockets
+
+from tests.api import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
+from tests.engines import Engine
+from tests.processes import ROOT, Served, command, environment
+from tests.waiting import eventually, eventually_sync
+
+SIMULATED = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0}}
+NO_ENGINE = {"input": SIMULATED}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def test_the_first_start_makes_an_admin_token_and_later_ones_do_not(home: Path) -> None:
+    with Served(home) as served:
+        token = served.token
+        assert token.startswith("cm_")
+        assert served.query(token, CREATE_HOST, **NO_ENGINE)["health"]["status"] == "HEALTHY"
+        assert served.terminate() == 0
+    with Served(home) as served:
+        assert served.token is None
+        assert served.query(token, '{ host(name: "sim") { name } }') == {"name": "sim"}
+    assert stat.S_IMODE((home / "secret_key").stat().st_mode) == 0o600
+    assert token not in (home / "stderr").read_text()
+
+
+def test_a_second_server_on_the_same_database_is_refused(home: Path) -> None:
+    with Served(home):
+        second = command(home, "serve", "--port", "0")
+    assert second.returncode == 1
+    assert "Another process serves from" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_tokens_are_made_listed_and_revoked_beside_a_running_server(home: Path) -> None:
+    with Served(home) as served:
+        made = command(home, "token", "create", "--name", "ci", "--role", "viewer", "--expires", "2")
+        secret = made.stdout.strip()
+        assert served.query(secret, "{ eventCursor }").isdigit()
+        again = command(home, "token", "create", "--name", "ci", "--role", "viewer")
+        assert (again.returncode, "a token named 'ci' exists already" in again.stderr) == (1, True)
+        listed = command(home, "token", "list").stdout
+        assert "ci " in listed
+        assert "viewer" in listed
+        assert secret not in listed
+        assert command(home, "token", "revoke", "ci").returncode == 0
+        headers = {"Authorization": f"Bearer {secret}"}
+        refused = httpx.post(f"{served.url}/graphql", json={"query": "{ eventCursor }"}, headers=headers)
+        assert refused.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+    assert "There is no token named 'nobody'" in command(home, "token", "revoke", "nobody").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "sentence"),
+    [
+        (["serve"], {"CONTAINER_MANAGER_HOEM": "x"}, "CONTAINER_MANAGER_HOEM is not a setting"),
+        (["serve"], {"CONTAINER_MANAGER_LEASE_SECONDS": "x"}, "CONTAINER_MANAGER_LEASE_SECONDS"),
+        (["serve", "--host", "0.0.0.0", "--no-auth"], {}, "--no-auth is refused on 0.0.0.0"),
+        (["serve", "--host", "192.0.2.1"], {}, "Cannot listen on 192.0.2.1:8000"),
+        (["check"], {"CONTAINER_MANAGER_HOME": "/proc/nowhere"}, "CONTAINER_MANAGER_HOME"),
+        (["check"], {"CONTAINER_MANAGER_DATABASE_URL": "sqlite:////proc/nowhere/x"}, "database cannot be used"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(home: Path, arguments: list, variables: dict, sentence: str) -> None:
+    done = command(home, *arguments, **variables)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_usage_is_exit_code_two(home: Path) -> None:
+    assert command(home, "serve", "--port", "many").returncode == 2
+    assert command(home, "token", "create", "--name", "x", "--role", "king").returncode == 2
+
+
+def test_a_wrong_secret_key_stops_the_start(home: Path) -> None:
+    with Served(home, CONTAINER_MANAGER_SECRET_KEY="a" * 40):
+        pass
+    wrong = command(home, "serve", "--port", "0", CONTAINER_MANAGER_SECRET_KEY="b" * 40)
+    assert wrong.returncode == 1
+    assert "CONTAINER_MANAGER_SECRET_KEY is not the key that this database was written with" in wrong.stderr
+    rotated = {"CONTAINER_MANAGER_SECRET_KEY": f"{'b' * 40},{'a' * 40}"}
+    with Served(home, **rotated):
+        pass
+
+
+def test_check_probes_each_host(home: Path) -> None:
+    assert "There is no host yet" in command(home, "check").stdout
+    with Served(home) as served:
+        served.query(served.token, CREATE_HOST, input=SIMULATED)
+        served.query(served.token, CREATE_HOST, input={**SIMULATED, "name": "ill", "config": {"healthy": False}})
+        far = {"url": "unix:///x", "node": "elsewhere"}
+        served.query(served.token, CREATE_HOST, input={"name": "far", "executorType": "DOCKER", "config": far})
+        checked = command(home, "check")
+    assert checked.returncode == 1
+    assert "Host sim (simulated) is healthy; it answered in" in checked.stdout
+    assert "Host ill (simulated) is not healthy: The simulated host is told to be unhealthy" in checked.stdout
+    assert "Host far (docker) belongs to node elsewhere" in checked.stdout
+
+
+def test_no_auth_makes_everybody_an_admin_and_says_so(home: Path) -> None:
+    with Served(home, "serve", "--port", "0", "--no-auth") as served:
+        assert served.token is None
+        answer = httpx.post(f"{served.url}/graphql", json={"query": "mutation { checkHealth { id } }"})
+        assert "errors" not in answer.json()
+    assert "--no-auth: everybody" in served.stderr.read_text()
+
+
+async def test_the_demo_moves_within_five_seconds(home: Path) -> None:
+    began = time.monotonic()
+    served = await asyncio.to_thread(Served, home, "demo", "--port", "0")
+    with served:
+        api = Api(served.url, served.token)
+        seen = set()
+        async with api.subscribe(EVENTS, after="0") as events:
+            async for event in events:
+                seen.add(event["kind"])
+                if {"HOST_CREATED", "JOB_ROUTED", "JOB_STARTED"} <= seen:
+                    break
+        assert time.monotonic() - began < 5
+        finished = {"kinds": ["JOB_FINISHED"]}
+        async with api.subscribe(EVENTS, filters=finished) as events:
+            assert (await anext(events))["host"]
+        await api.http.aclose()
+        assert served.terminate() == 0
+    assert "Traceback" not in served.stderr.read_text()
+
+
+async def test_sigterm_completes_subscriptions_and_requests(home: Path) -> None:
+    served = await asyncio.to_thread(Served, home)
+    with served:
+        api = Api(served.url, served.token)
+        await api(CREATE_HOST, input=SIMULATED)
+        running = await api(SUBMIT, input={"image": "x", "command": ["sleep 60"]})
+        sse = asyncio.create_task(_sse(api))
+        async with api.subscribe(EVENTS, after="0") as events:
+            kinds = []
+            async for event in events:
+                kinds.append(event["kind"])
+                if event["kind"] == "JOB_STARTED":
+                    began = time.monotonic()
+                    served.process.send_signal(signal.SIGTERM)
+        assert kinds[-1] == "JOB_STARTED"
+        assert "event: complete" in await sse
+        await api.http.aclose()
+        assert await asyncio.to_thread(served.process.wait, 10) == 0
+        assert time.monotonic() - began < 10
+    assert "Traceback" not in served.stderr.read_text(), served.stderr.read_text()
+    # The job was let go of as it was; the next start takes it up.
+    again = await asyncio.to_thread(Served, home)
+    with again:
+        api = Api(again.url, served.token)
+        assert (await api(JOB, id=running["id"]))["status"] == "RUNNING"
+        await api("mutation($id: ID!) { cancelJob(id: $id) { __typename } }", id=running["id"])
+        await eventually(lambda: _status(api, running["id"], "CANCELLED"))
+        await api.http.aclose()
+
+
+async def _sse(api: Api) -> str:
+    body = {"query": 'subscription { routingEvents(after: "0") { kind } }'}
+    answer = await api.http.post("/graphql", json=body, headers={"Accept": "text/event-stream"})
+    return answer.text
+
+
+async def _status(api: Api, job_id: str, *wanted: str) -> dict | None:
+    job = await api(JOB, id=job_id)
+    return job if job["status"] in wanted else None
+
+
+async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(home: Path, engine: Engine) -> None:
+    """Twelve jobs on a real engine while the service is killed with -9 five times."""
+    served = await asyncio.to_thread(Served, home)
+    token = served.token
+    api = Api(served.url, token)
+    host = {"name": "e", "executorType": "DOCKER", "config": {"url": engine.url}, "maxConcurrentJobs": 6}
+    await api(CREATE_HOST, input=host)
+    jobs = []
+    for number in range(12):
+        job = {"image": "busybox:test", "command": ["sh", "-c", f"echo ran; sleep 0.5; exit {number % 3}"], "cpuLimit": 0.1}
+        jobs.append((await api(SUBMIT, input=job))["id"])
+    for pause in (0.05, 0.3, 0.7, 0.2, 0.5):
+        await asyncio.sleep(pause)  # the moment of the kill is the point
+        served.kill()
+        await api.http.aclose()
+        served = await asyncio.to_thread(Served, home)
+        api = Api(served.url, token)
+    with served:
+        for number, job_id in enumerate(jobs):
+            job = await eventually(lambda job_id=job_id: _status(api, job_id, "SUCCEEDED", "FAILED"), 90)
+            assert job["exitCode"] == number % 3, job
+            assert [edge["node"]["text"] for edge in job["logs"]["edges"]] == ["ran"]
+            query = "query($id: ID) { routingEvents(filters: {jobId: $id}, first: 100) { edges { node { kind } } } }"
+            kinds = [edge["node"]["kind"] for edge in (await api(query, id=job_id))["edges"]]
+            assert [kinds.count(k) for k in ("JOB_SUBMITTED", "JOB_STARTED", "JOB_FINISHED")] == [1, 1, 1], kinds
+        await api.http.aclose()
+    left = [container for container in engine.containers() if container["State"] == "running"]
+    assert left == []
+
+
+def test_the_local_engine_is_registered_or_the_way_is_told(home: Path) -> None:
+    with Served(home) as served:
+        query = "{ hosts { edges { node { name config health { status } } } } }"
+        sentence = "There is no host to run jobs on"
+        registered = eventually_sync(
+            lambda: served.query(served.token, query)["edges"] or sentence in served.stderr.read_text(), 10
+        )
+        if registered is not True:
+            assert registered[0]["node"]["name"] == "local"
+            assert registered[0]["node"]["health"]["status"] == "HEALTHY"
+
+
+async def test_uvicorn_serves_the_same_application(home: Path) -> None:
+    token = command(home, "token", "create", "--name", "me", "--role", "admin").stdout.strip()
+    with (home / "err").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "asgi:application", "--port", "0"],
+            env=environment(home, CONTAINER_MANAGER_LOG_FORMAT="text"), cwd=home, stderr=err,
+        )  # fmt: skip
+    try:
+        pattern = "Uvicorn running on "
+        text = eventually_sync(lambda: (home / "err").read_text() if pattern in (home / "err").read_text() else None, 30)
+        url = text.split(pattern)[1].split()[0]
+        api = Api(url, token)
+        assert (await api("{ eventCursor }")).isdigit()
+        await api.http.aclose()
+        async with websockets.connect(url.replace("http", "ws") + "/graphql", subprotocols=["graphql-transport-ws"]) as ws:
+            await ws.send(json.dumps({"type": "connection_init", "payload": api.headers}))
+            assert json.loads(await ws.recv())["type"] == "connection_ack"
+    finally:
+        process.terminate()
+        assert process.wait(10) in {0, -signal.SIGTERM}
+
+
+def test_uvicorn_with_a_bad_environment_says_so_in_one_sentence(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "asgi:application", "--port", "0"],
+        env=environment(home, CONTAINER_MANAGER_TYPO="x"), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "CONTAINER_MANAGER_TYPO is not a setting of container-manager; see the table in the README."
+    )
