@@ -50,7 +50,9 @@ class Served:
 
     def query(self, token: str, query: str, **variables: object) -> object:
         headers = {"Authorization": f"Bearer {token}"}
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, headers=headers).json()
+        answer = httpx.post(
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, headers=headers
+        ).json()
         assert "errors" not in answer, answer
         (value,) = answer["data"].values()
         return value

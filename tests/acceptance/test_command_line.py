@@ -192,7 +192,11 @@ async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(home: Path, eng
     await api(CREATE_HOST, input=host)
     jobs = []
     for number in range(12):
-        job = {"image": "busybox:test", "command": ["sh", "-c", f"echo ran; sleep 0.5; exit {number % 3}"], "cpuLimit": 0.1}
+        job = {
+            "image": "busybox:test",
+            "command": ["sh", "-c", f"echo ran; sleep 0.5; exit {number % 3}"],
+            "cpuLimit": 0.1,
+        }
         jobs.append((await api(SUBMIT, input=job))["id"])
     for pause in (0.05, 0.3, 0.7, 0.2, 0.5):
         await asyncio.sleep(pause)  # the moment of the kill is the point
@@ -234,12 +238,16 @@ async def test_uvicorn_serves_the_same_application(home: Path) -> None:
         )  # fmt: skip
     try:
         pattern = "Uvicorn running on "
-        text = eventually_sync(lambda: (home / "err").read_text() if pattern in (home / "err").read_text() else None, 30)
+        text = eventually_sync(
+            lambda: (home / "err").read_text() if pattern in (home / "err").read_text() else None, 30
+        )
         url = text.split(pattern)[1].split()[0]
         api = Api(url, token)
         assert (await api("{ eventCursor }")).isdigit()
         await api.http.aclose()
-        async with websockets.connect(url.replace("http", "ws") + "/graphql", subprotocols=["graphql-transport-ws"]) as ws:
+        async with websockets.connect(
+            url.replace("http", "ws") + "/graphql", subprotocols=["graphql-transport-ws"]
+        ) as ws:
             await ws.send(json.dumps({"type": "connection_init", "payload": api.headers}))
             assert json.loads(await ws.recv())["type"] == "connection_ack"
     finally:

@@ -1,0 +1,305 @@
+"""The loops: they stay alive, take over what others left, and let go of it at the end."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from unittest.mock import AsyncMock, patch
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+
+from container_manager.control.run import JobRun
+from container_manager.control.supervisor import Supervisor
+from container_manager.executors.base import ExecutionState, ExecutionStatus
+from container_manager.executors.exceptions import (
+    ExecutorAuthenticationError,
+    ExecutorConnectionError,
+    ExecutorOperationError,
+)
+from container_manager.models import ContainerJob, ExecutorHost, HealthStatus, RoutingEvent
+from container_manager.service import Service, running
+from container_manager.store import dispatch
+from container_manager.store.dispatch import Worker
+from container_manager.store.writer import Writer, write_directly
+from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.waiting import eventually
+
+make_host = sync_to_async(ExecutorHostFactory)
+make_job = sync_to_async(ContainerJobFactory)
+
+ALIVE = timezone.now()
+
+
+class Failing:
+    """A loop that fails at its first turn."""
+
+    name = "failing"
+    patience = 60.0
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.stopped = False
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        beat()
+        self.turns += 1
+        if self.turns == 1:
+            raise RuntimeError("once")
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+async def test_a_loop_that_fails_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("container_manager.control.supervisor.RESTART_AFTER", 0.01)
+    loop = Failing()
+    supervisor = Supervisor([loop])
+    await supervisor.start()
+    await eventually(lambda: loop.turns == 2)
+    assert supervisor.stalled() == []
+    loop.patience = -1
+    assert supervisor.stalled() == ["failing"]
+    await supervisor.stop()
+    assert loop.stopped
+
+
+async def status_of(job: ContainerJob) -> str:
+    await job.arefresh_from_db()
+    return str(job.status)
+
+
+async def test_jobs_of_a_worker_that_died_are_taken_over(db: None) -> None:
+    host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 20})
+    running_ = await make_job(
+        host=host,
+        status="running",
+        execution_id=f"sim-cm-x-{1}-1-{0}-20-0",
+        started_at=timezone.now(),
+        lease_owner="dead",
+    )
+    launching = await make_job(host=host, status="launching", lease_owner="dead")
+    for job in (running_, launching):
+        await ContainerJob.objects.filter(pk=job.pk).aupdate(lease_expires_at=timezone.now() + timedelta(hours=1))
+    async with running():
+        for job in (running_, launching):
+            await eventually(lambda job=job: _is(job, "succeeded"))
+
+
+async def _is(job: ContainerJob, status: str) -> bool:
+    return await status_of(job) == status
+
+
+async def test_a_stopping_service_lets_go_of_its_jobs(db: None) -> None:
+    host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
+    job = await make_job(host=host, status="routed")
+    async with running():
+        await eventually(lambda: _is(job, "running"))
+    await job.arefresh_from_db()
+    assert job.status == "running"
+    assert job.lease_expires_at < timezone.now()
+
+
+async def test_hosts_are_probed_all_the_time(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = await make_host(health_status=HealthStatus.UNKNOWN)
+
+    async def is_known() -> bool:
+        await host.arefresh_from_db()
+        return host.health_status == HealthStatus.HEALTHY and host.last_health_check is not None
+
+    async with running():
+        await eventually(is_known)
+
+
+async def test_a_job_in_its_back_off_starts_when_that_ends(service: Service) -> None:
+    await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
+    job = await make_job(not_before=timezone.now() + timedelta(seconds=0.5))
+    # Whatever happens wakes the queue, which then sees when to wake by itself.
+    await service.writer.write(dispatch.claim, Worker("x", "x", timedelta(seconds=1)))
+    service.supervisor._loops[0]._wake.set()
+    await eventually(lambda: _is(job, "succeeded"), 10)
+
+
+# ------------------------------------------------------------------ one job's run, with an executor told what to do
+
+
+@pytest.fixture
+async def writer(db: None) -> Writer:
+    started = Writer()
+    await started.start()
+    yield started
+    await started.stop()
+
+
+@pytest.fixture
+async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Drive a job, taken over by us or fresh, on a stand-in executor."""
+    monkeypatch.setattr("container_manager.control.run.FIRST_LOOK_AGAIN", 0.01)
+
+    async def drive(executor: AsyncMock, **changes: object) -> ContainerJob:
+        values = {"status": "routed", **changes}
+        job = await make_job(host=await make_host(), **values)
+        ((claimed, fence),) = await write_directly(dispatch.claim, Worker("me", "test-node", timedelta(seconds=15)))
+        factory = AsyncMock(instance="x")
+        factory.get_executor = lambda _: executor
+        await asyncio.wait_for(JobRun(claimed, fence, writer, factory, asyncio.Semaphore(1)).drive(), 10)
+        await job.arefresh_from_db()
+        return job
+
+    return drive
+
+
+def engine(**answers: object) -> AsyncMock:
+    """An executor that answers as told; by default all goes well."""
+    executor = AsyncMock()
+    ended = ExecutionStatus("id", ExecutionState.EXITED, 0, ALIVE, ALIVE)
+    defaults = {"create": "id", "find": None, "status": None, "wait": ended, "logs": []}
+    for method, answer in (defaults | answers).items():
+        mock = getattr(executor, method)
+        if isinstance(answer, (list, Exception)) and method != "logs":
+            mock.side_effect = answer
+        else:
+            mock.return_value = answer
+    return executor
+
+
+def state(kind: str, exit_code: int | None = None) -> ExecutionStatus:
+    return ExecutionStatus("found", ExecutionState(kind), exit_code, ALIVE, ALIVE if exit_code is not None else None)
+
+
+TAKEN_OVER = {"status": "launching", "lease_epoch": 1, "lease_expires_at": ALIVE - timedelta(days=1)}
+
+
+async def kinds() -> list[str]:
+    return [event.kind async for event in RoutingEvent.objects.order_by("pk")]
+
+
+async def test_a_fresh_job_is_created_committed_started_and_removed(run: Callable) -> None:
+    executor = engine()
+    job = await run(executor)
+    assert (job.status, job.exit_code, job.execution_id) == ("succeeded", 0, "id")
+    assert await kinds() == ["job_launched", "job_started", "job_finished"]
+    called = [call[0] for call in executor.method_calls]
+    assert called == ["create", "start", "wait", "logs", "remove"]
+
+
+async def test_a_container_that_runs_is_adopted_not_started_again(run: Callable) -> None:
+    executor = engine(find=state("running"))
+    job = await run(executor, **TAKEN_OVER)
+    assert (job.status, job.execution_id, job.started_at) == ("succeeded", "found", ALIVE)
+    executor.create.assert_not_called()
+    executor.start.assert_not_called()
+    assert await kinds() == ["job_launched", "job_started", "job_finished"]
+
+
+async def test_a_container_that_has_ended_is_harvested(run: Callable) -> None:
+    executor = engine(status=state("exited", 3))
+    job = await run(executor, **TAKEN_OVER, execution_id="found")
+    assert (job.status, job.exit_code) == ("failed", 3)
+    executor.start.assert_not_called()
+    executor.wait.assert_not_called()
+    assert await kinds() == ["job_started", "job_finished"]
+
+
+async def test_a_container_that_never_started_is_removed_and_made_anew(run: Callable) -> None:
+    executor = engine(find=state("created"))
+    job = await run(executor, **TAKEN_OVER)
+    assert (job.status, job.execution_id) == ("succeeded", "id")
+    assert [call.args[0] for call in executor.remove.call_args_list] == ["found", "id"]
+
+
+async def test_a_container_that_vanished_is_not_run_again(run: Callable) -> None:
+    executor = engine(status=None)
+    job = await run(executor, **TAKEN_OVER | {"status": "running"}, execution_id="gone", started_at=ALIVE)
+    assert job.status == "failed"
+    assert "what became of it is unknown" in job.error
+    executor.create.assert_not_called()
+
+
+async def test_a_start_without_an_answer_is_looked_up_before_anything_else(run: Callable) -> None:
+    executor = engine(
+        start=ExecutorConnectionError("no answer"), status=[ExecutorConnectionError("still none"), state("running")]
+    )
+    job = await run(executor)
+    assert job.status == "succeeded"
+    executor.create.assert_called_once()
+    executor.start.assert_called_once()
+    assert await kinds() == ["job_launched", "job_started", "job_finished"]
+
+
+async def test_a_start_that_never_happened_is_made_good(run: Callable) -> None:
+    executor = engine(start=[ExecutorConnectionError("no answer"), None], status=state("created"))
+    job = await run(executor)
+    assert job.status == "succeeded"
+    assert executor.create.call_count == 2
+    assert await kinds() == ["job_launched", "job_started", "job_finished"]
+
+
+async def test_a_connection_that_breaks_while_waiting_is_taken_up_again(run: Callable) -> None:
+    ended = state("exited", 0)
+    executor = engine(wait=[ExecutorConnectionError("broken"), ended], status=state("running"))
+    job = await run(executor)
+    assert job.status == "succeeded"
+    executor.start.assert_called_once()
+
+
+@pytest.mark.parametrize("fault", [ExecutorConnectionError("down"), ExecutorOperationError("disk full")])
+async def test_a_host_that_cannot_create_gives_the_job_back(run: Callable, fault: Exception) -> None:
+    job = await run(engine(create=fault))
+    assert (job.status, job.attempt, job.error, job.host_id) == ("pending", 2, str(fault), None)
+    assert await kinds() == ["job_retried"]
+
+
+async def test_refused_credentials_fail_the_job(run: Callable) -> None:
+    job = await run(engine(create=ExecutorAuthenticationError("image: registry r.io refused")))
+    assert (job.status, job.error) == ("failed", "image: registry r.io refused")
+
+
+async def test_a_job_cancelled_before_its_launch_never_gets_a_container(run: Callable) -> None:
+    executor = engine()
+    job = await run(executor, cancel_requested_at=ALIVE)
+    assert job.status == "cancelled"
+    executor.create.assert_not_called()
+
+
+async def test_an_end_of_its_own_outranks_our_cancel(run: Callable) -> None:
+    never = asyncio.Event()
+
+    async def wait(_: object) -> ExecutionStatus:
+        await never.wait()
+        return state("exited", 0)
+
+    async def stop(*_: object) -> None:
+        never.set()
+
+    executor = engine(status=state("running"))
+    executor.wait, executor.stop = wait, stop
+    job = await run(executor, **TAKEN_OVER, execution_id="found", cancel_requested_at=ALIVE)
+    assert (job.status, job.exit_code) == ("succeeded", 0)
+
+
+async def test_a_container_that_cannot_be_removed_does_not_change_the_verdict(run: Callable) -> None:
+    job = await run(engine(remove=ExecutorOperationError("busy")))
+    assert job.status == "succeeded"
+
+
+async def test_a_run_taken_over_by_another_stops(run: Callable) -> None:
+    async def lose(spec: object) -> str:
+        await ContainerJob.objects.aupdate(lease_epoch=99)
+        return "id"
+
+    executor = engine()
+    executor.create = lose
+    job = await run(executor)
+    assert job.status == "launching"
+    executor.start.assert_not_called()
+
+
+async def test_a_run_that_breaks_off_is_logged_and_left_to_its_lease(service: Service, caplog) -> None:
+    await make_host(config={"accept": "any"})
+    with patch.object(JobRun, "_proceed", side_effect=RuntimeError("a bug")):
+        job = await make_job(host=await ExecutorHost.objects.afirst(), status="routed")
+        service.supervisor._loops[1]._wake.set()
+        await eventually(lambda: "the run broke off" in caplog.text)
+    assert await status_of(job) == "launching"

@@ -1,0 +1,344 @@
+"""The writer, the event log, claims and their fences."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import IntegrityError
+from django.utils import timezone
+
+from container_manager.errors import Conflict
+from container_manager.events import QUEUE_LIMIT, EventLog
+from container_manager.executors.output import OutputLine
+from container_manager.lifecycle import JobStatus
+from container_manager.models import (
+    ApiToken,
+    ContainerJob,
+    EventKind,
+    ExecutorHost,
+    HealthStatus,
+    JobOutput,
+    RoutingEvent,
+)
+from container_manager.store import dispatch, hosts, threads, transaction
+from container_manager.store.dispatch import End, Fence, HostFault, LeaseLostError, Worker
+from container_manager.store.hosts import HealthReport
+from container_manager.store.writer import Writer, write_directly
+from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.waiting import eventually
+
+make_host = sync_to_async(ExecutorHostFactory)
+make_job = sync_to_async(ContainerJobFactory)
+
+
+def worker(name: str = "me", lease: float = 15) -> Worker:
+    return Worker(name, "test-node", timedelta(seconds=lease))
+
+
+# ------------------------------------------------------------------ the writer
+
+
+def add_token(tx: transaction.Transaction, items: list[str]) -> list[object]:
+    """A unit that fails for a digest that exists, and answers an error for the name "no"."""
+    answers: list[object] = []
+    for name in items:
+        if name == "no":
+            answers.append(Conflict("no"))
+            continue
+        ApiToken.objects.create(name=name, digest=name, role="viewer")
+        tx.event(EventKind.HOST_UPDATED, name)
+        answers.append(name.upper())
+    return answers
+
+
+@pytest.fixture
+async def writer() -> Writer:
+    started = Writer()
+    await started.start()
+    yield started
+    await started.stop()
+
+
+async def test_waiting_items_share_one_commit(writer: Writer) -> None:
+    commits: list[int] = []
+    writer.on_commit(lambda events: commits.append(len(events)))
+    answers = await asyncio.gather(*(writer.write(add_token, f"t{n}") for n in range(50)))
+    assert answers == [f"T{n}" for n in range(50)]
+    assert sum(commits) == 50
+    assert len(commits) <= 3
+
+
+async def test_a_bad_item_fails_alone(writer: Writer) -> None:
+    names = ["a", "b", "a", "no", "c\0", "d"]
+    answers = await asyncio.gather(*(writer.write(add_token, name) for name in names), return_exceptions=True)
+    assert answers[0] == "A"
+    assert answers[1] == "B"
+    assert isinstance(answers[2], Conflict)
+    assert isinstance(answers[2].__cause__, IntegrityError)
+    assert "UNIQUE" not in str(answers[2])
+    assert str(answers[3]) == "no"
+    assert answers[5] == "D"
+    assert await ApiToken.objects.filter(name__in="abd").acount() == 3
+    assert await RoutingEvent.objects.acount() == await ApiToken.objects.acount()
+
+
+async def test_what_a_caller_has_given_up_on_does_not_stop_the_writer(writer: Writer) -> None:
+    abandoned = asyncio.create_task(writer.write(add_token, "abandoned"))
+    await asyncio.sleep(0)
+    abandoned.cancel()
+    assert await writer.write(add_token, "next") == "NEXT"
+    assert await ApiToken.objects.acount() == 2
+
+
+async def test_stopping_commits_what_waits() -> None:
+    writer = Writer()
+    await writer.start()
+    writes = [asyncio.create_task(writer.write(add_token, f"t{n}")) for n in range(20)]
+    await asyncio.sleep(0)
+    await writer.stop()
+    assert [await write for write in writes] == [f"T{n}" for n in range(20)]
+
+
+async def test_writing_directly_raises_the_items_error() -> None:
+    with pytest.raises(Conflict, match="no"):
+        await write_directly(add_token, "no")
+
+
+# ------------------------------------------------------------------ the event log
+
+
+def tell(tx: transaction.Transaction, items: list[int]) -> list[None]:
+    for number in items:
+        tx.event(EventKind.HOST_UPDATED, str(number))
+    return [None] * len(items)
+
+
+async def read(log: EventLog, after: int | None, count: int) -> list[str]:
+    found = []
+    async for event in log.subscribe(after):
+        found.append(event.message)
+        if len(found) == count:
+            break
+    return found
+
+
+@pytest.fixture
+async def log(writer: Writer) -> EventLog:
+    started = EventLog()
+    writer.on_commit(lambda _: started.wake())
+    await started.start()
+    yield started
+    await started.stop()
+
+
+async def test_each_subscriber_gets_every_event_once_in_order(writer: Writer, log: EventLog) -> None:
+    live = asyncio.create_task(read(log, None, 300))
+    await asyncio.sleep(0)
+    for start in range(0, 300, 30):
+        await asyncio.gather(*(writer.write(tell, n) for n in range(start, start + 30)))
+    expected = [str(n) for n in range(300)]
+    assert await live == expected
+    assert await read(log, 0, 300) == expected
+    middle = await RoutingEvent.objects.aget(message="99")
+    assert await read(log, middle.pk, 200) == expected[100:]
+
+
+async def test_a_slow_subscriber_costs_bounded_memory_and_misses_nothing(writer: Writer, log: EventLog) -> None:
+    slow = log.subscribe(0)
+    await writer.write(tell, -1)
+    assert (await anext(slow)).message == "-1"
+    total = QUEUE_LIMIT + 700
+    for start in range(0, total, 100):
+        await asyncio.gather(*(writer.write(tell, n) for n in range(start, start + 100)))
+    newest = await RoutingEvent.objects.order_by("pk").alast()
+    await eventually(lambda: log._cursor == newest.pk)
+    assert all(len(subscriber.queue) <= QUEUE_LIMIT for subscriber in log._subscribers)
+    assert [(await anext(slow)).message for _ in range(total)] == [str(n) for n in range(total)]
+    await slow.aclose()
+    assert not log._subscribers
+
+
+async def test_events_of_another_process_are_found_without_a_signal(log: EventLog, monkeypatch) -> None:
+    monkeypatch.setattr("container_manager.events.REPAIR_SECONDS", 0.05)
+    waiting = asyncio.create_task(read(log, None, 1))
+    await asyncio.sleep(0)
+    log.wake()
+    await write_directly(tell, 7)
+    assert await asyncio.wait_for(waiting, 5) == ["7"]
+
+
+async def test_draining_ends_every_subscription(writer: Writer, log: EventLog) -> None:
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for event in log.subscribe(0):
+            seen.append(event.message)
+
+    readers = [asyncio.create_task(follow()) for _ in range(3)]
+    await writer.write(tell, 1)
+    await eventually(lambda: seen == ["1"] * 3)
+    log.drain()
+    await asyncio.wait_for(log.drained(), 5)
+    await asyncio.gather(*readers)
+    assert [event async for event in log.subscribe(0)] == []
+
+
+async def test_the_tail_outlives_a_database_that_is_away(writer: Writer, log: EventLog, monkeypatch) -> None:
+    from container_manager.store import events
+
+    after, failed = events.after, []
+
+    def fail_once(*args: object) -> list:
+        if not failed:
+            failed.append(True)
+            raise OSError("away")
+        return after(*args)
+
+    waiting = asyncio.create_task(read(log, None, 1))
+    await eventually(lambda: log._subscribers)
+    monkeypatch.setattr("container_manager.events.REPAIR_SECONDS", 0.05)
+    monkeypatch.setattr("container_manager.store.events.after", fail_once)
+    await writer.write(tell, 1)
+    await writer.write(tell, 2)
+    assert await asyncio.wait_for(waiting, 10) in (["1"], ["2"])
+
+
+# ------------------------------------------------------------------ claims
+
+
+async def claimed(by: Worker | None = None) -> list[tuple[ContainerJob, Fence]]:
+    return await write_directly(dispatch.claim, by or worker())
+
+
+async def test_a_claim_takes_what_its_node_can_reach_once() -> None:
+    here, there = await make_host(node="test-node"), await make_host(node="elsewhere")
+    anywhere = await make_host()
+    jobs = [await make_job(host=host, status="routed") for host in (here, there, anywhere)]
+    found = await claimed()
+    assert [job.pk for job, _ in found] == [jobs[0].pk, jobs[2].pk]
+    assert {job.status for job, _ in found} == {"launching"}
+    assert await claimed() == []
+
+
+async def test_a_claim_goes_by_priority_then_age() -> None:
+    host = await make_host()
+    jobs = [await make_job(host=host, status="routed", priority=priority) for priority in (0, 5, 0)]
+    assert [job.pk for job, _ in await claimed()] == [jobs[1].pk, jobs[0].pk, jobs[2].pk]
+
+
+async def test_a_lost_lease_is_taken_over_and_the_late_owner_changes_nothing() -> None:
+    job = await make_job(host=await make_host(), status="routed")
+    ((_, old),) = await claimed(worker("slow", lease=-1))
+    ((_, new),) = await claimed(worker("quick"))
+    assert new.epoch == old.epoch + 1
+    now = timezone.now()
+    for unit, item in (
+        (dispatch.created, (old, "x")),
+        (dispatch.started, (old, now)),
+        (dispatch.finished, (old, End(JobStatus.FAILED))),
+        (dispatch.host_failed, (old, HostFault("late", 3))),
+    ):
+        with pytest.raises(LeaseLostError):
+            await write_directly(unit, item)
+    assert not await RoutingEvent.objects.aexists()
+    await write_directly(dispatch.created, (new, "container"))
+    await write_directly(dispatch.started, (new, now))
+    await write_directly(dispatch.finished, (new, End(JobStatus.SUCCEEDED, 0)))
+    await job.arefresh_from_db()
+    assert (job.status, job.execution_id, job.started_at) == ("succeeded", "container", now)
+    with pytest.raises(LeaseLostError):
+        await write_directly(dispatch.finished, (new, End(JobStatus.FAILED, 1)))
+
+
+async def test_renewing_keeps_a_lease_and_releasing_gives_it_up() -> None:
+    await make_job(host=await make_host(), status="routed")
+    me = worker("me", lease=15)
+    await claimed(me)
+    assert await write_directly(dispatch.renew, me) == 1
+    assert await claimed(worker("you")) == []
+    assert await write_directly(dispatch.release, "somebody") == 0
+    assert await write_directly(dispatch.release, "me") == 1
+    assert len(await claimed(worker("you"))) == 1
+
+
+async def test_an_end_frees_the_room_and_keeps_the_output() -> None:
+    host = await make_host(max_concurrent_jobs=1)
+    job = await make_job(host=host, status="routed")
+    ((_, fence),) = await claimed()
+    assert (await threads.read(hosts.by_ids, [host.pk]))[host.pk].used_jobs == 1
+    lines = [OutputLine("stdout", 1, "hello"), OutputLine("stderr", 2, "ünï")]
+    await write_directly(dispatch.finished, (fence, End(JobStatus.SUCCEEDED, 0, output=lines)))
+    assert (await threads.read(hosts.by_ids, [host.pk]))[host.pk].used_jobs == 0
+    assert await threads.read(dispatch.outputs, job.pk) == [(1, lines)]
+    assert await JobOutput.objects.acount() == 1
+
+
+async def test_a_host_fault_backs_off_and_gives_up_in_the_end() -> None:
+    job = await make_job(host=await make_host(), status="routed")
+    for attempt, seconds in ((1, 1), (2, 2), (3, 4)):
+        ((_, fence),) = await claimed()
+        before = timezone.now()
+        await write_directly(dispatch.host_failed, (fence, HostFault("no room at the inn", 3)))
+        await job.arefresh_from_db()
+        assert (job.status, job.attempt, job.host_id) == ("pending", attempt + 1, None)
+        assert timedelta(seconds=seconds - 0.5) < job.not_before - before < timedelta(seconds=seconds + 2)
+        await ContainerJob.objects.aupdate(status="routed", host=await ExecutorHost.objects.afirst())
+    ((_, fence),) = await claimed()
+    await write_directly(dispatch.host_failed, (fence, HostFault("no room at the inn", 3)))
+    await job.arefresh_from_db()
+    assert (job.status, job.error) == ("failed", "no room at the inn")
+
+
+async def test_a_cancelled_job_whose_host_fails_it_is_not_tried_again() -> None:
+    job = await make_job(host=await make_host(), status="routed")
+    ((_, fence),) = await claimed()
+    await ContainerJob.objects.aupdate(cancel_requested_at=timezone.now())
+    await write_directly(dispatch.host_failed, (fence, HostFault("broken", 3)))
+    await job.arefresh_from_db()
+    assert job.status == "cancelled"
+
+
+# ------------------------------------------------------------------ health
+
+
+async def report(host: ExecutorHost, status: HealthStatus) -> str:
+    memory = 2048 if status == HealthStatus.HEALTHY else None
+    found = HealthReport(
+        host.pk, status, timezone.now(), 1.5, "" if memory else "unplugged", memory, 2.0 if memory else None
+    )
+    await write_directly(hosts.record_health, found)
+    await host.arefresh_from_db()
+    return str(host.health_status)
+
+
+async def test_health_changes_after_several_probes_in_a_row() -> None:
+    host = await make_host(health_status=HealthStatus.UNKNOWN)
+    up, down = HealthStatus.HEALTHY, HealthStatus.UNHEALTHY
+    assert [await report(host, found) for found in (up, down, down, up, down, down, down, up, up)] == [
+        "healthy", "healthy", "healthy", "healthy", "healthy", "healthy", "unhealthy", "unhealthy", "healthy",
+    ]  # fmt: skip
+    assert [event.kind async for event in RoutingEvent.objects.order_by("pk")] == ["host_health_changed"] * 3
+
+
+async def test_what_the_engine_reports_is_the_limit_where_none_is_set() -> None:
+    host = await make_host()
+    await report(host, HealthStatus.HEALTHY)
+    (state,) = await threads.read(hosts.snapshot)
+    assert (state.max_memory, state.max_cpu) == (2048, 2000)
+    await report(host, HealthStatus.UNHEALTHY)
+    (state,) = await threads.read(hosts.snapshot)
+    assert (state.max_memory, state.max_cpu) == (2048, 2000)
+    await ExecutorHost.objects.aupdate(max_memory_mb=100, max_cpu_cores=0.5)
+    (state,) = await threads.read(hosts.snapshot)
+    assert (state.max_memory, state.max_cpu) == (100, 500)
+    instance = (await threads.read(hosts.candidates))[0]
+    assert hosts.state(instance) == state
+
+
+async def test_the_snapshot_and_the_instances_agree() -> None:
+    for number in range(3):
+        host = await make_host(labels={"n": str(number)}, max_memory_mb=4096, is_draining=number == 1)
+        await make_job(host=host, status="running", memory_limit=100, cpu_limit=0.25)
+        await make_job(host=host, status="succeeded", memory_limit=100)
+    assert [hosts.state(host) for host in await threads.read(hosts.candidates)] == await threads.read(hosts.snapshot)
