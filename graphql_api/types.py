@@ -467,8 +467,9 @@ class RoutingDecision(Node):
 
     @strawberry.field
     async def job(self, info: Info) -> ContainerJob:
-        # Jobs are never deleted.
-        return ContainerJob.of(await info.context.jobs.load(self.row.job_id))
+        found = await job(info, self.row.job_id)
+        assert found is not None  # noqa: S101 - jobs are never deleted
+        return found
 
     @strawberry.field(description="Null for a refusal, and once the host has been deleted.")
     async def host(self, info: Info) -> ExecutorHost | None:
