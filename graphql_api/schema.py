@@ -4,6 +4,7 @@ import strawberry
 from strawberry.extensions import AddValidationRules, MaxTokensLimiter
 from strawberry.schema.config import StrawberryConfig
 
+from graphql_api.documents import DocumentCache
 from graphql_api.errors import HANDLERS, MaskInternalErrors
 from graphql_api.limits import MAX_TOKENS, WithinLimits
 from graphql_api.mutations import Mutation
@@ -19,6 +20,7 @@ schema = strawberry.Schema(
         MaskInternalErrors,
         lambda: MaxTokensLimiter(max_token_count=MAX_TOKENS),
         lambda: AddValidationRules([WithinLimits]),
+        DocumentCache,
     ],
     config=StrawberryConfig(),
 )

@@ -9,8 +9,9 @@ from asgiref.sync import sync_to_async
 from container_manager.models import ExecutorHost, Role
 from container_manager.service import Service, running
 from tests import engines
-from tests.api import Api, make_token, serving
+from tests.client import Api
 from tests.engines import Engine
+from tests.server import make_token, serving
 
 IN_CI = os.environ.get("CI") == "true"
 

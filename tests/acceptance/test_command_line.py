@@ -13,7 +13,7 @@ import httpx
 import pytest
 import websockets
 
-from tests.api import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
+from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
 from tests.engines import Engine
 from tests.processes import ROOT, Served, command, environment
 from tests.waiting import eventually, eventually_sync

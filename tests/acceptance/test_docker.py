@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.api import CREATE_HOST, EVENTS, Api
+from tests.client import CREATE_HOST, EVENTS, Api
 from tests.engines import Engine
 from tests.waiting import eventually
 

@@ -16,8 +16,9 @@ from django.utils import timezone
 from container_manager.models import ApiToken, AuditEntry, ContainerJob, ExecutorHost, Role
 from container_manager.store import tokens
 from graphql_api.ids import to_global
-from tests.api import CREATE_HOST, EVENTS, JOB_FIELDS, SUBMIT, USER_ERRORS, Api, make_token
+from tests.client import CREATE_HOST, EVENTS, JOB_FIELDS, SUBMIT, USER_ERRORS, Api
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.server import make_token
 from tests.waiting import eventually
 
 make_job = sync_to_async(ContainerJobFactory)

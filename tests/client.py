@@ -1,22 +1,13 @@
-"""A real server on a real port, and a client that speaks GraphQL over HTTP and WebSocket."""
+"""A client that speaks GraphQL over HTTP and WebSocket; it knows nothing of the service."""
 
 import asyncio
-import itertools
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import uvicorn
 import websockets
-from asgiref.sync import sync_to_async
-
-from container_manager.cli.server import Server
-from container_manager.models import Role
-from container_manager.store.tokens import NewToken, create
-from container_manager.store.transaction import commit_one
 
 
 class Api:
@@ -98,30 +89,3 @@ CREATE_HOST = f"""mutation($input: HostInput!) {{ createHost(input: $input) {{
     {USER_ERRORS} }} }}"""
 EVENTS = """subscription($after: String, $filters: RoutingEventFilter) {
     routingEvents(after: $after, filters: $filters) { cursor kind message job { id name } host { id name } } }"""
-
-_names = itertools.count()
-
-
-async def make_token(role: Role) -> str:
-    secret: str = await sync_to_async(commit_one)(create, NewToken(f"{role}-{next(_names)}", role))
-    return secret
-
-
-@asynccontextmanager
-async def serving(application: Any) -> AsyncIterator[str]:
-    """A uvicorn server in this event loop; its url."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    ready = asyncio.Event()
-    config = uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=5, ws_per_message_deflate=False)
-    server = Server(config, ready.set)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    waiting = asyncio.create_task(ready.wait())
-    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if task.done():
-        await task
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
