@@ -1,21 +1,26 @@
 """Docker engines of the tests' own, each in namespaces of its own."""
 
+import base64
 import io
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
+import bcrypt
 import httpx
 
 from tests.waiting import eventually_sync
 
 IMAGE = "busybox:test"
 APPLETS = (
+    "printf",
     "sh",
     "echo",
     "sleep",
@@ -43,6 +48,8 @@ def missing() -> str | None:
     for program in ("dockerd", "unshare"):
         if shutil.which(program) is None:
             return f"A Docker engine needs {program} (Debian: docker.io, util-linux)."
+    if shutil.which("docker-registry") is None:
+        return "Pulling needs a registry (Debian: docker-registry)."
     if not Path("/bin/busybox").exists():
         return "The test image needs a static /bin/busybox (Debian: busybox-static)."
     return None
@@ -56,6 +63,7 @@ class Engine:
         self.folder = Path(tempfile.mkdtemp(prefix="cme-", dir="/tmp"))
         self.socket = self.folder / "d.sock"
         self._process: subprocess.Popen[bytes] | None = None
+        self._helpers: list[subprocess.Popen[bytes]] = []
         transport = httpx.HTTPTransport(uds=str(self.socket))
         self._client = httpx.Client(transport=transport, base_url="http://engine", timeout=30)
 
@@ -95,10 +103,49 @@ class Engine:
 
     def _signal(self, number: int) -> None:
         for pid in _descendants(self._process.pid):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd":
+            if _name(pid) == "dockerd":
                 os.kill(pid, number)
 
+    def serve_registry(self, port: int, login: str = "") -> str:
+        """Start a registry that only this engine reaches, by its own loopback; its name. `login` is NAME:PASSWORD."""
+        configuration = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {self.folder}/registry-{port}}}}}\n"
+        configuration += f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        if login:
+            name, _, password = login.partition(":")
+            digest = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+            (self.folder / "htpasswd").write_text(f"{name}:{digest}\n")
+            configuration += f"auth: {{htpasswd: {{realm: test, path: {self.folder}/htpasswd}}}}\n"
+        path = self.folder / f"registry-{port}.yml"
+        path.write_text(configuration)
+        self._inside("busybox", "ip", "link", "set", "lo", "up").wait(10)
+        self._inside("docker-registry", "serve", path)
+        name = f"127.0.0.1:{port}"
+        connect = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5).close()"
+        eventually_sync(lambda: self._inside(sys.executable, "-S", "-c", connect).wait(10) == 0, 20)
+        return name
+
+    def push(self, name: str, login: dict[str, str] | None = None) -> None:
+        """Give the test image another name, push it there, and forget it here."""
+        repository, _, tag = name.rpartition(":")
+        self._client.post(f"/images/{IMAGE}/tag", params={"repo": repository, "tag": tag}).raise_for_status()
+        header = base64.urlsafe_b64encode(json.dumps(login or {}).encode()).decode()
+        pushed = self._client.post(
+            f"/images/{repository}/push", params={"tag": tag}, headers={"X-Registry-Auth": header}
+        )
+        assert '"error"' not in pushed.text, pushed.text
+        self._client.delete(f"/images/{name}").raise_for_status()
+
+    def _inside(self, *command: object) -> subprocess.Popen[bytes]:
+        dockerd = next(pid for pid in _descendants(self._process.pid) if _name(pid) == "dockerd")
+        nsenter = ["nsenter", "--target", str(dockerd), "--net"]
+        process = subprocess.Popen([*nsenter, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._helpers.append(process)
+        return process
+
     def stop(self) -> None:
+        for helper in self._helpers:
+            helper.kill()
+            helper.wait(10)
         self._client.close()
         if self._process is not None:
             self.resume()
@@ -109,6 +156,10 @@ class Engine:
                     continue
             self._process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def _descendants(pid: int) -> list[int]:
