@@ -22,10 +22,15 @@ except ConfigurationError as error:
     sys.exit(str(error))
 
 from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from container_manager import startup
 from container_manager.service import Service, running
@@ -33,6 +38,10 @@ from graphql_api.app import GraphQLApp
 from graphql_api.schema import schema
 
 logger = logging.getLogger(__name__)
+
+
+PROBES = {"/livez", "/readyz"}
+"""Asked by address, by whatever watches over the process."""
 
 
 class State(TypedDict):
@@ -59,8 +68,30 @@ def make_application(
             Route("/readyz", _readyz),
             Mount("/", cast("Any", django_application)),
         ],
+        middleware=[Middleware(OnlyAllowedHosts)],
         lifespan=lambda _: _lifespan(populate),
     )
+
+
+class OnlyAllowedHosts:
+    """Refuses requests that name another host: a page that rebinds its own name to this address would be one of us.
+
+    Starlette's TrustedHostMiddleware does not know IPv6 addresses; Django's own check does.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"} and scope["path"] not in PROBES:
+            host = Headers(scope=scope).get("host", "")
+            domain, _ = split_domain_port(host)
+            if not domain or not validate_host(domain, settings.ALLOWED_HOSTS):
+                message = f"Host {host!r} is not allowed; add its name to CONTAINER_MANAGER_ALLOWED_HOSTS.\n"
+                refusal = PlainTextResponse(message, 400) if scope["type"] == "http" else WebSocketClose()
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 @asynccontextmanager

@@ -185,9 +185,6 @@ class Service:
             [_job(spec, actor) for spec in specs], actor, "submitJob" if len(specs) == 1 else "submitJobs"
         )
         answers: list[ContainerJob | Conflict] = await self.writer.write(job_store.submit, submission)
-        for answer in answers:
-            if isinstance(answer, ContainerJob):
-                logger.info("routing: job %s %s", answer.pk, answer.routing_reason or "waits")
         return answers
 
     async def route(self, job_ids: Sequence[int], actor: Actor) -> list[Decision | UserError]:

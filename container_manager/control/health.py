@@ -4,8 +4,10 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 from django.db.models import Q
+from django.utils import timezone
 
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import ExecutorHost
@@ -14,6 +16,8 @@ from container_manager.store import threads
 from container_manager.store.writer import Writer
 
 JITTER = 0.1
+FRESH_INTERVALS = 3
+"""For how many intervals a probe's result counts."""
 
 
 class HealthLoop:
@@ -25,7 +29,7 @@ class HealthLoop:
         self._writer = writer
         self._factory = factory
         self._node = node
-        self._interval = interval
+        self._interval = timedelta(seconds=interval)
         self._probing: dict[int, asyncio.Task[None]] = {}
         self.patience = interval * 3
 
@@ -36,7 +40,9 @@ class HealthLoop:
             for host in await threads.read(host_store.bare, Q(node__in=["", self._node])):
                 if host.pk not in self._probing:
                     self._probe(host)
-            turn = self._interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
+            if await threads.read(host_store.any_stale, stale := timezone.now() - FRESH_INTERVALS * self._interval):
+                await self._writer.write(host_store.forget_stale, stale)
+            turn = self._interval.total_seconds() * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
             await asyncio.sleep(max(began + turn - time.monotonic(), 0))
 
     async def stop(self) -> None:

@@ -123,8 +123,6 @@ class ExecutorFactory:
             if isinstance(answer, Exception):
                 raise answer
             decisions.append(answer)
-        placed = sum(decision.host is not None for decision in decisions)
-        logger.info("routing: %d of %d jobs placed", placed, len(decisions))
         return decisions
 
     async def route_job_dry_run(self, job: ContainerJob) -> str:

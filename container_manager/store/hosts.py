@@ -114,6 +114,13 @@ def bare(where: Q) -> list[ExecutorHost]:
     return list(ExecutorHost.objects.filter(where).order_by("pk"))
 
 
+def any_stale(before: datetime) -> bool:
+    """Whether a host counts as probed that nobody has probed since."""
+    return (
+        ExecutorHost.objects.exclude(health_status=HealthStatus.UNKNOWN).filter(last_health_check__lt=before).exists()
+    )
+
+
 def any_exist() -> bool:
     return ExecutorHost.objects.exists()
 
@@ -204,6 +211,20 @@ def record_health(tx: Transaction, items: Sequence[HealthReport]) -> list[None]:
                 host=host,
             )
     ExecutorHost.objects.bulk_update(hosts, HEALTH_FIELDS)
+    return [None] * len(items)
+
+
+@under_routing_lock
+def forget_stale(tx: Transaction, items: Sequence[datetime]) -> list[None]:
+    """Hosts that nobody has probed since the given moment are UNKNOWN: whoever should have is gone."""
+    stale = ExecutorHost.objects.defer("config").exclude(health_status=HealthStatus.UNKNOWN)
+    for host in stale.filter(last_health_check__lt=max(items)):
+        tx.event(
+            EventKind.HOST_HEALTH_CHANGED, f"{host.health_status} to unknown. Nobody has probed it lately.", host=host
+        )
+        ExecutorHost.objects.filter(pk=host.pk).update(
+            health_status=HealthStatus.UNKNOWN, consecutive_failures=0, consecutive_successes=0
+        )
     return [None] * len(items)
 
 

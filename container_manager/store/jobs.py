@@ -1,5 +1,6 @@
 """Jobs: submitting, routing and cancelling them, and reading them."""
 
+import logging
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from container_manager.routing.types import Decision, JobRequest
 from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
+
+logger = logging.getLogger(__name__)
 
 NO_JOB = "There is no such job."
 UPDATED_BY_ROUTING = ["status", "host", "executor_type", "routing_reason", "refusal"]
@@ -118,6 +121,7 @@ def _apply(job: ContainerJob, decision: Decision) -> bool:
 def _tell(tx: Transaction, changed: Sequence[tuple[ContainerJob, Decision]]) -> None:
     hosts = host_store.by_ids_bare({job.host_id for job, _ in changed if job.host_id})
     for (job, decision), row in zip(changed, decision_store.record(changed), strict=True):
+        logger.info("routing: job %s: %s", job.pk, decision.reason)
         kind = EventKind.JOB_REFUSED if decision.host is None else EventKind.JOB_ROUTED
         tx.event(kind, decision.reason, job=job, host=hosts.get(job.host_id or 0), decision_id=row.pk)
 

@@ -685,6 +685,20 @@ async def test_probes_need_no_token(url: str) -> None:
         assert (await client.get("/nowhere")).status_code == 404
 
 
+async def test_only_allowed_hosts_are_answered(admin: Api) -> None:
+    body = {"query": "{ eventCursor }"}
+    refused = await admin.http.post("/graphql", json=body, headers={"Host": "rebound.example"})
+    assert (refused.status_code, "CONTAINER_MANAGER_ALLOWED_HOSTS" in refused.text) == (400, True)
+    for name in ("localhost:99", "[::1]:8000", "127.0.0.1"):
+        assert (await admin.http.post("/graphql", json=body, headers={"Host": name})).status_code == 200
+    assert (await admin.http.get("/livez", headers={"Host": "10.0.0.7"})).status_code == 200
+    address = admin.url.replace("http", "ws") + "/graphql"
+    with pytest.raises(websockets.InvalidStatus, match="403"):
+        await websockets.connect(address.replace("127.0.0.1", "rebound.example"), host="127.0.0.1", port=httpx.URL(admin.url).port)
+    with pytest.raises(websockets.InvalidStatus, match="403"):
+        await websockets.connect(address, origin="https://elsewhere.example")
+
+
 async def test_health_changes_are_events_and_open_the_way(admin: Api, simulated: Callable[..., ExecutorHost]) -> None:
     await simulated(name="later", health_status="unknown", config={"accept": "any", "launch_ms": 0, "run_ms": 1})
     async with admin.subscribe(EVENTS, filters={"kinds": ["HOST_HEALTH_CHANGED"]}) as events:

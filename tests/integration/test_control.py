@@ -112,6 +112,19 @@ async def test_hosts_are_probed_all_the_time(db: None, monkeypatch: pytest.Monke
         await eventually(is_known)
 
 
+async def test_a_host_that_nobody_probes_becomes_unknown(db: None) -> None:
+    forgotten = await make_host(node="gone", last_health_check=timezone.now() - timedelta(minutes=5))
+
+    async def is_unknown() -> bool:
+        await forgotten.arefresh_from_db()
+        return forgotten.health_status == HealthStatus.UNKNOWN
+
+    async with running():
+        await eventually(is_unknown)
+    event = await RoutingEvent.objects.aget(host_id=forgotten.pk)
+    assert event.message == "healthy to unknown. Nobody has probed it lately."
+
+
 async def test_a_job_in_its_back_off_starts_when_that_ends(service: Service) -> None:
     await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
     job = await make_job(not_before=timezone.now() + timedelta(seconds=0.5))
