@@ -59,7 +59,7 @@ class Environment(BaseModel):
     launch_timeout_seconds: float = Field(60, gt=0, description="seconds for one create or start call to an engine")
     pull_timeout_seconds: float = Field(600, gt=0, description="seconds for pulling an image")
     stop_grace_seconds: float = Field(10, ge=0, description="seconds between TERM and KILL")
-    infrastructure_retries: int = Field(3, ge=0, description="how often a job is routed anew when its host fails it")
+    infrastructure_retries: int = Field(5, ge=0, description="how often a job is routed anew when its host fails it")
     log_limit_bytes: int = Field(
         1_048_576, ge=1024, description="bytes of output kept per attempt; the middle is dropped"
     )

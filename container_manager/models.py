@@ -137,6 +137,7 @@ class ContainerJob(models.Model):
 
     submitted_at = models.DateTimeField(default=timezone.now)
     not_before = models.DateTimeField(null=True, default=None)
+    launched_at = models.DateTimeField(null=True, default=None)
     cancel_requested_at = models.DateTimeField(null=True, default=None)
     started_at = models.DateTimeField(null=True, default=None)
     finished_at = models.DateTimeField(null=True, default=None)

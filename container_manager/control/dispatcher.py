@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -29,6 +30,7 @@ class Dispatcher:
         self._factory = factory
         self._worker = Worker(f"{node}/{secrets.token_hex(4)}", node, timedelta(seconds=lease_seconds))
         self._turn = lease_seconds / RENEWALS_PER_LEASE
+        self._renewed = 0.0
         self.patience = lease_seconds
         self._wake = asyncio.Event()
         self._runs: dict[int, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -47,8 +49,11 @@ class Dispatcher:
             beat()
             for job, fence in await self._writer.write(dispatch.claim, self._worker):
                 self._drive(job, fence)
-            if not await wait_for(self._wake, self._turn):
-                await self._writer.write(dispatch.renew, self._worker)
+            if self._renewed + self._turn <= time.monotonic():
+                # Only of runs that live: the lease of one that broke off must end.
+                await self._writer.write(dispatch.renew, (self._worker, list(self._runs)))
+                self._renewed = time.monotonic()
+            await wait_for(self._wake, self._turn)
 
     async def stop(self) -> None:
         """Let go of the jobs as they are: their containers run on, and whoever starts next takes them over."""

@@ -82,13 +82,13 @@ def _claim(worker: Worker) -> list[tuple[ContainerJob, Fence]]:
     return [(job, Fence(job.pk, job.lease_epoch)) for job in jobs]
 
 
-def renew(tx: Transaction, items: Sequence[Worker]) -> list[int]:  # noqa: ARG001
-    """Lengthen all leases of each worker; answers how many it holds."""
+def renew(tx: Transaction, items: Sequence[tuple[Worker, Sequence[int]]]) -> list[int]:  # noqa: ARG001
+    """Lengthen the worker's leases on these jobs; answers how many it holds."""
     return [
-        ContainerJob.objects.filter(status__in=IN_HAND, lease_owner=worker.owner).update(
+        ContainerJob.objects.filter(pk__in=jobs, status__in=IN_HAND, lease_owner=worker.owner).update(
             lease_expires_at=Now() + worker.lease
         )
-        for worker in items
+        for worker, jobs in items
     ]
 
 
@@ -108,13 +108,18 @@ def created(tx: Transaction, items: Sequence[tuple[Fence, str]]) -> list[object]
 
 
 def _created(tx: Transaction, fence: Fence, execution_id: str) -> object:
-    first = fence.rows().filter(execution_id="").update(execution_id=execution_id)
+    first = fence.rows().filter(launched_at=None).update(execution_id=execution_id, launched_at=timezone.now())
     if not first and not fence.rows().update(execution_id=execution_id):
         return LeaseLostError()
     if first:
         job = _job(fence)
         tx.event(EventKind.JOB_LAUNCHED, job=job, host=job.host)
     return None
+
+
+def discarded(tx: Transaction, items: Sequence[Fence]) -> list[object]:  # noqa: ARG001
+    """What was created has not run and is about to be removed."""
+    return [None if fence.rows().update(execution_id="") else LeaseLostError() for fence in items]
 
 
 def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[object]:
@@ -197,6 +202,7 @@ def _next_attempt(tx: Transaction, job: ContainerJob, delay: timedelta, why: str
         execution_id="",
         exit_code=None,
         error=why,
+        launched_at=None,
         started_at=None,
         finished_at=None,
         lease_owner="",

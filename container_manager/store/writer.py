@@ -65,7 +65,11 @@ class Writer:
             else:
                 answer.set_result(outcome)
         for listener in self._listeners:
-            listener(events)
+            try:
+                listener(events)
+            except Exception:
+                # What is committed is committed; a listener's fault must not stop all writing.
+                logger.exception("telling of a commit")
 
 
 async def write_directly(unit: Unit, item: Any) -> Any:

@@ -694,7 +694,9 @@ async def test_only_allowed_hosts_are_answered(admin: Api) -> None:
     assert (await admin.http.get("/livez", headers={"Host": "10.0.0.7"})).status_code == 200
     address = admin.url.replace("http", "ws") + "/graphql"
     with pytest.raises(websockets.InvalidStatus, match="403"):
-        await websockets.connect(address.replace("127.0.0.1", "rebound.example"), host="127.0.0.1", port=httpx.URL(admin.url).port)
+        await websockets.connect(
+            address.replace("127.0.0.1", "rebound.example"), host="127.0.0.1", port=httpx.URL(admin.url).port
+        )
     with pytest.raises(websockets.InvalidStatus, match="403"):
         await websockets.connect(address, origin="https://elsewhere.example")
 

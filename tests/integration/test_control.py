@@ -14,12 +14,13 @@ from container_manager.control.supervisor import Supervisor
 from container_manager.executors.base import ExecutionState, ExecutionStatus
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
+    ExecutorConfigurationError,
     ExecutorConnectionError,
     ExecutorOperationError,
 )
 from container_manager.models import ContainerJob, ExecutorHost, HealthStatus, RoutingEvent
 from container_manager.service import Service, running
-from container_manager.store import dispatch
+from container_manager.store import dispatch, threads
 from container_manager.store.dispatch import Worker
 from container_manager.store.writer import Writer, write_directly
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
@@ -247,6 +248,61 @@ async def test_a_start_that_never_happened_is_made_good(run: Callable) -> None:
     assert job.status == "succeeded"
     assert executor.create.call_count == 2
     assert await kinds() == ["job_launched", "job_started", "job_finished"]
+
+
+async def test_a_start_that_the_engine_refuses_frees_the_name_and_is_tried_elsewhere(run: Callable) -> None:
+    executor = engine(start=ExecutorOperationError("no such device"), status=state("created"))
+    job = await run(executor)
+    assert (job.status, job.attempt, job.execution_id, job.error) == ("pending", 2, "", "no such device")
+    executor.remove.assert_awaited_once_with("id")
+    assert await kinds() == ["job_launched", "job_retried"]
+    again = await run(executor, infrastructure_failures=2)
+    assert (again.status, again.error) == ("failed", "no such device")
+
+
+async def test_a_start_that_can_never_work_fails_the_job_and_leaves_nothing(run: Callable) -> None:
+    executor = engine(start=ExecutorConfigurationError("no such program"), status=state("created"))
+    job = await run(executor)
+    assert (job.status, job.error) == ("failed", "no such program")
+    executor.remove.assert_awaited_once_with("id")
+
+
+async def test_a_host_whose_settings_were_broken_does_not_fail_what_runs_on_it(run: Callable) -> None:
+    executor = engine(status=[ExecutorConfigurationError("config.url"), state("running")])
+    job = await run(executor, **TAKEN_OVER | {"status": "running"}, execution_id="found", started_at=ALIVE)
+    assert job.status == "succeeded"
+
+
+async def test_a_start_that_was_refused_but_happened_is_watched(run: Callable) -> None:
+    job = await run(engine(start=ExecutorOperationError("timed out inside"), status=state("running")))
+    assert job.status == "succeeded"
+
+
+async def test_output_that_cannot_be_read_does_not_hold_up_the_verdict(run: Callable) -> None:
+    executor = engine()
+    executor.logs.side_effect = ExecutorOperationError("configured logging driver does not support reading")
+    job = await run(executor)
+    assert job.status == "succeeded"
+    ((_, lines),) = await threads.read(dispatch.outputs, job.pk)
+    assert "does not support reading" in lines[0].text
+
+
+@pytest.mark.parametrize(
+    ("changes", "exit_code", "verdict"),
+    [
+        ({"cancel_requested_at": ALIVE}, 143, "cancelled"),
+        ({"cancel_requested_at": ALIVE}, 3, "failed"),
+        ({"timeout_seconds": 1}, 137, "timed_out"),
+        ({"timeout_seconds": 1}, 3, "failed"),
+        ({"timeout_seconds": 3600}, 137, "failed"),
+    ],
+)
+async def test_what_a_dead_worker_stopped_gets_its_true_verdict(
+    run: Callable, changes: dict, exit_code: int, verdict: str
+) -> None:
+    ended = ExecutionStatus("found", ExecutionState.EXITED, exit_code, ALIVE, ALIVE + timedelta(seconds=5))
+    job = await run(engine(status=ended), **TAKEN_OVER, execution_id="found", **changes)
+    assert (job.status, job.exit_code) == (verdict, exit_code)
 
 
 async def test_a_connection_that_breaks_while_waiting_is_taken_up_again(run: Callable) -> None:

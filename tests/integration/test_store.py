@@ -91,6 +91,15 @@ async def test_what_a_caller_has_given_up_on_does_not_stop_the_writer(writer: Wr
     assert await ApiToken.objects.acount() == 2
 
 
+async def test_a_listener_that_fails_does_not_stop_the_writer(writer: Writer) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    writer.on_commit(fail)
+    assert await writer.write(add_token, "one") == "ONE"
+    assert await writer.write(add_token, "two") == "TWO"
+
+
 async def test_stopping_commits_what_waits() -> None:
     writer = Writer()
     await writer.start()
@@ -255,7 +264,9 @@ async def test_renewing_keeps_a_lease_and_releasing_gives_it_up() -> None:
     await make_job(host=await make_host(), status="routed")
     me = worker("me", lease=15)
     await claimed(me)
-    assert await write_directly(dispatch.renew, me) == 1
+    ids = [job.pk async for job in ContainerJob.objects.all()]
+    assert await write_directly(dispatch.renew, (me, ids)) == 1
+    assert await write_directly(dispatch.renew, (me, [])) == 0
     assert await claimed(worker("you")) == []
     assert await write_directly(dispatch.release, "somebody") == 0
     assert await write_directly(dispatch.release, "me") == 1
