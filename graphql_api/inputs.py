@@ -21,9 +21,7 @@ from graphql_api.types import ExecutorType, HealthStatus, RoutingEventKind, Stra
 
 
 @strawberry.input
-class HostInput:
-    name: str
-    executor_type: ExecutorType
+class _HostSettings:
     config: JSON | None = UNSET
     region: str | None = UNSET
     labels: JSON | None = UNSET
@@ -35,16 +33,14 @@ class HostInput:
 
 
 @strawberry.input
-class HostPatch:
+class HostInput(_HostSettings):
+    name: str
+    executor_type: ExecutorType
+
+
+@strawberry.input
+class HostPatch(_HostSettings):
     name: str | None = UNSET
-    config: JSON | None = UNSET
-    region: str | None = UNSET
-    labels: JSON | None = UNSET
-    routing_weight: int | None = UNSET
-    max_concurrent_jobs: int | None = UNSET
-    max_memory_mb: int | None = UNSET
-    max_cpu_cores: float | None = UNSET
-    is_active: bool | None = UNSET
 
 
 @strawberry.input

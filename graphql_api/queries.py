@@ -17,13 +17,12 @@ from container_manager.store import threads
 from graphql_api import ids, types
 from graphql_api.context import Info
 from graphql_api.inputs import HostFilter, JobFilter, RoutingEventFilter, condition
+from graphql_api.pages import Connection, Node
 from graphql_api.types import (
-    Connection,
     ContainerJob,
     ExecutorCapacity,
     ExecutorHost,
     ExecutorType,
-    Node,
     RoutingDecision,
     RoutingEvent,
     capacity,

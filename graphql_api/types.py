@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Self
 
 import strawberry
 from strawberry.scalars import JSON
@@ -19,8 +19,7 @@ from container_manager.store import events as event_store
 from container_manager.store.events import Event
 from graphql_api.context import Info
 from graphql_api.ids import from_cursor, page_size, to_cursor, to_global
-
-T = TypeVar("T")
+from graphql_api.pages import Connection, Node, PageInfo
 
 ExecutorType = models.ExecutorType
 HealthStatus = models.HealthStatus
@@ -74,45 +73,6 @@ class Replay(Enum):
 class LogStream(Enum):
     STDOUT = "stdout"
     STDERR = "stderr"
-
-
-@strawberry.interface
-class Node:
-    id: strawberry.ID
-
-
-@strawberry.type
-class PageInfo:
-    has_next_page: bool
-    has_previous_page: bool
-    start_cursor: str | None
-    end_cursor: str | None
-
-
-@strawberry.type
-class Edge(Generic[T]):
-    cursor: str
-    node: T
-
-
-@strawberry.type
-class Connection(Generic[T]):
-    edges: list[Edge[T]]
-    page_info: PageInfo
-
-    @classmethod
-    def of(cls, nodes: list[tuple[int, T]], *, more: bool, before: bool = False) -> Self:
-        """A page of (position, node); `more` and `before` say whether there are others beyond either end."""
-        edges = [Edge(cursor=to_cursor(position), node=node) for position, node in nodes]
-        return cls(
-            edges=edges,
-            page_info=PageInfo(
-                has_next_page=more,
-                has_previous_page=before,
-                start_cursor=edges[0].cursor if edges else None,
-                end_cursor=edges[-1].cursor if edges else None,
-            ),
-        )
 
 
 # ------------------------------------------------------------------ hosts
