@@ -32,7 +32,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 class Environment(BaseModel):
     """Every setting of the service; a field `x` is read from CONTAINER_MANAGER_X."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     home: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("container-manager")),
@@ -50,16 +50,23 @@ class Environment(BaseModel):
         "info", description="the least level that is logged"
     )
 
-    default_memory_mb: int = Field(256, ge=6, description="MiB for a job that names no memory limit")
-    default_cpu: float = Field(0.5, gt=0, description="cores for a job that names no CPU limit")
-    default_timeout_seconds: int = Field(3600, ge=1, description="seconds a job may run when it names no timeout")
-    probe_interval_seconds: float = Field(10, gt=0, description="seconds between two health probes of a host")
-    probe_timeout_seconds: float = Field(3, gt=0, description="seconds after which a probe has failed")
-    lease_seconds: float = Field(15, ge=3, description="seconds after which another worker may take over a job")
-    launch_timeout_seconds: float = Field(60, gt=0, description="seconds for one create or start call to an engine")
-    pull_timeout_seconds: float = Field(600, gt=0, description="seconds for pulling an image")
-    stop_grace_seconds: float = Field(10, ge=0, description="seconds between TERM and KILL")
-    infrastructure_retries: int = Field(5, ge=0, description="how often a job is routed anew when its host fails it")
+    default_memory_mb: int = Field(256, ge=6, le=2**31 - 1, description="MiB for a job that names no memory limit")
+    default_cpu: float = Field(0.5, ge=0.01, le=10_000, description="cores for a job that names no CPU limit")
+    default_timeout_seconds: int = Field(
+        3600, ge=1, le=2**31 - 1, description="seconds a job may run when it names no timeout"
+    )
+    probe_interval_seconds: float = Field(
+        10, gt=0, le=86_400, description="seconds between two health probes of a host"
+    )
+    probe_timeout_seconds: float = Field(3, gt=0, le=86_400, description="seconds after which a probe has failed")
+    lease_seconds: float = Field(
+        15, ge=3, le=86_400, description="seconds after which another worker may take over a job"
+    )
+    launch_timeout_seconds: float = Field(
+        60, gt=0, le=86_400, description="seconds for one create or start call to an engine"
+    )
+    pull_timeout_seconds: float = Field(600, gt=0, le=86_400, description="seconds for pulling an image")
+    stop_grace_seconds: float = Field(10, ge=0, le=86_400, description="seconds between TERM and KILL")
     log_limit_bytes: int = Field(
         1_048_576, ge=1024, description="bytes of output kept per attempt; the middle is dropped"
     )

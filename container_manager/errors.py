@@ -30,11 +30,3 @@ class ValidationFailed(UserError):
     def __init__(self, fields: Sequence[FieldError]) -> None:
         super().__init__("; ".join(f"{error.field}: {error.message}" for error in fields))
         self.fields = tuple(fields)
-
-
-class CursorExpired(UserError):
-    """Events before the cursor are no longer kept."""
-
-    def __init__(self, oldest: int) -> None:
-        super().__init__(f"The cursor is older than the events that are kept; the oldest cursor is {oldest}.")
-        self.oldest = oldest

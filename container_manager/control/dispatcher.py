@@ -30,7 +30,7 @@ class Dispatcher:
         self._factory = factory
         self._worker = Worker(f"{node}/{secrets.token_hex(4)}", node, timedelta(seconds=lease_seconds))
         self._turn = lease_seconds / RENEWALS_PER_LEASE
-        self._renewed = 0.0
+        self._renewed = -self._turn
         self.patience = lease_seconds
         self._wake = asyncio.Event()
         self._runs: dict[int, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -43,6 +43,12 @@ class Dispatcher:
                 self._wake.set()
             elif event.kind == EventKind.JOB_CANCEL_REQUESTED and event.job_id in self._runs:
                 self._runs[event.job_id][0].cancel()
+            elif event.kind == EventKind.JOB_CANCEL_REQUESTED:
+                # Perhaps claimed in the same commit, before its run is known here: renewing will tell.
+                self._renewed = -self._turn
+                self._wake.set()
+            elif event.kind == EventKind.HOST_UPDATED and event.host_id is not None:
+                self._launching.pop(event.host_id, None)
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
@@ -51,8 +57,10 @@ class Dispatcher:
                 self._drive(job, fence)
             if self._renewed + self._turn <= time.monotonic():
                 # Only of runs that live: the lease of one that broke off must end.
-                await self._writer.write(dispatch.renew, (self._worker, list(self._runs)))
                 self._renewed = time.monotonic()
+                for job_id in await self._writer.write(dispatch.renew, (self._worker, list(self._runs))):
+                    if job_id in self._runs:
+                        self._runs[job_id][0].cancel()
             await wait_for(self._wake, self._turn)
 
     async def stop(self) -> None:

@@ -26,8 +26,9 @@ from container_manager.executors.exceptions import (
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus
-from container_manager.models import ContainerJob
-from container_manager.store import dispatch
+from container_manager.models import ContainerJob, ExecutorHost
+from container_manager.store import dispatch, threads
+from container_manager.store import hosts as host_store
 from container_manager.store.dispatch import End, Fence, HostFault, LeaseLostError
 from container_manager.store.writer import Writer
 
@@ -36,7 +37,14 @@ logger = logging.getLogger(__name__)
 FIRST_LOOK_AGAIN, LAST_LOOK_AGAIN = 0.5, 15.0
 """Seconds between looks at an executor that does not answer."""
 
+LOOK_EVERY = 60.0
+"""Seconds between looks at an execution whose end is waited for."""
+
+SETTLE = 2.0
+"""Seconds that a start without an answer has to take effect, once the executor answers again."""
+
 ANSWERED_RETRIES = 2
+MOST_HARVESTS = 5
 ENDED_BY_SIGNAL = {137, 143}
 VANISHED = "The container is gone from its host; what became of it is unknown."
 
@@ -57,7 +65,10 @@ class JobRun:
         # Only the first claim of an attempt can know that there is nothing yet under its name.
         self._may_exist = fence.epoch > 1
         self._started_at: datetime | None = job.started_at
-        self._stopped_as: JobStatus | None = None
+        self._stopping_as: JobStatus | None = None
+        self._stopped = False
+        self._harvests = 0
+        self._looked = False
         self._cancelled = asyncio.Event()
         if job.cancel_requested_at:
             self._cancelled.set()
@@ -85,7 +96,7 @@ class JobRun:
 
     async def _proceed(self) -> None:
         try:
-            executor = self._factory.get_executor(self._job)
+            executor = self._factory.get_executor(await self._current_host())
             status = await self._launch(executor)
         except (ExecutorConfigurationError, ExecutorAuthenticationError) as error:
             if self._execution is not None:
@@ -107,6 +118,15 @@ class JobRun:
         end = self._judge(status)
         await self._finish(executor, execution, replace(end, output=await self._harvest(executor, execution)))
 
+    async def _current_host(self) -> ExecutorHost:
+        """The host, read again after something went wrong: its settings may have been changed since the claim."""
+        host = self._job.host
+        assert host is not None  # noqa: S101 - a claimed job has a host, which is not deleted while it holds jobs
+        if self._looked:
+            host = (await threads.read(host_store.by_ids, [host.pk])).get(host.pk, host)
+        self._looked = True
+        return host
+
     # -------------------------------------------------------------- launching
 
     async def _launch(self, executor: ContainerExecutor) -> ExecutionStatus | None:
@@ -119,6 +139,12 @@ class JobRun:
             if self._execution is not None and found is None:
                 await self._end(End(JobStatus.FAILED, error=VANISHED))
                 return None
+            if found is not None and self._execution is not None:
+                # Its start may be under way: give it the time to show.
+                await asyncio.sleep(SETTLE)
+                found = await self._find(executor)
+                if found is None or found.state is not ExecutionState.CREATED:
+                    return found
             if found is not None:
                 await self._discard(executor, found.id)
             if self._cancelled.is_set():
@@ -149,14 +175,32 @@ class JobRun:
             self._execution = None
         await executor.remove(execution_id)
 
-    async def _create_and_start(self, executor: ContainerExecutor) -> ExecutionStatus | None:
+    async def _create(self, executor: ContainerExecutor) -> Execution | None:
+        """Create it, which may pull for minutes; None when it was cancelled meanwhile."""
+        creating = asyncio.create_task(executor.create(self._spec))
+        cancelled = asyncio.create_task(self._cancelled.wait())
         try:
-            execution = Execution(await executor.create(self._spec), self._spec)
+            await asyncio.wait({creating, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if not creating.done():
+                return None
+            return Execution(creating.result(), self._spec)
         except (ExecutorConfigurationError, ExecutorAuthenticationError):
             raise
         except ExecutorError as error:
             # Without a committed id nobody starts it: free to abandon, even if it has come into being.
             raise _NotStartedError(error) from error
+        finally:
+            creating.cancel()
+            cancelled.cancel()
+            await asyncio.gather(creating, cancelled, return_exceptions=True)
+
+    async def _create_and_start(self, executor: ContainerExecutor) -> ExecutionStatus | None:
+        execution = await self._create(executor)
+        if execution is None:
+            if (found := await executor.find(self._spec)) is not None:
+                await executor.remove(found.id)
+            await self._end(End(JobStatus.CANCELLED))
+            return None
         await self._writer.write(dispatch.created, (self._fence, execution.id))
         self._execution = execution
         try:
@@ -186,11 +230,21 @@ class JobRun:
         ended = asyncio.create_task(executor.wait(execution))
         cancelled = asyncio.create_task(self._cancelled.wait())
         try:
-            await asyncio.wait({ended, cancelled}, timeout=self._time_left(), return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                self._stopped_as = JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
-                await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
-            return await ended
+            while not ended.done():
+                left = self._time_left()
+                if cancelled.done() or not left:
+                    self._stopping_as = JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
+                    self._stopped = await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
+                    return await executor.status(execution)
+                await asyncio.wait(
+                    {ended, cancelled}, timeout=min(left, LOOK_EVERY), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not ended.done() and not cancelled.done():
+                    # A connection can die without a word; looking is the repair.
+                    status = await executor.status(execution)
+                    if status is None or status.state is ExecutionState.EXITED:
+                        return status
+            return ended.result()
         finally:
             ended.cancel()
             cancelled.cancel()
@@ -202,26 +256,29 @@ class JobRun:
         return max((deadline - timezone.now()).total_seconds(), 0)
 
     def _judge(self, status: ExecutionStatus | None) -> End:
-        """The verdict. Success stands, whatever we were about to do; a failure may be our own doing."""
+        """The verdict. An end of its own stands, whatever we were about to do."""
         if status is None or status.state is not ExecutionState.EXITED:
             return End(JobStatus.FAILED, error=VANISHED)
         end = End(JobStatus.FAILED, status.exit_code, status.error, status.started_at, status.finished_at)
-        if status.exit_code == 0 and not status.error:
-            return replace(end, status=JobStatus.SUCCEEDED)
-        why = self._stopped_as or self._stopped_by_another(status)
+        why = self._stopping_as if self._stopped else self._stopped_unseen(status)
         if why is JobStatus.TIMED_OUT:
             limit = self._job.timeout_seconds
-            return replace(end, status=why, error=f"The job ran longer than its timeout of {limit} s and was stopped.")
+            error = f"The job ran longer than its timeout of {limit} s and was stopped."
+            return replace(end, status=why, error=error)
         if why is not None:
             return replace(end, status=why)
+        if status.exit_code == 0 and not status.error:
+            return replace(end, status=JobStatus.SUCCEEDED)
         if status.out_of_memory and not status.error:
             return replace(end, error="It used more memory than its limit.")
         return end
 
-    def _stopped_by_another(self, status: ExecutionStatus) -> JobStatus | None:
-        """Why the worker before us stopped it, if its end looks like that."""
+    def _stopped_unseen(self, status: ExecutionStatus) -> JobStatus | None:
+        """Why it was stopped by us without an answer, or by the worker before us, if its end looks like that."""
         if status.exit_code not in ENDED_BY_SIGNAL or status.out_of_memory:
             return None
+        if self._stopping_as is not None:
+            return self._stopping_as
         if self._cancelled.is_set():
             return JobStatus.CANCELLED
         if status.started_at is None or status.finished_at is None:
@@ -234,10 +291,11 @@ class JobRun:
     async def _harvest(self, executor: ContainerExecutor, execution: Execution) -> list[OutputLine]:
         try:
             return await executor.logs(execution)
-        except ExecutorConnectionError:
-            raise
         except ExecutorError as error:
-            # The engine answered that it has none (a log driver that cannot be read): the verdict does not wait for it.
+            self._harvests += 1
+            if isinstance(error, ExecutorConnectionError) and self._harvests < MOST_HARVESTS:
+                raise
+            # The engine has none to give (a log driver that cannot be read), or never to the end: the verdict goes on.
             return [OutputLine("stderr", time.time_ns(), f"[container-manager: the output could not be read: {error}]")]
 
     async def _finish(self, executor: ContainerExecutor, execution: Execution, end: End) -> None:
@@ -256,10 +314,8 @@ class JobRun:
         await self._writer.write(dispatch.finished, (self._fence, end))
 
     async def _end_or_retry(self, error: ExecutorError) -> None:
-        """Nothing has run, so the job may run elsewhere. One that was answered is tried less often than silence."""
-        retries = settings.CONTAINER_MANAGER.infrastructure_retries
-        if not isinstance(error, ExecutorConnectionError):
-            retries = min(retries, ANSWERED_RETRIES)
+        """Nothing has run, so the job may run elsewhere; as often as it takes while a host does not answer."""
+        retries = None if isinstance(error, ExecutorConnectionError) else ANSWERED_RETRIES
         await self._writer.write(dispatch.host_failed, (self._fence, HostFault(str(error), retries)))
 
 

@@ -130,8 +130,8 @@ class ContainerExecutor(abc.ABC):
         """What it wrote, stdout and stderr apart, bounded by `settings.output_limit`."""
 
     @abc.abstractmethod
-    async def stop(self, execution: Execution, grace: float) -> None:
-        """Ask it to end (TERM), and end it (KILL) after `grace` seconds. Ended already is success."""
+    async def stop(self, execution: Execution, grace: float) -> bool:
+        """Ask it to end (TERM), and end it (KILL) after `grace` seconds. False: it had ended by itself before."""
 
     @abc.abstractmethod
     async def remove(self, execution_id: str) -> None:
@@ -142,4 +142,4 @@ class ContainerExecutor(abc.ABC):
         """All executions of this installation."""
 
     async def aclose(self) -> None:
-        """Close connections. Safe to call twice."""
+        """Close connections; calls under way raise ExecutorConnectionError. Safe to call twice."""

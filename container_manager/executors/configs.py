@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 SECRET_MASK = "********"  # noqa: S105 - what is shown in place of a secret
 
@@ -13,7 +14,13 @@ class Secret:
     """Marks a value that never leaves through the API."""
 
 
-Hidden = Annotated[str, Secret()]
+def _is_the_secret_itself(value: str) -> str:
+    if value == SECRET_MASK:
+        raise ValueError("is the mask and not the secret; nothing is stored here that it could stand for")
+    return value
+
+
+Hidden = Annotated[str, Secret(), AfterValidator(_is_the_secret_itself)]
 
 
 class Settings(BaseModel):
@@ -52,29 +59,39 @@ class DockerConfig(Settings):
     @field_validator("url")
     @classmethod
     def _is_an_engine_url(cls, url: str) -> str:
-        if not re.fullmatch(r"unix://(/[^\s]+)|(tcp|https?)://[^\s/]+(:\d+)?/?", url):
+        parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must not carry credentials; an engine is protected by tls")
+        local = parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc
+        remote = parts.scheme in {"tcp", "http", "https"} and parts.path in {"", "/"} and _HOST.fullmatch(parts.netloc)
+        # Reading the port raises ValueError when it is none.
+        if not (local or (remote and parts.port != 0)) or parts.query or parts.fragment or not url.isprintable():
             raise ValueError("must be unix:///path/of.sock, tcp://HOST:PORT or https://HOST:PORT")
         return url
 
     @field_validator("network")
     @classmethod
-    def _is_no_host_network(cls, network: str) -> str:
-        if network == "host" or network.startswith("container:"):
-            raise ValueError("must not share the network of the host or of another container")
+    def _is_a_network_of_its_own(cls, network: str) -> str:
+        if network == "host" or not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", network):
+            raise ValueError("must be the name of a network, and not that of the host or of another container")
         return network
+
+
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9]([a-zA-Z0-9.-]{0,252}))(:\d{1,5})?")
+Milliseconds = Annotated[int, Field(ge=0, le=10_000_000_000)]
 
 
 class SimulatedConfig(Settings):
     """An executor that runs nothing and behaves as it is told; see the README."""
 
     accept: Literal["preferred", "any"] = "preferred"
-    launch_ms: int = Field(20, ge=0)
-    run_ms: int = Field(1000, ge=0)
+    launch_ms: Milliseconds = 20
+    run_ms: Milliseconds = 1000
     exit_code: int = Field(0, ge=0, le=255)
     fail_launch: float = Field(0.0, ge=0, le=1, strict=False)
-    health_ms: int = Field(1, ge=0)
+    health_ms: Milliseconds = 1
     healthy: bool = True
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=2**53)
 
 
 CONFIGS: dict[str, type[Settings]] = {"docker": DockerConfig, "simulated": SimulatedConfig}

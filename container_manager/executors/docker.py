@@ -32,7 +32,8 @@ from container_manager.executors.exceptions import (
     ExecutorConnectionError,
     ExecutorOperationError,
 )
-from container_manager.executors.output import BoundedOutput, OutputLine
+from container_manager.executors.frames import Frames
+from container_manager.executors.output import OutputLine
 
 LABEL = "container-manager"
 UNREACHABLE = 900
@@ -41,10 +42,10 @@ UNREACHABLE = 900
 MEBIBYTE = 1024 * 1024
 NANO_PER_MILLI = 1_000_000
 SMALLEST_MEMORY = 6 * MEBIBYTE
+ALREADY_STOPPED = 304
 NAME_LOOKUPS, NAME_LOOKUP_PAUSE = 40, 0.05
 COMMAND_FAILED = {126, 127}
 INIT_FAILED = "[FATAL tini"
-STREAMS = {1: "stdout", 2: "stderr"}
 STATES = {"created": ExecutionState.CREATED, "exited": ExecutionState.EXITED, "dead": ExecutionState.EXITED}
 NO_CREDENTIALS = re.compile(r"unauthorized|no basic auth credentials|access denied|denied:|forbidden", re.IGNORECASE)
 NO_IMAGE = re.compile(r"not found|manifest unknown|no such image|does not exist|invalid reference", re.IGNORECASE)
@@ -58,6 +59,7 @@ class DockerExecutor(ContainerExecutor):
         self._config = DockerConfig.model_validate(settings.config)
         self._docker: Docker | None = None
         self._connecting = asyncio.Lock()
+        self._under_way: set[asyncio.Timeout] = set()
 
     @property
     def max_launches(self) -> int:
@@ -129,23 +131,28 @@ class DockerExecutor(ContainerExecutor):
         return await self.status(execution)
 
     async def logs(self, execution: Execution) -> list[OutputLine]:
-        output = BoundedOutput(self.settings.output_limit)
-        async with self._call(f"reading the output of {execution.spec.name}", self.settings.launch_timeout) as docker:
+        frames = Frames(self.settings.output_limit)
+        async with self._call(f"reading the output of {execution.spec.name}", None) as docker:
             # aiodocker's own reader merges the streams and leaks its connection when it is left early.
             async with docker._query(  # noqa: SLF001
                 f"containers/{execution.id}/logs", params={"stdout": 1, "stderr": 1, "timestamps": 1}
             ) as response:
-                async for line in _lines(response.content):
-                    output.add(line)
-        return list(output.lines())
+                # A deadline for each piece: the whole takes as long as there is to read.
+                while chunk := await asyncio.wait_for(response.content.readany(), self.settings.launch_timeout):
+                    frames.feed(chunk)
+        return frames.lines()
 
-    async def stop(self, execution: Execution, grace: float) -> None:
+    async def stop(self, execution: Execution, grace: float) -> bool:
         try:
             async with self._call(f"stopping {execution.spec.name}", grace + self.settings.launch_timeout) as docker:
-                await docker.containers.container(execution.id).stop(t=round(grace))
+                path = f"containers/{execution.id}/stop"
+                # aiodocker's stop hides that the container had stopped by itself (304).
+                async with docker._query(path, "POST", params={"t": round(grace)}, timeout=None) as response:  # noqa: SLF001
+                    return response.status != ALREADY_STOPPED
         except ExecutorOperationError as error:
-            if _status_of(error) not in {304, 404}:
+            if _status_of(error) != 404:
                 raise
+            return False
 
     async def remove(self, execution_id: str) -> None:
         try:
@@ -169,10 +176,12 @@ class DockerExecutor(ContainerExecutor):
         ]
 
     async def aclose(self) -> None:
+        # What is under way would wait for ever on a closed connection.
+        for scope in self._under_way:
+            scope.reschedule(0)
         docker, self._docker = self._docker, None
         if docker is not None:
-            await docker.close()
-            await docker.connector.close()
+            await _disconnect(docker)
 
     def _own_filter(self) -> dict[str, list[str]]:
         return {"label": [f"{LABEL}.instance={self.settings.instance}"]}
@@ -239,15 +248,20 @@ class DockerExecutor(ContainerExecutor):
         """The client, with a deadline over the block, and errors as this module's callers know them."""
         where = f"host {self.settings.name}"
         try:
-            async with asyncio.timeout(deadline):
-                yield await self._client()
+            async with asyncio.timeout(deadline) as scope:
+                self._under_way.add(scope)
+                try:
+                    yield await self._client()
+                finally:
+                    self._under_way.discard(scope)
         except DockerError as error:
             if error.status == UNREACHABLE:
                 raise ExecutorConnectionError(f"{where}: the engine cannot be reached: {error.message}") from error
             raise ExecutorOperationError(error.message) from error
         except TimeoutError as error:
-            raise ExecutorConnectionError(f"{where}: no answer in {deadline:g} s while {doing}.") from error
-        except (aiohttp.ClientError, OSError, json.JSONDecodeError) as error:
+            within = "" if deadline is None else f" in {deadline:g} s"
+            raise ExecutorConnectionError(f"{where}: no answer{within} while {doing}.") from error
+        except (aiohttp.ClientError, EOFError, OSError, json.JSONDecodeError) as error:
             raise ExecutorConnectionError(f"{where}: the connection broke while {doing}: {error}") from error
 
     async def _client(self) -> Docker:
@@ -260,9 +274,13 @@ class DockerExecutor(ContainerExecutor):
                     async with asyncio.timeout(self.settings.call_timeout):
                         async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
                             docker.api_version = f"v{response.headers['Api-Version']}"
+                except (ValueError, KeyError) as error:
+                    await _disconnect(docker)
+                    raise ExecutorConfigurationError(
+                        f"config.url: {self._config.url!r} is not a Docker engine's address."
+                    ) from error
                 except BaseException:
-                    await docker.close()
-                    await docker.connector.close()
+                    await _disconnect(docker)
                     raise
                 self._docker = docker
         return self._docker
@@ -304,6 +322,11 @@ def container_settings(spec: LaunchSpec, network: str, instance: str) -> dict[st
     return settings
 
 
+async def _disconnect(docker: Docker) -> None:
+    await docker.close()
+    await docker.connector.close()
+
+
 def _connect(config: DockerConfig) -> Docker:
     url = config.url.rstrip("/")
     if url.startswith("unix://"):
@@ -331,7 +354,7 @@ def _ssl_context(tls: TLS) -> ssl.SSLContext:
         if tls.cert:
             with tempfile.TemporaryDirectory() as folder:
                 context.load_cert_chain(_as_file(tls.cert, folder, "cert"), _as_file(tls.key, folder, "key"))
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, ValueError, ssl.SSLError) as error:
         raise ExecutorConfigurationError(f"config.tls: the certificates cannot be used: {error}.") from error
     return context
 
@@ -371,31 +394,6 @@ def _moment(text: str) -> datetime | None:
         return None
     # Python reads at most microseconds.
     return datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text))
-
-
-def _nanoseconds(text: str) -> int:
-    moment, _, fraction = text.removesuffix("Z").partition(".")
-    seconds = int(datetime.fromisoformat(moment + "+00:00").timestamp())
-    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[OutputLine]:
-    """Lines of the engine's multiplexed stream: 8 bytes of header, then a time stamp and at most 16 KiB of a line."""
-    unfinished: dict[int, tuple[int, bytes]] = {}
-    while True:
-        try:
-            header = await content.readexactly(8)
-        except asyncio.IncompleteReadError:
-            break
-        stream, size = header[0], int.from_bytes(header[4:8], "big")
-        stamp, _, payload = (await content.readexactly(size)).partition(b" ")
-        at, begun = unfinished.pop(stream, (_nanoseconds(stamp.decode()), b""))
-        if payload.endswith(b"\n"):
-            yield OutputLine(STREAMS[stream], at, (begun + payload[:-1]).decode(errors="replace"))
-        else:
-            unfinished[stream] = (at, begun + payload)
-    for stream, (at, payload) in unfinished.items():
-        yield OutputLine(STREAMS[stream], at, payload.decode(errors="replace"))
 
 
 def _with_tag(image: str) -> str:

@@ -100,7 +100,7 @@ class ExecutorFactory:
             if host is None:
                 break
             reason = _reason(job, host)
-            if job.pk is not None and not await self._write(reserve, Reservation(job.pk, host.pk, reason, available)):
+            if job.pk is not None and not await self._write(reserve, Reservation(job.pk, host.pk, reason)):
                 continue  # Somebody took the room in between.
             if job.pk is not None:
                 job.status = "routed"

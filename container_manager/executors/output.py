@@ -26,7 +26,7 @@ class BoundedOutput:
         self._dropped_bytes = 0
 
     def add(self, line: OutputLine) -> None:
-        size = len(line.text.encode()) + 1
+        size = _size(line)
         if not self._tail and self._head_size + size <= self._half:
             self._head.append(line)
             self._head_size += size
@@ -34,7 +34,7 @@ class BoundedOutput:
         self._tail.append(line)
         self._tail_size += size
         while self._tail_size > self._half and self._tail:
-            lost = len(self._tail.popleft().text.encode()) + 1
+            lost = _size(self._tail.popleft())
             self._tail_size -= lost
             self._dropped_bytes += lost
             self._dropped_lines += 1
@@ -49,3 +49,8 @@ class BoundedOutput:
                 f"[container-manager: {self._dropped_lines} lines, {self._dropped_bytes} bytes dropped here]",
             )
         yield from self._tail
+
+
+def _size(line: OutputLine) -> int:
+    text = line.text
+    return (len(text) if text.isascii() else len(text.encode())) + 1

@@ -30,6 +30,7 @@ from container_manager.executors.output import BoundedOutput, OutputLine
 
 _ID = re.compile(r"sim-(?P<name>.+)-(?P<start>\d+)-(?P<run>\d+)-(?P<exit>\d+)")
 STOPPED_BY_SIGNAL = 143
+LONGEST_SLEEP = 10_000_000
 
 
 class SimulatedExecutor(ContainerExecutor):
@@ -95,9 +96,11 @@ class SimulatedExecutor(ContainerExecutor):
             output.add(OutputLine("stdout", (start_ms + offset_ms) * 1_000_000, text))
         return list(output.lines())
 
-    async def stop(self, execution: Execution, grace: float) -> None:  # noqa: ARG002 - it obeys at once
-        if self._status(execution.id).state is not ExecutionState.EXITED:
-            self._stopped_ms[execution.id] = time.time_ns() // 1_000_000
+    async def stop(self, execution: Execution, grace: float) -> bool:  # noqa: ARG002 - it obeys at once
+        if self._status(execution.id).state is ExecutionState.EXITED:
+            return False
+        self._stopped_ms[execution.id] = time.time_ns() // 1_000_000
+        return True
 
     async def remove(self, execution_id: str) -> None:
         self._created.pop(execution_id, None)
@@ -136,7 +139,7 @@ def _plan(spec: LaunchSpec, config: SimulatedConfig) -> tuple[int, int, list[tup
         verb, _, rest = step.partition(" ")
         try:
             if verb == "sleep":
-                run_ms, slept = run_ms + round(float(rest) * 1000), True
+                run_ms, slept = run_ms + _milliseconds(rest), True
             elif verb == "echo":
                 lines.append((run_ms, rest))
             elif verb == "exit":
@@ -145,6 +148,13 @@ def _plan(spec: LaunchSpec, config: SimulatedConfig) -> tuple[int, int, list[tup
         except ValueError as error:
             raise ExecutorConfigurationError(f"command: the simulated host cannot read {step!r}.") from error
     return (run_ms if slept else config.run_ms), exit_code, lines
+
+
+def _milliseconds(text: str) -> int:
+    seconds = float(text)
+    if not 0 <= seconds <= LONGEST_SLEEP:
+        raise ValueError(text)
+    return round(seconds * 1000)
 
 
 def _read(execution_id: str) -> tuple[int, int, int]:

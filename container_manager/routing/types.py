@@ -78,7 +78,7 @@ class CheckResult:
 class Evaluation:
     """Every check on every host for one class. `results[i][k]` is the verdict of check `codes[k]` on `hosts[i]`.
 
-    `seed` gives the draws; None: the caller chose among the hosts of the best tier.
+    `seed` gives the draws; None: the caller chose among the feasible hosts, by what it knew besides.
     """
 
     requirements: JobRequirements

@@ -115,7 +115,7 @@ def replay(decision: RoutingDecision) -> str:
         return "OTHER_VERSION"
     again = router.evaluate(recorded.hosts, recorded.requirements, recorded.seed)
     if recorded.seed is None:
-        same = decision.host_id in [host.id for tier in router.tiers(again)[:1] for host in tier]
+        same = decision.host_id in [host.id for tier in router.tiers(again) for host in tier]
     else:
         same = router.place(again, decision.position + 1)[decision.position] == decision.host_id
     return "SAME" if same else "DIFFERENT"

@@ -15,6 +15,7 @@ from django.utils import timezone
 from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, EventKind, JobOutput
+from container_manager.store.hosts import count_failure
 from container_manager.store.transaction import Transaction, under_routing_lock
 
 CLAIM_AT_ONCE = 500
@@ -82,14 +83,15 @@ def _claim(worker: Worker) -> list[tuple[ContainerJob, Fence]]:
     return [(job, Fence(job.pk, job.lease_epoch)) for job in jobs]
 
 
-def renew(tx: Transaction, items: Sequence[tuple[Worker, Sequence[int]]]) -> list[int]:  # noqa: ARG001
-    """Lengthen the worker's leases on these jobs; answers how many it holds."""
-    return [
-        ContainerJob.objects.filter(pk__in=jobs, status__in=IN_HAND, lease_owner=worker.owner).update(
-            lease_expires_at=Now() + worker.lease
-        )
-        for worker, jobs in items
-    ]
+def renew(tx: Transaction, items: Sequence[tuple[Worker, Sequence[int]]]) -> list[list[int]]:  # noqa: ARG001
+    """Lengthen the worker's leases on these jobs; answers which of them are to be cancelled."""
+    return [_renew(worker, jobs) for worker, jobs in items]
+
+
+def _renew(worker: Worker, jobs: Sequence[int]) -> list[int]:
+    held = ContainerJob.objects.filter(pk__in=jobs, status__in=IN_HAND, lease_owner=worker.owner)
+    held.update(lease_expires_at=Now() + worker.lease)
+    return list(held.exclude(cancel_requested_at=None).values_list("pk", flat=True))
 
 
 def release(tx: Transaction, items: Sequence[str]) -> list[int]:  # noqa: ARG001
@@ -160,17 +162,18 @@ def _finished(tx: Transaction, fence: Fence, end: End) -> object:
     kind = EventKind.JOB_CANCELLED if end.status == JobStatus.CANCELLED else EventKind.JOB_FINISHED
     tx.event(kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job=job, host=job.host)
     failed = end.status in {JobStatus.FAILED, JobStatus.TIMED_OUT}
-    if failed and job.attempt < job.max_attempts and not job.cancel_requested_at:
+    own_attempts = job.attempt - job.infrastructure_failures
+    if failed and own_attempts < job.max_attempts and not job.cancel_requested_at:
         _next_attempt(tx, job, timedelta(), f"Attempt {job.attempt} of {job.max_attempts} ended {end.status.upper()}.")
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class HostFault:
-    """The host failed a job before it ran."""
+    """The host failed a job before it ran. `retries` None: it did not even answer, and is counted out like a probe."""
 
     error: str
-    retries: int
+    retries: int | None
 
 
 @under_routing_lock
@@ -185,9 +188,11 @@ def _host_failed(tx: Transaction, fence: Fence, fault: HostFault) -> object:
     job = _job(fence)
     if job.cancel_requested_at:
         return _finished(tx, fence, End(JobStatus.CANCELLED, error=fault.error))
-    if job.infrastructure_failures > fault.retries:
+    if fault.retries is None and job.host is not None:
+        count_failure(tx, job.host, fault.error)
+    elif fault.retries is not None and job.infrastructure_failures > fault.retries:
         return _finished(tx, fence, End(JobStatus.FAILED, error=fault.error))
-    delay = timedelta(seconds=min(2 ** (job.infrastructure_failures - 1), LONGEST_BACK_OFF))
+    delay = timedelta(seconds=min(2.0 ** min(job.infrastructure_failures - 1, 10), LONGEST_BACK_OFF))
     _next_attempt(tx, job, delay, fault.error)
     return None
 

@@ -214,6 +214,16 @@ def record_health(tx: Transaction, items: Sequence[HealthReport]) -> list[None]:
     return [None] * len(items)
 
 
+def count_failure(tx: Transaction, host: ExecutorHost, error: str) -> None:
+    """A launch that got no answer counts as a failed probe, so that a dead host is left alone before the next one."""
+    host.consecutive_failures, host.consecutive_successes = host.consecutive_failures + 1, 0
+    host.health_error = error
+    if host.consecutive_failures >= UNHEALTHY_AFTER and host.health_status != HealthStatus.UNHEALTHY:
+        tx.event(EventKind.HOST_HEALTH_CHANGED, f"{host.health_status} to unhealthy. {error}", host=host)
+        host.health_status = HealthStatus.UNHEALTHY
+    host.save(update_fields=["consecutive_failures", "consecutive_successes", "health_error", "health_status"])
+
+
 @under_routing_lock
 def forget_stale(tx: Transaction, items: Sequence[datetime]) -> list[None]:
     """Hosts that nobody has probed since the given moment are UNKNOWN: whoever should have is gone."""

@@ -13,7 +13,7 @@ from django.utils import timezone
 from container_manager import lifecycle
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.lifecycle import JobStatus
-from container_manager.models import ContainerJob, EventKind, RoutingDecision
+from container_manager.models import ContainerJob, EventKind
 from container_manager.routing import router
 from container_manager.routing.types import Decision, JobRequest
 from container_manager.store import decisions as decision_store
@@ -56,12 +56,19 @@ def _by_key(keys: Iterable[str]) -> dict[str, ContainerJob]:
     return {str(job.idempotency_key): job for job in _read(Q(idempotency_key__in=wanted))}
 
 
+def _as_submitted(job: ContainerJob) -> ContainerJob:
+    """The job without what a transaction that failed has put into it."""
+    job.pk, job.status, job.refusal = None, JobStatus.PENDING, None
+    job.host, job.executor_type, job.routing_reason = None, "", ""
+    return job
+
+
 def _accept(job: ContainerJob, known: dict[str, ContainerJob], fresh: list[ContainerJob]) -> ContainerJob | Conflict:
     if job.idempotency_key and (first := known.setdefault(job.idempotency_key, job)) is not job:
         if first.idempotency_input == job.idempotency_input:
             return first
         return Conflict("idempotencyKey: this key was used before with another input.")
-    fresh.append(job)
+    fresh.append(_as_submitted(job))
     return job
 
 
@@ -212,12 +219,7 @@ def matching(where: Q, limit: int, newest_first: bool = True) -> list[ContainerJ
 
 
 def next_not_before() -> datetime | None:
-    """When the first back-off of a waiting job ends."""
-    moment: datetime | None = ContainerJob.objects.filter(status=JobStatus.PENDING).aggregate(at=Min("not_before"))[
-        "at"
-    ]
+    """When the next back-off of a waiting job ends; what is over already waits for room, not for time."""
+    waiting = ContainerJob.objects.filter(status=JobStatus.PENDING, not_before__gt=timezone.now())
+    moment: datetime | None = waiting.aggregate(at=Min("not_before"))["at"]
     return moment
-
-
-def latest_decision(job_id: int) -> RoutingDecision | None:
-    return RoutingDecision.objects.filter(job_id=job_id).order_by("-pk").first()

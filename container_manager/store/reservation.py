@@ -1,7 +1,7 @@
 """Reserving a host that a single-job method of the factory has chosen."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, EventKind
@@ -14,12 +14,11 @@ from container_manager.store.transaction import Transaction, under_routing_lock
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A PENDING job, the host chosen for it, and why. Hosts of other types than `available` did not answer just now."""
+    """A PENDING job, the host chosen for it, and why."""
 
     job_id: int
     host_id: int
     reason: str
-    available: Collection[str]
 
 
 @under_routing_lock
@@ -32,13 +31,9 @@ def _reserve(tx: Transaction, item: Reservation) -> bool:
     job = ContainerJob.objects.filter(pk=item.job_id, status=JobStatus.PENDING).first()
     if job is None:
         return False
-    fleet = [
-        host if host.executor_type in item.available else replace(host, health="unhealthy")
-        for host in host_store.snapshot()
-    ]
-    evaluation = router.evaluate(fleet, decision_store.requirements(job))
-    best = next(iter(router.tiers(evaluation)), [])
-    chosen = next((host for host in best if host.id == item.host_id), None)
+    evaluation = router.evaluate(host_store.snapshot(), decision_store.requirements(job))
+    feasible = [host for tier in router.tiers(evaluation) for host in tier]
+    chosen = next((host for host in feasible if host.id == item.host_id), None)
     if chosen is None:
         return False
     job.status, job.host_id, job.executor_type = JobStatus.ROUTED, chosen.id, chosen.executor_type

@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from django.db import DataError, IntegrityError, connection, transaction
 from django.db import Error as DatabaseError
-from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from container_manager.errors import Conflict
@@ -17,6 +17,8 @@ ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
 
 FROZEN_AFTER = "5s"
 """A process that stands still inside a transaction is thrown out after this."""
+
+ONE_ENTRYS_FAULT = (IntegrityError, DataError, ValueError, TypeError, LookupError)
 
 Outcome = Any
 """A unit's answer for one item: its result, or the exception to raise to that item's caller."""
@@ -79,15 +81,17 @@ def under_routing_lock(unit: Unit) -> Unit:
 
 
 def commit(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[RoutingEvent]]:
-    """Do all entries in one transaction; should it fail, each in one of its own, so that a bad one fails alone.
+    """Do all entries in one transaction; should one of them be bad, each in one of its own, so that it fails alone.
 
     Returns the outcome of each entry, in order, and the events that were committed.
     """
     try:
         return _transact(entries)
-    except Exception as error:  # noqa: BLE001 - whatever it was, it belongs to one entry; each is told its own
+    except ONE_ENTRYS_FAULT as error:
         if len(entries) == 1:
             return [_told(error)], []
+    except Exception as error:  # noqa: BLE001 - the database's own fault: again would be no better
+        return [_told(error)] * len(entries), []
     outcomes: list[Outcome] = []
     events: list[RoutingEvent] = []
     for entry in entries:

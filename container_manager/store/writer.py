@@ -56,7 +56,10 @@ class Writer:
                     self._waiting.task_done()
 
     async def _commit(self, batch: list[Entry]) -> None:
-        outcomes, events = await threads.write(commit, [(unit, item) for unit, item, _ in batch])
+        try:
+            outcomes, events = await threads.write(commit, [(unit, item) for unit, item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - the callers are told; the writer must go on
+            outcomes, events = [error] * len(batch), []
         for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
             if answer.done():
                 continue
