@@ -26,6 +26,7 @@ from django.http.request import split_domain_port, validate_host
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -33,6 +34,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from container_manager import startup
+from container_manager.bootstrap import register_local_engine
 from container_manager.service import Service, running
 from graphql_api.app import GraphQLApp
 from graphql_api.schema import schema
@@ -68,7 +70,15 @@ def make_application(
             Route("/readyz", _readyz),
             Mount("/", cast("Any", django_application)),
         ],
-        middleware=[Middleware(OnlyAllowedHosts)],
+        middleware=[
+            Middleware(OnlyAllowedHosts),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.CONTAINER_MANAGER.allowed_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type"],
+            ),
+        ],
         lifespan=lambda _: _lifespan(populate),
     )
 
@@ -162,4 +172,4 @@ async def _readyz(request: Request) -> Response:
     return JSONResponse(body, 503 if problems else 200)
 
 
-application = make_application()
+application = make_application(populate=register_local_engine)

@@ -11,7 +11,7 @@ from container_manager.models import HealthStatus
 from container_manager.service import Service
 from container_manager.specs import read_job
 from container_manager.store import hosts as host_store
-from container_manager.store import threads
+from container_manager.store import threads, tokens
 from container_manager.store.transaction import Actor
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ STARTER = Actor("serve")
 
 async def register_local_engine(service: Service) -> None:
     """With no host yet, register the local Docker engine if it answers; else say what to do."""
+    if not await threads.read(tokens.listed):
+        logger.warning("There is no token yet: make one with `container-manager token create --name me --role admin`.")
     if await threads.read(host_store.any_exist):
         return
     for path in SOCKETS:

@@ -100,7 +100,7 @@ def _keys(value: str) -> tuple[str, ...]:
 
 def _kept_key(path: Path) -> str:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             # Linked into place whole, so that a process starting beside us never reads half a key.
             draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -18,7 +18,7 @@ class Conflict(UserError):
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One bad field of an input, by its name in the API."""
+    """One bad field of an input, by its name in the API; the message names it too."""
 
     field: str
     message: str
@@ -28,5 +28,5 @@ class ValidationFailed(UserError):
     """Fields of an input are bad."""
 
     def __init__(self, fields: Sequence[FieldError]) -> None:
-        super().__init__("; ".join(f"{error.field}: {error.message}" for error in fields))
+        super().__init__(" ".join(error.message for error in fields))
         self.fields = tuple(fields)

@@ -19,6 +19,9 @@ class JobStatus(StrEnum):
 ACTIVE = frozenset({JobStatus.ROUTED, JobStatus.LAUNCHING, JobStatus.RUNNING})
 """Holds room on its host."""
 
+IN_HAND = frozenset({JobStatus.LAUNCHING, JobStatus.RUNNING})
+"""A worker has claimed it; there may be a container."""
+
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.TIMED_OUT, JobStatus.CANCELLED})
 """Final for the attempt: only a retry opens the next one."""
 

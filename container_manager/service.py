@@ -38,12 +38,14 @@ from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store.hosts import HealthReport, HostChange
 from container_manager.store.installation import identify
-from container_manager.store.transaction import Actor
+from container_manager.store.transaction import Actor, note
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 3.0
+DRAINING = ("drainHost", EventKind.HOST_DRAINED, "Host {} takes no new jobs.")
+RESUMING = ("resumeHost", EventKind.HOST_RESUMED, "Host {} takes jobs again.")
 TOUCH_EVERY = timedelta(minutes=1)
 
 
@@ -96,10 +98,8 @@ class Service:
         return problems
 
     def _heard(self, events: Sequence[RoutingEvent]) -> None:
-        self.events.wake()
-        for event in events:
-            if event.kind in {EventKind.HOST_UPDATED, EventKind.HOST_DELETED}:
-                self.factory.invalidate_executor_cache(ExecutorHost(pk=event.host_id))
+        if events:
+            self.events.wake()
 
     # -------------------------------------------------------------- hosts
 
@@ -114,7 +114,8 @@ class Service:
         config = read_config(fields["executor_type"], spec.config)
         fields |= _from_config(config)
         fields |= await self._probed(ExecutorHost(**fields))
-        return await self._save(HostChange(None, fields, actor, "createHost", EventKind.HOST_CREATED))
+        message = f"Host {{}} was created, {fields.get('health_status', HealthStatus.UNKNOWN)}."
+        return await self._save(HostChange(None, fields, actor, "createHost", EventKind.HOST_CREATED, message))
 
     async def probe_host(self, values: Mapping[str, Any]) -> HealthReport:
         """Probe a host that is not kept."""
@@ -130,24 +131,31 @@ class Service:
         spec = read_host(values)
         fields = _host_fields(spec, spec.model_fields_set)
         host = await self._host(host_id)
+        moves = False
         if "config" in fields:
             fields["config"] = keep_secrets(fields["config"], host.config)
+            moves = any(fields["config"].get(key) != host.config.get(key) for key in ("url", "node"))
             fields |= _from_config(read_config(host.executor_type, fields["config"]))
             for name, value in fields.items():
                 setattr(host, name, value)
             host.pk = None
             host.health_status = HealthStatus.UNKNOWN
             fields |= await self._probed(host)
-        return await self._save(HostChange(host_id, fields, actor))
+        saved = await self._save(HostChange(host_id, fields, actor, moves=moves))
+        if fields.keys() & {"config", "max_concurrent_jobs"}:
+            # What is under way on the old executor breaks off, and is taken up on the new one.
+            self.factory.invalidate_executor_cache(saved)
+        return saved
 
     async def set_draining(self, host_id: int, draining: bool, actor: Actor) -> ExecutorHost:
         """Take no new jobs, or take them again."""
-        action, kind = ("drainHost", EventKind.HOST_DRAINED) if draining else ("resumeHost", EventKind.HOST_RESUMED)
-        return await self._save(HostChange(host_id, {"is_draining": draining}, actor, action, kind))
+        action, kind, message = DRAINING if draining else RESUMING
+        return await self._save(HostChange(host_id, {"is_draining": draining}, actor, action, kind, message))
 
     async def delete_host(self, host_id: int, actor: Actor) -> ExecutorHost:
         """Raises Conflict while the host holds jobs."""
         host: ExecutorHost = await self.writer.write(host_store.delete_hosts, (host_id, actor))
+        self.factory.invalidate_executor_cache(host)
         return host
 
     async def check_health(self, host_ids: Sequence[int] | None, actor: Actor) -> list[ExecutorHost]:
@@ -156,7 +164,7 @@ class Service:
         hosts = await threads.read(host_store.bare, where)
         reports = await self.factory.check_health([host for host in hosts if _reachable(host)])
         await asyncio.gather(*(self.writer.write(host_store.record_health, report) for report in reports.values()))
-        logger.info("%s checked the health of %d hosts", actor.name, len(reports))
+        await self.writer.write(note, (actor, "checkHealth", f"{len(reports)} hosts"))
         return await threads.read(host_store.matching, where)
 
     async def _probed(self, host: ExecutorHost) -> dict[str, Any]:
@@ -259,7 +267,7 @@ def _job(spec: JobSpec, actor: Actor) -> ContainerJob:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Service]:
-    """A running service; on SIGTERM or Ctrl-C its subscriptions complete before the server closes connections."""
+    """A running service, from its start to its orderly end."""
     service = Service(await threads.read(identify))
     await service.start()
     try:

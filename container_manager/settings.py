@@ -6,7 +6,7 @@ from typing import Any
 
 import dj_database_url
 
-from container_manager.environment import read
+from container_manager.environment import ConfigurationError, read
 
 CONTAINER_MANAGER = read(os.environ)
 
@@ -23,9 +23,11 @@ USE_I18N = False
 
 
 def _database() -> dict[str, Any]:
-    database: dict[str, Any] = dict(
-        dj_database_url.parse(CONTAINER_MANAGER.effective_database_url, conn_max_age=None, conn_health_checks=True)
-    )
+    url = CONTAINER_MANAGER.effective_database_url
+    try:
+        database: dict[str, Any] = dict(dj_database_url.parse(url, conn_max_age=None, conn_health_checks=True))
+    except ValueError as error:
+        raise ConfigurationError("CONTAINER_MANAGER_DATABASE_URL: cannot be read as a URL.") from error
     if database["ENGINE"] == "django.db.backends.sqlite3":
         database["OPTIONS"] = {
             # A writer takes its lock at BEGIN: with a deferred one, two readers that both want

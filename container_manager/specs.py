@@ -26,6 +26,18 @@ def _is_image(image: str) -> str:
     return image
 
 
+def _is_variable(name: str) -> str:
+    if not name or "=" in name:
+        raise ValueError("a variable's name must not be empty or contain =")
+    return name
+
+
+def _is_host_name(name: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", name):
+        raise ValueError("a host's name begins with a letter or digit and goes on with letters, digits, _ . -")
+    return name
+
+
 def _has_no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain a NUL character")
@@ -49,7 +61,7 @@ class Spec(BaseModel):
 class EnvironmentVariableSpec(Spec):
     """One environment variable."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[^=]+$", max_length=255), NoNul]
+    name: Annotated[str, StringConstraints(max_length=255), AfterValidator(_is_variable), NoNul]
     value: Text
 
 
@@ -78,6 +90,9 @@ class JobSpec(Spec):
     def _what_is_required_is_named(self) -> "JobSpec":
         if self.executor_required and self.preferred_executor is None:
             raise ValueError("executorRequired: needs a preferredExecutor")
+        names = [variable.name for variable in self.environment]
+        if len(names) != len(set(names)):
+            raise ValueError("environment: a variable is named twice")
         if self.region_required and not self.region_preference:
             raise ValueError("regionRequired: needs a regionPreference")
         return self
@@ -86,7 +101,7 @@ class JobSpec(Spec):
 class HostSpec(Spec):
     """A host, or with only some fields set, the change of one."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", max_length=100), NoNul] = ""
+    name: Annotated[str, StringConstraints(max_length=100), AfterValidator(_is_host_name)] = ""
     executor_type: ExecutorType = ExecutorType.DOCKER
     config: dict[str, Any] = {}
     region: ShortText = ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import DatabaseError, connection
 
 from container_manager.environment import ConfigurationError
 from container_manager.models import Role
@@ -38,9 +38,9 @@ def migrate() -> None:
     path = Path(settings.DATABASES["default"]["NAME"])
     try:
         if connection.vendor == "sqlite":
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         call_command("migrate", verbosity=0, interactive=False)
-    except (OSError, OperationalError) as error:
+    except (OSError, DatabaseError) as error:
         raise ConfigurationError(f"The database cannot be used: {str(error).strip().splitlines()[0]}.") from error
     identify()
 
@@ -60,7 +60,7 @@ def _take_database() -> None:
         return
     path = Path(database["NAME"])
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise ConfigurationError(f"The database {path} cannot be used: {error.strerror}.") from error

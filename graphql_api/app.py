@@ -1,5 +1,6 @@
 """GraphQL over HTTP, WebSocket and Server-Sent Events, straight on ASGI."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ from graphql_api import auth
 from graphql_api.context import Context, Identity
 
 SUBSCRIPTIONS_PER_CONNECTION = 50
+OPERATION_SECONDS = 60
+TOO_LONG = GraphQLError(
+    f"The operation took longer than {OPERATION_SECONDS} s and was given up; a mutation may have had its effect.",
+    extensions={"code": "TIMEOUT"},
+)
 OVER_HTTP = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
 
 
@@ -45,14 +51,18 @@ class _TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         if not isinstance(payload, dict) or not isinstance(payload.get("query"), str):
             await self.handle_invalid_message("Failed to parse message")
             return
-        if (error := _too_large(payload["query"])) is not None and self.connection_acknowledged:
+        if not self.connection_acknowledged:
+            await self.websocket.close(4401, "Unauthorized")
+        elif not await auth.still_valid(self.context):
+            await self.websocket.close(4403, "The token has expired or was revoked")
+        elif (error := _too_large(payload["query"])) is not None:
             await self.send_message({"id": message["id"], "type": "error", "payload": [error.formatted]})
-            return
-        await super().handle_subscribe(message)
+        else:
+            await super().handle_subscribe(message)
 
 
 class GraphQLApp(GraphQL[Context, None]):
-    """The endpoint. Callers without a token are told so; only the in-browser IDE's empty page is open to them."""
+    """The endpoint. Callers without a token are told so, and nothing else."""
 
     websocket_adapter_class = _WebSocketAdapter
     graphql_transport_ws_handler_class = _TransportHandler
@@ -72,25 +82,38 @@ class GraphQLApp(GraphQL[Context, None]):
             await super().__call__(scope, receive, send)
             return
         request = Request(scope, _limited(receive, settings.CONTAINER_MANAGER.max_body_bytes))
+        context = await self.get_context(request, Response())
+        if context.identity is None:
+            # Before the body is read: who has no token costs nothing.
+            await self._answer(auth.UNAUTHENTICATED)(scope, receive, send)
+            return
         try:
-            response = await self.run(request)
+            async with asyncio.timeout(OPERATION_SECONDS if not _is_stream(request) else None):
+                response = await self.run(request, context=context)
+        except TimeoutError:
+            response = self._answer(TOO_LONG)
         except HTTPException as error:
             response = _refusal(error.status_code, error.reason)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
 
+    def _answer(self, error: GraphQLError) -> Response:
+        return Response(self.encode_json({"data": None, "errors": [error.formatted]}), media_type="application/json")
+
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002
         service: Service = request.scope["state"]["service"]
         address = request.client.host if request.client else ""
         if self._no_auth:
             return Context(service, address, Identity(Actor(auth.NO_AUTH, address), Role.ADMIN))
-        identity = await auth.identify(service, request.headers.get("authorization"), address)
-        return Context(service, address, identity)
+        context = Context(service, address)
+        await auth.identify(context, request.headers.get("authorization"))
+        return context
 
     async def on_ws_connect(self, context: Context) -> Any:
         if context.identity is None:
-            context.identity = await auth.identify_connection(context)
+            params = context.connection_params or {}
+            await auth.identify(context, params.get("Authorization", params.get("authorization")))
         if context.identity is None:
             raise ConnectionRejectionError
         return await super().on_ws_connect(context)
@@ -98,7 +121,7 @@ class GraphQLApp(GraphQL[Context, None]):
     async def parse_http_body(self, request: Any) -> GraphQLRequestData | list[GraphQLRequestData]:
         try:
             return await super().parse_http_body(request)
-        except (AttributeError, UnicodeDecodeError) as error:
+        except AttributeError as error:
             raise HTTPException(400, "The body must be a JSON object with `query`.") from error
 
     async def execute_operation(
@@ -110,8 +133,6 @@ class GraphQLApp(GraphQL[Context, None]):
         root_value: None,
         sub_response: Any,
     ) -> Any:
-        if context.identity is None:
-            return ExecutionResult(data=None, errors=[auth.UNAUTHENTICATED])
         if request_data.query and (error := _too_large(request_data.query)) is not None:
             return ExecutionResult(data=None, errors=[error])
         return await super().execute_operation(
@@ -146,17 +167,26 @@ class GraphQLApp(GraphQL[Context, None]):
         except MissingQueryError as error:
             raise HTTPException(400, "The request has no `query`.") from error
 
+    def decode_json(self, data: str | bytes) -> object:
+        # Stricter than Python's own: no lone surrogates, no endless digits or nesting.
+        return orjson.loads(data)
+
     def encode_json(self, data: object) -> str:
         # Text, because a WebSocket would send bytes as a binary frame.
         return orjson.dumps(data, default=str).decode()
 
 
+def _is_stream(request: Request) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")
+
+
 def _too_large(document: str) -> GraphQLError | None:
     limit: int = settings.CONTAINER_MANAGER.max_document_bytes
-    if len(document) <= limit:
+    size = len(document.encode())
+    if size <= limit:
         return None
     return GraphQLError(
-        f"query: the document has {len(document)} characters; at most {limit} are allowed. Put data into variables.",
+        f"query: the document has {size} bytes; at most {limit} are allowed. Put data into variables.",
         extensions={"code": "BAD_USER_INPUT"},
     )
 

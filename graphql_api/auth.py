@@ -1,20 +1,21 @@
 """Who may do what: a token's role on every root field."""
 
-from collections.abc import Mapping
+import time
 from typing import Any
 
 from graphql import GraphQLError
 from strawberry.permission import BasePermission
 
 from container_manager.models import Role
-from container_manager.service import Service
 from container_manager.store.transaction import Actor
 from graphql_api.context import Context, Identity, Info
 
 NO_AUTH = "no-auth"
+CHECK_SECONDS = 1.0
 
 UNAUTHENTICATED = GraphQLError(
-    "A valid token is needed: send it as `Authorization: Bearer TOKEN`, over WebSocket in connection_init's payload.",
+    "A valid token is needed: send it as `Authorization: Bearer TOKEN`, "
+    "over WebSocket under the same key in connection_init's payload.",
     extensions={"code": "UNAUTHENTICATED"},
 )
 
@@ -42,19 +43,23 @@ class IsAdmin(_HasRole):
     message = "This needs a token with the role admin."
 
 
-async def identify(service: Service, credentials: object, address: str) -> Identity | None:
-    """The caller of an Authorization value, or None."""
-    if not isinstance(credentials, str):
-        return None
-    scheme, _, secret = credentials.partition(" ")
+async def identify(context: Context, credentials: object) -> None:
+    """Take the caller's identity from an Authorization value; it stays None when that is not good."""
+    scheme, _, secret = credentials.partition(" ") if isinstance(credentials, str) else ("", "", "")
     if scheme.lower() != "bearer" or not secret:
-        return None
-    token = await service.authenticate(secret.strip())
-    return None if token is None else Identity(Actor(token.name, address, token.pk), Role(token.role))
+        return
+    context.secret = secret.strip()
+    await _look_up(context)
 
 
-async def identify_connection(context: Context) -> Identity | None:
-    """The caller of a WebSocket, by the payload of its connection_init."""
-    params: Mapping[str, Any] = context.connection_params or {}
-    credentials = params.get("Authorization", params.get("authorization"))
-    return await identify(context.service, credentials, context.address)
+async def still_valid(context: Context) -> bool:
+    """Whether the token still counts; looked up again at most once in CHECK_SECONDS."""
+    if context.secret and time.monotonic() - context.checked_at > CHECK_SECONDS:
+        await _look_up(context)
+    return context.identity is not None
+
+
+async def _look_up(context: Context) -> None:
+    token = await context.service.authenticate(context.secret)
+    context.identity = Identity(Actor(token.name, context.address, token.pk), Role(token.role)) if token else None
+    context.checked_at = time.monotonic()

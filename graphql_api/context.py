@@ -6,12 +6,14 @@ from typing import Any
 import strawberry
 from strawberry.dataloader import DataLoader
 
+from container_manager.executors.output import OutputLine
 from container_manager.models import ContainerJob, ExecutorHost, Role, RoutingDecision
 from container_manager.service import Service
 from container_manager.store import decisions as decision_store
+from container_manager.store import dispatch, threads
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
-from container_manager.store import threads
+from container_manager.store.decisions import Recorded
 from container_manager.store.transaction import Actor
 
 RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
@@ -48,6 +50,16 @@ async def _decisions_of_job(ids: list[int]) -> list[list[RoutingDecision]]:
     return [found[pk] for pk in ids]
 
 
+async def _outputs(ids: list[int]) -> list[list[OutputLine]]:
+    found = await threads.read(dispatch.outputs, set(ids))
+    return [found[pk] for pk in ids]
+
+
+async def _evaluations(ids: list[int]) -> list[Recorded]:
+    found = await threads.read(decision_store.evaluations, set(ids))
+    return [found[pk] for pk in ids]
+
+
 @dataclass
 class Context:
     """One request, or one WebSocket connection. `identity` is None until a token was shown."""
@@ -56,6 +68,8 @@ class Context:
     address: str
     identity: Identity | None = None
     connection_params: dict[str, Any] | None = None
+    secret: str = ""
+    checked_at: float = 0.0
 
     def __post_init__(self) -> None:
         # Without caches: a subscription's context lives as long as its connection, and must see what changes.
@@ -63,6 +77,8 @@ class Context:
         self.jobs = DataLoader(load_fn=_jobs, cache=False)
         self.decisions = DataLoader(load_fn=_decisions, cache=False)
         self.decisions_of_job = DataLoader(load_fn=_decisions_of_job, cache=False)
+        self.outputs = DataLoader(load_fn=_outputs, cache=False)
+        self.evaluations = DataLoader(load_fn=_evaluations, cache=False)
 
     @property
     def actor(self) -> Actor:

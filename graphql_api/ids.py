@@ -6,6 +6,7 @@ from graphql import GraphQLError
 from strawberry import relay
 
 LARGEST_ID = 2**63 - 1
+LONGEST_CURSOR = 19
 
 
 def to_global(type_name: str, pk: int) -> str:
@@ -28,7 +29,7 @@ def split(global_id: str, argument: str = "id") -> tuple[str, int]:
     """The type's name and the primary key in a global id."""
     try:
         kind, text = relay.from_base64(global_id)
-        pk = int(text)
+        pk = int(text) if len(text) <= LONGEST_CURSOR else 0
     except ValueError:
         bad_input(f"{argument}: {global_id!r} is not an id.")
     if not 0 < pk <= LARGEST_ID:
@@ -44,7 +45,7 @@ def from_cursor(cursor: str | None, argument: str = "after") -> int | None:
     """The position in a cursor; None stays None."""
     if cursor is None:
         return None
-    if not (cursor.isascii() and cursor.isdigit() and int(cursor) <= LARGEST_ID):
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= LONGEST_CURSOR and int(cursor) <= LARGEST_ID):
         bad_input(f"{argument}: {cursor!r} is not a cursor.")
     return int(cursor)
 

@@ -1,7 +1,7 @@
 """What clients send."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import strawberry
@@ -73,6 +73,8 @@ class JobInput:
     )
 
 
+MOST_LABELS = 64
+
 # A limit may be taken away again; any other field that is null counts as not given.
 NULLABLE = frozenset({"max_memory_mb", "max_cpu_cores"})
 
@@ -126,6 +128,8 @@ class JobFilter:
     def labels(self, value: JSON, prefix: str) -> Q:
         if not isinstance(value, dict):
             bad_input("labels: must be an object of names and values.")
+        if len(value) > MOST_LABELS:
+            bad_input(f"labels: at most {MOST_LABELS} can be asked for.")
         where = Q()
         for key, text in value.items():
             where &= Q(Exact(KeyTextTransform(key, f"{prefix}labels"), str(text)))
@@ -133,11 +137,18 @@ class JobFilter:
 
     @strawberry_django.filter_field
     def submitted_after(self, value: datetime, prefix: str) -> Q:
-        return Q(**{f"{prefix}submitted_at__gt": value})
+        return Q(**{f"{prefix}submitted_at__gt": _in_utc(value, "submittedAfter")})
 
     @strawberry_django.filter_field
     def submitted_before(self, value: datetime, prefix: str) -> Q:
-        return Q(**{f"{prefix}submitted_at__lt": value})
+        return Q(**{f"{prefix}submitted_at__lt": _in_utc(value, "submittedBefore")})
+
+
+def _in_utc(moment: datetime, argument: str) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        bad_input(f"{argument}: {moment.isoformat()} lies outside of the calendar.")
 
 
 def condition(filters: Any, model: Any, info: Info) -> Q:

@@ -17,8 +17,9 @@ MAX_TOKENS = 4000
 MAX_DEPTH = 12
 MAX_ALIASES = 100
 MAX_COST = 20_000
-LARGEST_PAGE = 100
-DEFAULT_PAGE = 50
+LARGEST_PAGE, LONG_PAGE = 100, 1000
+LISTS = {"hosts": 50, "jobs": 50, "routingDecisions": 50, "routingEvents": 50, "logs": 50, "decisions": 5, "checks": 5}
+"""How many a list is taken to have when it is not said."""
 
 Measure = tuple[int, int, int]
 """Depth, aliases, cost."""
@@ -79,12 +80,8 @@ class WithinLimits(ValidationRule):
 
 
 def _page(node: FieldNode) -> int:
+    largest = LONG_PAGE if node.name.value == "logs" else LARGEST_PAGE
     sizes = [argument.value for argument in node.arguments or () if argument.name.value in {"first", "last"}]
     if not sizes:
-        pages = any(child.name.value == "edges" for child in _fields(node.selection_set))
-        return DEFAULT_PAGE if pages else 1
-    return max(int(size.value) if isinstance(size, IntValueNode) else LARGEST_PAGE for size in sizes)
-
-
-def _fields(selections: SelectionSetNode | None) -> list[FieldNode]:
-    return [node for node in (selections.selections if selections else ()) if isinstance(node, FieldNode)]
+        return LISTS.get(node.name.value, 1)
+    return max(min(int(size.value), LONG_PAGE) if isinstance(size, IntValueNode) else largest for size in sizes)

@@ -4,7 +4,10 @@ from collections.abc import AsyncGenerator
 
 import strawberry
 
+from container_manager.store import events as event_store
+from container_manager.store import threads
 from graphql_api import ids
+from graphql_api.auth import UNAUTHENTICATED, still_valid
 from graphql_api.context import Info
 from graphql_api.inputs import RoutingEventFilter
 from graphql_api.types import RoutingEvent
@@ -17,5 +20,10 @@ class Subscription:
         self, info: Info, after: str | None = None, filters: RoutingEventFilter | None = None
     ) -> AsyncGenerator[RoutingEvent, None]:
         wanted = filters.wanted() if filters else lambda _: True
-        async for event in info.context.service.events.subscribe(ids.from_cursor(after), wanted):
+        cursor = ids.from_cursor(after)
+        if cursor is not None and cursor > await threads.read(event_store.newest):
+            ids.bad_input(f"after: {after!r} is beyond the newest event; read eventCursor again.")
+        async for event in info.context.service.events.subscribe(cursor, wanted):
+            if not await still_valid(info.context):
+                raise UNAUTHENTICATED
             yield RoutingEvent.of(event)

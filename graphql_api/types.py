@@ -14,8 +14,8 @@ from container_manager.lifecycle import JobStatus
 from container_manager.routing.types import CheckResult as RoutingCheckResult
 from container_manager.routing.types import Verdict as RoutingVerdict
 from container_manager.store import decisions as decision_store
-from container_manager.store import dispatch, threads
 from container_manager.store import events as event_store
+from container_manager.store import threads
 from container_manager.store.events import Event
 from graphql_api.context import Info
 from graphql_api.ids import from_cursor, page_size, to_cursor, to_global
@@ -293,12 +293,10 @@ class ContainerJob(Node):
     async def decisions(self, info: Info) -> list[Annotated["RoutingDecision", strawberry.lazy("graphql_api.types")]]:
         return [RoutingDecision.of(row) for row in await info.context.decisions_of_job.load(self.row.pk)]
 
-    @strawberry.field(description="What it wrote, kept after the container is gone; of all attempts, oldest first.")
-    async def logs(self, after: str | None = None, first: int | None = None) -> LogConnection:
+    @strawberry.field(description="What its ended attempts wrote, oldest first; kept after the containers are gone.")
+    async def logs(self, info: Info, after: str | None = None, first: int | None = None) -> LogConnection:
         start, limit = from_cursor(after) or 0, page_size(first, 1000)
-        attempts = await threads.read(dispatch.outputs, self.row.pk)
-        lines = [line for _, output in attempts for line in output]
-        return _log_page(lines, start, limit)
+        return _log_page(await info.context.outputs.load(self.row.pk), start, limit)
 
     @classmethod
     def of(cls, job: models.ContainerJob) -> Self:
@@ -439,15 +437,17 @@ class RoutingDecision(Node):
         description="Every host that was looked at, with every check; the same answer months later. The chosen "
         "one first."
     )
-    async def hosts(self, first: int | None = None, after: str | None = None) -> Connection[HostVerdict]:
+    async def hosts(self, info: Info, first: int | None = None, after: str | None = None) -> Connection[HostVerdict]:
         start, limit = from_cursor(after) or 0, page_size(first)
-        found = await threads.read(decision_store.verdicts, self.row, start, limit + 1)
+        recorded = await info.context.evaluations.load(self.row.evaluation_id)
+        found = await threads.read(decision_store.verdicts, self.row, recorded, start, limit + 1)
         nodes = [(start + i + 1, HostVerdict.of(verdict)) for i, verdict in enumerate(found[:limit])]
         return Connection[HostVerdict].of(nodes, more=len(found) > limit, before=start > 0)
 
     @strawberry.field(description="Decides again from what was recorded.")
-    async def replay(self) -> Replay:
-        return Replay(await threads.read(decision_store.replay, self.row))
+    async def replay(self, info: Info) -> Replay:
+        recorded = await info.context.evaluations.load(self.row.evaluation_id)
+        return Replay(await threads.read(decision_store.replay, self.row, recorded))
 
     @classmethod
     def of(cls, decision: models.RoutingDecision) -> Self:
@@ -471,13 +471,14 @@ class RoutingEvent(Node):
     kind: RoutingEventKind
     at: datetime
     message: str
+    host_name: str = strawberry.field(description="The name stays when the host has been deleted.")
     row: strawberry.Private[Event]
 
-    @strawberry.field
+    @strawberry.field(description="As it is now, not as it was then.")
     async def job(self, info: Info) -> ContainerJob | None:
         return await job(info, self.row.job_id)
 
-    @strawberry.field
+    @strawberry.field(description="As it is now; null once it has been deleted.")
     async def host(self, info: Info) -> ExecutorHost | None:
         return await host(info, self.row.host_id)
 
@@ -493,6 +494,7 @@ class RoutingEvent(Node):
             kind=RoutingEventKind(event.kind),
             at=event.at,
             message=event.message,
+            host_name=event.host_name,
             row=event,
         )
 

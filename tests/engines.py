@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bcrypt
@@ -93,6 +95,19 @@ class Engine:
     def containers(self) -> list[dict]:
         """All containers, also those that do not run."""
         return self._client.get("/containers/json", params={"all": "1"}).json()
+
+    @contextmanager
+    def journal(self) -> Iterator[Path]:
+        """A file that gets the name of each container as it is started: what really happened."""
+        path = self.folder / "journal"
+        arguments = ["--filter", "event=start", "--format", "{{.Actor.Attributes.name}}"]
+        with path.open("wb") as out:
+            process = subprocess.Popen(["docker", "--host", self.url, "events", *arguments], stdout=out)
+        try:
+            yield path
+        finally:
+            process.kill()
+            process.wait(10)
 
     def pause(self) -> None:
         """Stop the engine as SIGSTOP does: it accepts connections and answers nothing."""

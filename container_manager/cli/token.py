@@ -6,7 +6,14 @@ import click
 
 from container_manager.cli.main import setup
 
+LONGEST_NAME = 100
 ROLES = ("viewer", "operator", "admin")
+
+
+def _is_a_name(_: click.Context, __: click.Parameter, value: str) -> str:
+    if not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
+        raise click.BadParameter(f"must have 1 to {LONGEST_NAME} printable characters.")
+    return value
 
 
 @click.group()
@@ -15,7 +22,7 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--name", required=True, help="What the audit log calls its holder.")
+@click.option("--name", required=True, callback=_is_a_name, help="What the audit log calls its holder.")
 @click.option(
     "--role",
     type=click.Choice(ROLES),
@@ -23,7 +30,7 @@ def token() -> None:
     help="viewer reads; operator also changes jobs; admin also hosts.",
 )
 @click.option(
-    "--expires", type=click.IntRange(min=1), metavar="DAYS", help="Days until it expires; never when not given."
+    "--expires", type=click.IntRange(1, 36_500), metavar="DAYS", help="Days until it expires; never when not given."
 )
 def create(name: str, role: str, expires: int | None) -> None:
     """Make a token and print its secret, this once."""

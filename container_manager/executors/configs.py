@@ -63,7 +63,7 @@ class DockerConfig(Settings):
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not carry credentials; an engine is protected by tls")
         local = parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc
-        remote = parts.scheme in {"tcp", "http", "https"} and parts.path in {"", "/"} and _HOST.fullmatch(parts.netloc)
+        remote = parts.scheme in {"tcp", "https"} and parts.path in {"", "/"} and _HOST.fullmatch(parts.netloc)
         # Reading the port raises ValueError when it is none.
         if not (local or (remote and parts.port != 0)) or parts.query or parts.fragment or not url.isprintable():
             raise ValueError("must be unix:///path/of.sock, tcp://HOST:PORT or https://HOST:PORT")
@@ -104,7 +104,7 @@ def config_errors(error: ValidationError, root: str = "config") -> Iterator[tupl
         if entry["type"] == "extra_forbidden":
             yield path, f"{path} is not a setting of this executor type."
         else:
-            yield path, f"{entry['msg'].removeprefix('Value error, ')}."
+            yield path, f"{path}: {entry['msg'].removeprefix('Value error, ')}."
 
 
 def hide_secrets(config: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class DockerExecutor(ContainerExecutor):
         self._docker: Docker | None = None
         self._connecting = asyncio.Lock()
         self._under_way: set[asyncio.Timeout] = set()
+        self._closed = False
 
     @property
     def max_launches(self) -> int:
@@ -177,6 +178,7 @@ class DockerExecutor(ContainerExecutor):
 
     async def aclose(self) -> None:
         # What is under way would wait for ever on a closed connection.
+        self._closed = True
         for scope in self._under_way:
             scope.reschedule(0)
         docker, self._docker = self._docker, None
@@ -282,6 +284,9 @@ class DockerExecutor(ContainerExecutor):
                 except BaseException:
                     await _disconnect(docker)
                     raise
+                if self._closed:
+                    await _disconnect(docker)
+                    raise ExecutorConnectionError(f"host {self.settings.name}: its settings were changed.")
                 self._docker = docker
         return self._docker
 
@@ -343,33 +348,29 @@ def _connect(config: DockerConfig) -> Docker:
 
 def _ssl_context(tls: TLS) -> ssl.SSLContext:
     """Raises ExecutorConfigurationError when the PEM texts or paths are no good."""
+    ca, cert, key = [_pem(getattr(tls, name), name) for name in ("ca", "cert", "key")]
     try:
-        context = ssl.create_default_context()
-        if tls.ca and _is_pem(tls.ca):
-            context.load_verify_locations(cadata=tls.ca)
-        elif tls.ca:
-            context.load_verify_locations(cafile=tls.ca)
+        context = ssl.create_default_context(cadata=ca or None)
         if not tls.verify:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if tls.cert:
-            with tempfile.TemporaryDirectory() as folder:
-                context.load_cert_chain(_as_file(tls.cert, folder, "cert"), _as_file(tls.key, folder, "key"))
+        if cert:
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write(f"{cert}\n{key}\n")
+                file.flush()
+                context.load_cert_chain(file.name)
     except (OSError, ValueError, ssl.SSLError) as error:
         raise ExecutorConfigurationError(f"config.tls: the certificates cannot be used: {error}.") from error
     return context
 
 
-def _is_pem(text: str) -> bool:
-    return text.lstrip().startswith("-----BEGIN")
-
-
-def _as_file(text: str, folder: str, name: str) -> str:
-    if not _is_pem(text):
-        return text
-    path = Path(folder, name)
-    path.touch(mode=0o600)
-    path.write_text(text)
-    return str(path)
+def _pem(value: str, name: str) -> str:
+    """The PEM text, read from a file on the server when `value` is a path."""
+    if not value or value.lstrip().startswith("-----BEGIN"):
+        return value
+    try:
+        return Path(value).read_text()
+    except (OSError, ValueError) as error:
+        raise ExecutorConfigurationError(f"config.tls.{name}: {value!r} cannot be read: {error}.") from error
 
 
 def _status_of(error: ExecutorOperationError) -> int:

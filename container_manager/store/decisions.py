@@ -91,9 +91,23 @@ def of_jobs(job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
     return found
 
 
-def verdicts(decision: RoutingDecision, after: int, limit: int) -> list[HostVerdict]:
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An evaluation as it was kept, and the version of the algorithm that made it."""
+
+    evaluation: Evaluation
+    algorithm: int
+
+
+def evaluations(ids: Iterable[int]) -> dict[int, Recorded]:
+    """Evaluations by id."""
+    rows = RoutingEvaluation.objects.filter(pk__in=list(ids)).values_list("pk", "record")
+    return {pk: _unpack(bytes(record)) for pk, record in rows}
+
+
+def verdicts(decision: RoutingDecision, recorded: Recorded, after: int, limit: int) -> list[HostVerdict]:
     """The hosts of a decision with every check, the chosen one first, from position `after`."""
-    evaluation, _ = _load(decision)
+    evaluation = recorded.evaluation
     order = sorted(range(len(evaluation.hosts)), key=lambda i: evaluation.hosts[i].id != decision.host_id)
     return [
         HostVerdict(
@@ -108,21 +122,17 @@ def verdicts(decision: RoutingDecision, after: int, limit: int) -> list[HostVerd
     ]
 
 
-def replay(decision: RoutingDecision) -> str:
+def replay(decision: RoutingDecision, recorded: Recorded) -> str:
     """Decide again from the record: SAME, DIFFERENT, or OTHER_VERSION when the algorithm has changed since."""
-    recorded, algorithm = _load(decision)
-    if algorithm != router.ALGORITHM:
+    if recorded.algorithm != router.ALGORITHM:
         return "OTHER_VERSION"
-    again = router.evaluate(recorded.hosts, recorded.requirements, recorded.seed)
-    if recorded.seed is None:
+    before = recorded.evaluation
+    again = router.evaluate(before.hosts, before.requirements, before.seed)
+    if before.seed is None:
         same = decision.host_id in [host.id for tier in router.tiers(again) for host in tier]
     else:
         same = router.place(again, decision.position + 1)[decision.position] == decision.host_id
     return "SAME" if same else "DIFFERENT"
-
-
-def _load(decision: RoutingDecision) -> tuple[Evaluation, int]:
-    return _unpack(bytes(RoutingEvaluation.objects.values_list("record", flat=True).get(pk=decision.evaluation_id)))
 
 
 def _pack(evaluation: Evaluation) -> bytes:
@@ -142,7 +152,7 @@ def _pack(evaluation: Evaluation) -> bytes:
     )
 
 
-def _unpack(data: bytes) -> tuple[Evaluation, int]:
+def _unpack(data: bytes) -> Recorded:
     raw: dict[str, Any] = orjson.loads(zlib.decompress(data))
     needs = raw["requirements"]
     needs["selector"] = tuple((key, value) for key, value in needs["selector"])
@@ -153,4 +163,4 @@ def _unpack(data: bytes) -> tuple[Evaluation, int]:
         results=tuple(bytes.fromhex(result) for result in raw["results"]),
         seed=raw["seed"],
     )
-    return evaluation, raw["algorithm"]
+    return Recorded(evaluation, raw["algorithm"])

@@ -1,7 +1,7 @@
 """What workers write. Every write carries the claim's epoch: whoever lost the job changes nothing."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,15 +12,16 @@ from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from container_manager import lifecycle
 from container_manager.executors.output import OutputLine
-from container_manager.lifecycle import JobStatus
+from container_manager.lifecycle import JobStatus, sources
 from container_manager.models import ContainerJob, EventKind, JobOutput
 from container_manager.store.hosts import count_failure
 from container_manager.store.transaction import Transaction, under_routing_lock
 
 CLAIM_AT_ONCE = 500
 LONGEST_BACK_OFF = 60
-IN_HAND = [JobStatus.LAUNCHING, JobStatus.RUNNING]
+IN_HAND = sorted(lifecycle.IN_HAND)
 
 
 class LeaseLostError(Exception):
@@ -115,7 +116,7 @@ def _created(tx: Transaction, fence: Fence, execution_id: str) -> object:
         return LeaseLostError()
     if first:
         job = _job(fence)
-        tx.event(EventKind.JOB_LAUNCHED, job=job, host=job.host)
+        tx.event(EventKind.JOB_LAUNCHED, f"Attempt {job.attempt} has a container.", job=job, host=job.host)
     return None
 
 
@@ -130,9 +131,9 @@ def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[ob
 
 
 def _started(tx: Transaction, fence: Fence, at: datetime) -> object:
-    if fence.rows().filter(status=JobStatus.LAUNCHING).update(status=JobStatus.RUNNING, started_at=at):
+    if fence.rows().filter(status__in=sources(JobStatus.RUNNING)).update(status=JobStatus.RUNNING, started_at=at):
         job = _job(fence)
-        tx.event(EventKind.JOB_STARTED, job=job, host=job.host)
+        tx.event(EventKind.JOB_STARTED, f"Attempt {job.attempt} runs.", job=job, host=job.host)
         return None
     return None if fence.rows().exists() else LeaseLostError()
 
@@ -143,16 +144,20 @@ def finished(tx: Transaction, items: Sequence[tuple[Fence, End]]) -> list[object
     return [_finished(tx, fence, end) for fence, end in items]
 
 
-def _finished(tx: Transaction, fence: Fence, end: End) -> object:
+def _finished(tx: Transaction, fence: Fence, end: End, *, final: bool = False) -> object:
     changes = {"started_at": end.started_at} if end.started_at else {}
-    if not fence.rows().update(
-        status=end.status,
-        exit_code=end.exit_code,
-        error=end.error,
-        finished_at=end.finished_at or timezone.now(),
-        lease_owner="",
-        lease_expires_at=None,
-        **changes,
+    if (
+        not fence.rows()
+        .filter(status__in=sources(end.status))
+        .update(
+            status=end.status,
+            exit_code=end.exit_code,
+            error=end.error,
+            finished_at=end.finished_at or timezone.now(),
+            lease_owner="",
+            lease_expires_at=None,
+            **changes,
+        )
     ):
         return LeaseLostError()
     job = _job(fence)
@@ -163,7 +168,7 @@ def _finished(tx: Transaction, fence: Fence, end: End) -> object:
     tx.event(kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job=job, host=job.host)
     failed = end.status in {JobStatus.FAILED, JobStatus.TIMED_OUT}
     own_attempts = job.attempt - job.infrastructure_failures
-    if failed and own_attempts < job.max_attempts and not job.cancel_requested_at:
+    if failed and not final and own_attempts < job.max_attempts and not job.cancel_requested_at:
         _next_attempt(tx, job, timedelta(), f"Attempt {job.attempt} of {job.max_attempts} ended {end.status.upper()}.")
     return None
 
@@ -191,7 +196,7 @@ def _host_failed(tx: Transaction, fence: Fence, fault: HostFault) -> object:
     if fault.retries is None and job.host is not None:
         count_failure(tx, job.host, fault.error)
     elif fault.retries is not None and job.infrastructure_failures > fault.retries:
-        return _finished(tx, fence, End(JobStatus.FAILED, error=fault.error))
+        return _finished(tx, fence, End(JobStatus.FAILED, error=fault.error), final=True)
     delay = timedelta(seconds=min(2.0 ** min(job.infrastructure_failures - 1, 10), LONGEST_BACK_OFF))
     _next_attempt(tx, job, delay, fault.error)
     return None
@@ -221,11 +226,10 @@ def _job(fence: Fence) -> ContainerJob:
     return ContainerJob.objects.defer("environment").select_related("host").get(pk=fence.job_id)
 
 
-def outputs(job_id: int) -> list[tuple[int, list[OutputLine]]]:
-    """What each ended attempt of a job wrote, oldest attempt first."""
-    return [
-        (attempt, [OutputLine(*line) for line in orjson.loads(zlib.decompress(bytes(lines)))])
-        for attempt, lines in JobOutput.objects.filter(job_id=job_id)
-        .order_by("attempt")
-        .values_list("attempt", "lines")
-    ]
+def outputs(job_ids: Iterable[int]) -> dict[int, list[OutputLine]]:
+    """What the ended attempts of each job wrote, oldest attempt first."""
+    found: dict[int, list[OutputLine]] = {job_id: [] for job_id in job_ids}
+    rows = JobOutput.objects.filter(job_id__in=found).order_by("attempt").values_list("job_id", "lines")
+    for job_id, lines in rows:
+        found[job_id] += [OutputLine(*line) for line in orjson.loads(zlib.decompress(bytes(lines)))]
+    return found

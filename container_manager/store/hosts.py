@@ -130,13 +130,15 @@ def any_exist() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class HostChange:
-    """New values for a host; `host_id` None makes a new one."""
+    """New values for a host; `host_id` None makes a new one. `moves`: its executions would be looked for elsewhere."""
 
     host_id: int | None
     values: dict[str, Any]
     actor: Actor | None = None
     action: str = "updateHost"
     kind: EventKind = EventKind.HOST_UPDATED
+    message: str = "Host {} was changed."
+    moves: bool = False
 
 
 @under_routing_lock
@@ -152,12 +154,23 @@ def _save_host(tx: Transaction, change: HostChange) -> object:
     name = change.values.get("name", host.name)
     if ExecutorHost.objects.filter(name=name).exclude(pk=host.pk).exists():
         return Conflict(f"name: a host named {name!r} exists already.")
+    if change.moves and ContainerJob.objects.filter(host_id=host.pk, status__in=list(lifecycle.ACTIVE)).exists():
+        return Conflict(
+            f"config: host {host.name} holds jobs; drain it and move it to another engine once they have ended."
+        )
+    before = host.health_status
     for field, value in change.values.items():
         setattr(host, field, value)
     host.save()
     tx.by(change.actor, change.action, host.name)
-    tx.event(change.kind, host=host)
+    tx.event(change.kind, change.message.format(host.name), host=host)
+    if change.host_id is not None and host.health_status != before:
+        tx.event(EventKind.HOST_HEALTH_CHANGED, _changed(before, host), host=host)
     return with_usage(ExecutorHost.objects.filter(pk=host.pk)).get()
+
+
+def _changed(before: str, host: ExecutorHost) -> str:
+    return f"{before} to {host.health_status}. {host.health_error}".strip()
 
 
 @under_routing_lock
@@ -171,9 +184,9 @@ def _delete_host(tx: Transaction, host_id: int, actor: Actor | None) -> object:
     if host is None:
         return NotFound("There is no such host.")
     if host.used_jobs:
-        return Conflict(f"Host {host.name} holds {host.used_jobs} jobs; drain it and delete it once they have ended.")
+        return Conflict(f"Host {host.name} holds jobs ({host.used_jobs}); drain it and delete it once they have ended.")
     tx.by(actor, "deleteHost", host.name)
-    tx.event(EventKind.HOST_DELETED, host=host)
+    tx.event(EventKind.HOST_DELETED, f"Host {host.name} was deleted.", host=host)
     ContainerJob.objects.filter(host=host).update(host=None)
     ExecutorHost.objects.filter(pk=host_id).delete()
     return host

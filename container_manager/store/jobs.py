@@ -100,7 +100,7 @@ def route(tx: Transaction, fresh: Sequence[ContainerJob] = ()) -> dict[int, Deci
     ContainerJob.objects.bulk_create(fresh)
     ContainerJob.objects.bulk_update([job for job, decision in changed if decision.key > 0], UPDATED_BY_ROUTING, 500)
     for job in fresh:
-        tx.event(EventKind.JOB_SUBMITTED, job=job)
+        tx.event(EventKind.JOB_SUBMITTED, f"{job.name or 'A job'} with image {job.image}.", job=job)
     _tell(tx, changed)
     return {job.pk: decision for job, decision in decided}
 
@@ -175,19 +175,19 @@ def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob |
     now = timezone.now()
     rows = ContainerJob.objects.filter(pk=job_id)
     # A claim takes its job out of ROUTED without the routing lock, so both updates are conditional.
-    at_once = rows.filter(status__in=[JobStatus.PENDING, JobStatus.ROUTED]).update(
+    at_once = rows.filter(status__in=lifecycle.sources(JobStatus.CANCELLED) - lifecycle.IN_HAND).update(
         status=JobStatus.CANCELLED, cancel_requested_at=now, finished_at=now, refusal=None
     )
-    asked = not at_once and rows.filter(
-        status__in=[JobStatus.LAUNCHING, JobStatus.RUNNING], cancel_requested_at=None
-    ).update(cancel_requested_at=now)
+    asked = not at_once and rows.filter(status__in=lifecycle.IN_HAND, cancel_requested_at=None).update(
+        cancel_requested_at=now
+    )
     job = one(job_id)
     if job is None:
         return NotFound(NO_JOB)
     if at_once:
         tx.event(EventKind.JOB_CANCELLED, "Cancelled before it had a container.", job=job, host=job.host)
     elif asked:
-        tx.event(EventKind.JOB_CANCEL_REQUESTED, job=job, host=job.host)
+        tx.event(EventKind.JOB_CANCEL_REQUESTED, "Its container is being stopped.", job=job, host=job.host)
     elif job.status in lifecycle.TERMINAL:
         return Conflict(f"The job has ended already: it is {job.status.upper()}.")
     tx.by(actor, "cancelJob", job_id)

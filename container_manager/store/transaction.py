@@ -109,6 +109,13 @@ def commit_one(unit: Unit, item: Any) -> Any:
     return outcome
 
 
+def note(tx: Transaction, items: Sequence[tuple[Actor, str, str]]) -> list[None]:
+    """Leave an audit row for what changes no row of its own: (who, what, to what)."""
+    for actor, action, target in items:
+        tx.by(actor, action, target)
+    return [None] * len(items)
+
+
 def _transact(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[RoutingEvent]]:
     groups: dict[Unit, list[int]] = {}
     for index, (unit, _) in enumerate(entries):

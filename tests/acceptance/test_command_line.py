@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -183,16 +184,24 @@ async def _status(api: Api, job_id: str, *wanted: str) -> dict | None:
     return job if job["status"] in wanted else None
 
 
-async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(home: Path, engine: Engine) -> None:
+@pytest.fixture
+def journal(engine: Engine) -> Iterator[Path]:
+    with engine.journal() as path:
+        yield path
+
+
+async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(home: Path, engine: Engine, journal: Path) -> None:
     """Twelve jobs on a real engine while the service is killed with -9 five times."""
     served = await asyncio.to_thread(Served, home)
     token = served.token
     api = Api(served.url, token)
-    host = {"name": "e", "executorType": "DOCKER", "config": {"url": engine.url}, "maxConcurrentJobs": 6}
-    await api(CREATE_HOST, input=host)
+    # Labelled, because the machine's own engine may be a host as well.
+    host = {"name": "e", "executorType": "DOCKER", "config": {"url": engine.url}, "labels": {"of": "the test"}}
+    await api(CREATE_HOST, input={**host, "maxConcurrentJobs": 6})
     jobs = []
     for number in range(12):
         job = {
+            "hostSelector": host["labels"],
             "image": "busybox:test",
             "command": ["sh", "-c", f"echo ran; sleep 0.5; exit {number % 3}"],
             "cpuLimit": 0.1,
@@ -211,10 +220,12 @@ async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(home: Path, eng
             assert [edge["node"]["text"] for edge in job["logs"]["edges"]] == ["ran"]
             query = "query($id: ID) { routingEvents(filters: {jobId: $id}, first: 100) { edges { node { kind } } } }"
             kinds = [edge["node"]["kind"] for edge in (await api(query, id=job_id))["edges"]]
+            assert job["attempt"] == 1
             assert [kinds.count(k) for k in ("JOB_SUBMITTED", "JOB_STARTED", "JOB_FINISHED")] == [1, 1, 1], kinds
         await api.http.aclose()
-    left = [container for container in engine.containers() if container["State"] == "running"]
-    assert left == []
+        starts = journal.read_text().split()
+        assert len(starts) == len(set(starts)) == 12, "each attempt ran in one container, once"
+    assert [container for container in engine.containers() if container["State"] == "running"] == []
 
 
 def test_the_local_engine_is_registered_or_the_way_is_told(home: Path) -> None:

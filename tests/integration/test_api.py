@@ -10,6 +10,7 @@ import httpx
 import pytest
 import websockets
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
@@ -120,7 +121,7 @@ async def test_draining_and_resuming(admin: Api, sim: dict) -> None:
 async def test_a_host_with_jobs_is_not_deleted(admin: Api, sim: dict) -> None:
     job = await admin.submit(command=["sleep 30"])
     refused = await admin(host_mutation("deleteHost"), id=sim["id"])
-    assert (refused["__typename"], "holds 1 jobs" in refused["message"]) == ("Conflict", True)
+    assert (refused["__typename"], "holds jobs (1)" in refused["message"]) == ("Conflict", True)
     await admin(CANCEL, id=job["id"])
     await eventually(lambda: has_status(admin, job["id"], "CANCELLED"))
     assert (await admin(host_mutation("deleteHost"), id=sim["id"]))["name"] == "sim"
@@ -406,7 +407,7 @@ async def test_a_bad_argument_is_named(admin: Api, query: str, sentence: str) ->
             "config.launch_mss is not a setting of this executor type.",
         ),
         ({"config": "text"}, "config", "valid dictionary"),
-        ({"name": "no good"}, "name", "match pattern"),
+        ({"name": "no good"}, "name", "begins with a letter"),
         ({"executorType": "CLOUDRUN"}, "executorType", "cannot run jobs on CLOUDRUN"),
         ({"routingWeight": 1001}, "routingWeight", "less than or equal to 1000"),
     ],
@@ -442,7 +443,7 @@ async def test_an_unknown_type_is_refused_before_anything_runs(admin: Api) -> No
 
 async def test_a_document_of_ten_megabytes_is_refused(admin: Api) -> None:
     error = await admin.error("{ eventCursor } #" + "x" * 10_000_000)
-    assert error["message"].startswith("query: the document has 10000017 characters; at most 65536 are allowed.")
+    assert error["message"].startswith("query: the document has 10000017 bytes; at most 65536 are allowed.")
     assert error["extensions"]["code"] == "BAD_USER_INPUT"
     answer = await admin.http.post("/graphql", content=b'{"query": "' + b"x" * 17_000_000 + b'"}', headers=JSON)
     assert answer.status_code == 413
@@ -471,7 +472,8 @@ async def test_costly_documents_are_refused(admin: Api) -> None:
     many = " ".join(f"a{n}: eventCursor" for n in range(101))
     assert "its aliases is 101" in (await admin.error(f"{{ {many} }}"))["message"]
     deep = "job { decisions { " * 10 + "id" + " } }" * 10
-    assert "its depth" in (await admin.error(f"{{ routingEvents {{ edges {{ node {{ {deep} }} }} }} }}"))["message"]
+    answer = await admin.post(f"{{ routingEvents {{ edges {{ node {{ {deep} }} }} }} }}")
+    assert "its depth" in answer["errors"][0]["message"]
     inner = "hosts(first: 100) { edges { node { checks { code } } } }"
     wide = f"{{ jobs(first: 100) {{ edges {{ node {{ decisions {{ {inner} }} }} }} }} }}"
     assert "its cost" in (await admin.error(wide))["message"]
@@ -480,12 +482,112 @@ async def test_costly_documents_are_refused(admin: Api) -> None:
     )
     answer = await admin.post(bomb + " fragment f60 on ContainerJobConnection { pageInfo { hasNextPage } }")
     assert "its cost" in answer["errors"][0]["message"]
+    hidden = (
+        "{ jobs { ...{ edges { node { decisions { hosts(first: 100) { edges { node { checks { code } } } } } } } } } }"
+    )
+    assert "its cost" in (await admin.error(hidden))["message"]
     circle = (
         "{ jobs { ...a } } fragment a on ContainerJobConnection { ...b } fragment b on ContainerJobConnection { ...a }"
     )
     assert "Cannot spread fragment" in (await admin.post(circle))["errors"][0]["message"]
     tokens_ = "{ " + "eventCursor " * 5000 + "}"
     assert "4000 tokens" in (await admin.error(tokens_))["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"query": "mutation($i: JobInput!) { submitJob(input: $i) { __typename } }", "variables": {"i": {"image": "x", "command": ["\\ud800"]}}}',
+        '{"query": "query($f: JobFilter) { jobs(filters: $f) { edges { cursor } } }", "variables": {"f": {"name": "\\ud800"}}}',
+        "[" * 100_000,
+        '{"query": ' + "9" * 5000 + "}",
+    ],
+)
+async def test_json_that_cannot_be_kept_is_refused_at_the_door(admin: Api, body: str) -> None:
+    answer = await admin.http.post("/graphql", content=body.encode(), headers=JSON)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"submittedAfter": "0001-01-01T00:00:00+23:00"},
+        {"submittedBefore": "9999-12-31T23:59:59-23:00"},
+        {"labels": {str(n): "x" for n in range(3000)}},
+    ],
+)
+async def test_filters_beyond_reason_are_named(admin: Api, filters: dict) -> None:
+    query = "query($filters: JobFilter) { jobs(filters: $filters) { edges { cursor } } }"
+    error = await admin.error(query, filters=filters)
+    assert next(iter(filters)) in error["message"]
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_an_error_names_its_field_once(admin: Api) -> None:
+    config = {"ulr": "x", "network": "host"}
+    refused = await admin(CREATE_HOST, input={"name": "x", "executorType": "DOCKER", "config": config})
+    assert refused["message"].count("config.ulr") == 1
+    assert "config.network: must be the name of a network" in refused["message"]
+
+
+async def test_a_cursor_beyond_the_newest_event_is_named(admin: Api) -> None:
+    async with admin.socket() as connection:
+        payload = {"query": EVENTS, "variables": {"after": "999999"}}
+        await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
+        assert "beyond the newest event" in await connection.recv()
+
+
+async def test_a_revoked_token_ends_what_was_opened_with_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphql_api.auth.CHECK_SECONDS", 0.0)
+    api = Api(url, await make_token(Role.ADMIN))
+    async with api.socket() as connection:
+        subscribe = {"id": "1", "type": "subscribe", "payload": {"query": EVENTS}}
+        await connection.send(json.dumps(subscribe))
+        await eventually(lambda: _host_is_made(api))
+        await connection.recv()
+        await ApiToken.objects.all().adelete()
+        await connection.send(json.dumps({**subscribe, "id": "2"}))
+        async for _ in connection:
+            continue
+        assert connection.close_code == 4403
+    await api.http.aclose()
+
+
+async def _host_is_made(api: Api) -> bool:
+    return (await api(CREATE_HOST, input=SIMULATED))["__typename"] == "ExecutorHost"
+
+
+async def test_a_host_with_jobs_is_not_moved(admin: Api, sim: dict) -> None:
+    engine = await admin(
+        CREATE_HOST, input={"name": "d", "executorType": "DOCKER", "config": {"url": "tcp://127.0.0.1:1"}}
+    )
+    await make_job(host=await ExecutorHost.objects.aget(name="d"), status="running", lease_owner="x")
+    refused = await admin(UPDATE_HOST, id=engine["id"], input={"config": {"url": "tcp://127.0.0.1:2"}})
+    assert refused["__typename"] == "Conflict"
+    assert refused["message"].startswith("config: host d holds jobs")
+    changed = await admin(
+        UPDATE_HOST, id=engine["id"], input={"config": {"url": "tcp://127.0.0.1:1", "max_launches": 1}}
+    )
+    assert changed["__typename"] == "ExecutorHost"
+
+
+async def test_pages_of_allowed_origins_may_call(admin: Api) -> None:
+    from asgi import make_application
+
+    origin = "http://localhost:5173"
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    assert "access-control-allow-origin" not in (await admin.http.options("/graphql", headers=asked)).headers
+    allowing = settings.CONTAINER_MANAGER.model_copy(update={"allowed_origins": (origin,)})
+    with patch.object(settings, "CONTAINER_MANAGER", allowing):
+        application = make_application()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as client:
+        answer = await client.options("/graphql", headers=asked)
+    assert answer.headers["access-control-allow-origin"] == origin
 
 
 async def test_introspection_works(admin: Api) -> None:

@@ -9,6 +9,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
+from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.run import JobRun
 from container_manager.control.supervisor import Supervisor
 from container_manager.executors.base import ExecutionState, ExecutionStatus
@@ -18,10 +19,13 @@ from container_manager.executors.exceptions import (
     ExecutorConnectionError,
     ExecutorOperationError,
 )
-from container_manager.models import ContainerJob, ExecutorHost, HealthStatus, RoutingEvent
+from container_manager.executors.factory import ExecutorFactory
+from container_manager.models import ContainerJob, HealthStatus, RoutingEvent
 from container_manager.service import Service, running
 from container_manager.store import dispatch, threads
+from container_manager.store import jobs as job_store
 from container_manager.store.dispatch import Worker
+from container_manager.store.transaction import Actor
 from container_manager.store.writer import Writer, write_directly
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 from tests.waiting import eventually
@@ -150,6 +154,7 @@ async def writer(db: None) -> Writer:
 async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Drive a job, taken over by us or fresh, on a stand-in executor."""
     monkeypatch.setattr("container_manager.control.run.FIRST_LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("container_manager.control.run.SETTLE", 0.01)
 
     async def drive(executor: AsyncMock, **changes: object) -> ContainerJob:
         values = {"status": "routed", **changes}
@@ -283,7 +288,7 @@ async def test_output_that_cannot_be_read_does_not_hold_up_the_verdict(run: Call
     executor.logs.side_effect = ExecutorOperationError("configured logging driver does not support reading")
     job = await run(executor)
     assert job.status == "succeeded"
-    ((_, lines),) = await threads.read(dispatch.outputs, job.pk)
+    lines = (await threads.read(dispatch.outputs, [job.pk]))[job.pk]
     assert "does not support reading" in lines[0].text
 
 
@@ -332,20 +337,63 @@ async def test_a_job_cancelled_before_its_launch_never_gets_a_container(run: Cal
     executor.create.assert_not_called()
 
 
-async def test_an_end_of_its_own_outranks_our_cancel(run: Callable) -> None:
-    never = asyncio.Event()
-
-    async def wait(_: object) -> ExecutionStatus:
-        await never.wait()
-        return state("exited", 0)
-
-    async def stop(*_: object) -> None:
-        never.set()
-
-    executor = engine(status=state("running"))
-    executor.wait, executor.stop = wait, stop
+@pytest.mark.parametrize(("had_to_stop", "verdict"), [(False, "succeeded"), (True, "cancelled")])
+async def test_only_an_end_of_its_own_outranks_our_cancel(run: Callable, had_to_stop: bool, verdict: str) -> None:
+    """A program may exit with 0 when it is told to stop; that is our doing all the same."""
+    executor = engine(status=[state("running"), state("exited", 0)])
+    executor.wait, executor.stop.return_value = lambda _: asyncio.Event().wait(), had_to_stop
     job = await run(executor, **TAKEN_OVER, execution_id="found", cancel_requested_at=ALIVE)
-    assert (job.status, job.exit_code) == ("succeeded", 0)
+    assert (job.status, job.exit_code) == (verdict, 0)
+
+
+async def test_a_stop_without_an_answer_is_remembered(run: Callable) -> None:
+    executor = engine(status=[state("running"), state("exited", 143)], stop=ExecutorConnectionError("no answer"))
+    executor.wait = lambda _: asyncio.Event().wait()
+    job = await run(executor, **TAKEN_OVER, execution_id="found", timeout_seconds=1)
+    assert (job.status, job.exit_code) == ("timed_out", 143)
+
+
+async def test_a_connection_that_died_without_a_word_is_noticed(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("container_manager.control.run.LOOK_EVERY", 0.01)
+    executor = engine(status=[state("running"), state("exited", 4)])
+    executor.wait = lambda _: asyncio.Event().wait()
+    job = await run(executor)
+    assert (job.status, job.exit_code) == ("failed", 4)
+
+
+async def test_a_start_that_takes_effect_late_is_adopted(run: Callable) -> None:
+    executor = engine(status=[state("created"), state("running")])
+    job = await run(executor, **TAKEN_OVER, execution_id="found")
+    assert (job.status, job.execution_id) == ("succeeded", "found")
+    executor.remove.assert_awaited_once_with("found")
+    executor.create.assert_not_called()
+
+
+async def test_a_cancel_does_not_wait_for_a_pull(run: Callable) -> None:
+    executor = engine(find=state("created"))
+
+    async def pull(_: object) -> str:
+        await ContainerJob.objects.aupdate(cancel_requested_at=ALIVE)
+        cancel()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def cancel() -> None:
+        (task,) = [task for task in asyncio.all_tasks() if "JobRun.drive" in str(task.get_coro())]
+        task.get_coro().cr_frame.f_locals["self"].cancel()
+
+    executor.create = pull
+    job = await run(executor)
+    assert job.status == "cancelled"
+    executor.remove.assert_awaited_once_with("found")
+
+
+async def test_output_that_never_comes_to_an_end_does_not_hold_the_job(run: Callable) -> None:
+    executor = engine(status=state("exited", 0))
+    executor.logs.side_effect = ExecutorConnectionError("no answer")
+    job = await run(executor, **TAKEN_OVER, execution_id="found")
+    assert job.status == "succeeded"
+    assert executor.logs.await_count == 5
 
 
 async def test_a_container_that_cannot_be_removed_does_not_change_the_verdict(run: Callable) -> None:
@@ -365,10 +413,63 @@ async def test_a_run_taken_over_by_another_stops(run: Callable) -> None:
     executor.start.assert_not_called()
 
 
-async def test_a_run_that_breaks_off_is_logged_and_left_to_its_lease(service: Service, caplog) -> None:
-    await make_host(config={"accept": "any"})
-    with patch.object(JobRun, "_proceed", side_effect=RuntimeError("a bug")):
-        job = await make_job(host=await ExecutorHost.objects.afirst(), status="routed")
-        service.supervisor._loops[1]._wake.set()
-        await eventually(lambda: "the run broke off" in caplog.text)
-    assert await status_of(job) == "launching"
+async def test_a_run_that_breaks_off_is_logged_and_taken_up_when_its_lease_ends(writer: Writer, caplog) -> None:
+    host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
+    factory = ExecutorFactory(writer.write, "x")
+    dispatcher = Dispatcher(writer, factory, "test-node", 0.3)
+    job = await make_job(host=host, status="routed")
+    proceed, broken = JobRun._proceed, []
+
+    async def break_once(self: JobRun) -> None:
+        if not broken:
+            broken.append(self)
+            raise RuntimeError("a bug")
+        await proceed(self)
+
+    with patch.object(JobRun, "_proceed", break_once):
+        turning = asyncio.create_task(dispatcher.run(lambda: None))
+        await eventually(lambda: _is(job, "succeeded"))
+        turning.cancel()
+        await dispatcher.stop()
+    assert "the run broke off" in caplog.text
+
+
+async def test_leases_are_renewed_however_busy_it_is(writer: Writer) -> None:
+    host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1500})
+    dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 0.3)
+    job = await make_job(host=host, status="routed")
+    turning = asyncio.create_task(dispatcher.run(lambda: None))
+    while not await _is(job, "succeeded"):
+        dispatcher._wake.set()
+        await asyncio.sleep(0.02)
+    assert job.lease_epoch == 1
+    turning.cancel()
+    await dispatcher.stop()
+
+
+async def test_a_cancel_in_the_same_commit_as_the_claim_is_heard(writer: Writer) -> None:
+    host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
+    dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 15)
+    job = await make_job(host=host, status="routed")
+    # The commit of a claim and a cancel is told before the claim's answer is acted upon.
+    claiming = asyncio.create_task(writer.write(dispatch.claim, dispatcher._worker))
+    cancelling = asyncio.create_task(writer.write(job_store.cancel, (job.pk, None)))
+    ((claimed, fence),) = await claiming
+    await cancelling
+    dispatcher._drive(claimed, fence)
+    turning = asyncio.create_task(dispatcher.run(lambda: None))
+    await eventually(lambda: _is(job, "cancelled"))
+    turning.cancel()
+    await dispatcher.stop()
+
+
+async def test_changing_a_host_disturbs_nothing_that_runs_there(service: Service) -> None:
+    values = {"name": "sim", "executor_type": "simulated", "config": {"accept": "any", "launch_ms": 0, "run_ms": 400}}
+    host = await service.create_host(values, Actor("test"))
+    job = await make_job(host=host, status="routed")
+    service.supervisor._loops[1]._wake.set()
+    await eventually(lambda: _is(job, "running"))
+    await service.update_host(host.pk, {"routing_weight": 5, "max_concurrent_jobs": 3}, Actor("test"))
+    await service.update_host(host.pk, {"config": {**values["config"], "run_ms": 1}}, Actor("test"))
+    await eventually(lambda: _is(job, "succeeded"))
+    assert (job.attempt, job.lease_epoch) == (1, 1)

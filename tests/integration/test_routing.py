@@ -207,12 +207,13 @@ async def test_a_reservation_is_recorded_with_all_hosts_and_replays() -> None:
     job = await make_job()
     await ExecutorFactory().route_job_to_executor_type(job)
     decision = await RoutingDecision.objects.aget(job_id=job.pk)
-    verdicts = await threads.read(decisions.verdicts, decision, 0, 10)
+    recorded = (await threads.read(decisions.evaluations, [decision.evaluation_id]))[decision.evaluation_id]
+    verdicts = decisions.verdicts(decision, recorded, 0, 10)
     assert [(v.host_name, v.verdict.name) for v in verdicts] == [
-        ("chosen", "FEASIBLE"), ("inactive", "NOT_NOW"), ("silent", "NOT_NOW"),
+        ("chosen", "FEASIBLE"), ("inactive", "NOT_NOW"), ("silent", "FEASIBLE"),
     ]  # fmt: skip
     assert verdicts[0].host_id == chosen.pk
-    assert await threads.read(decisions.replay, decision) == "SAME"
+    assert decisions.replay(decision, recorded) == "SAME"
 
 
 async def test_room_taken_in_between_is_not_given_twice() -> None:

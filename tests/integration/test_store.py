@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 from django.utils import timezone
 
 from container_manager.errors import Conflict
@@ -22,6 +22,7 @@ from container_manager.models import (
     RoutingEvent,
 )
 from container_manager.store import dispatch, hosts, threads, transaction
+from container_manager.store import jobs as job_store
 from container_manager.store.dispatch import End, Fence, HostFault, LeaseLostError, Worker
 from container_manager.store.hosts import HealthReport
 from container_manager.store.writer import Writer, write_directly
@@ -265,8 +266,10 @@ async def test_renewing_keeps_a_lease_and_releasing_gives_it_up() -> None:
     me = worker("me", lease=15)
     await claimed(me)
     ids = [job.pk async for job in ContainerJob.objects.all()]
-    assert await write_directly(dispatch.renew, (me, ids)) == 1
-    assert await write_directly(dispatch.renew, (me, [])) == 0
+    assert await write_directly(dispatch.renew, (me, ids)) == []
+    await ContainerJob.objects.aupdate(cancel_requested_at=timezone.now())
+    assert await write_directly(dispatch.renew, (me, ids)) == ids
+    assert await write_directly(dispatch.renew, (me, [])) == []
     assert await claimed(worker("you")) == []
     assert await write_directly(dispatch.release, "somebody") == 0
     assert await write_directly(dispatch.release, "me") == 1
@@ -281,7 +284,7 @@ async def test_an_end_frees_the_room_and_keeps_the_output() -> None:
     lines = [OutputLine("stdout", 1, "hello"), OutputLine("stderr", 2, "ünï")]
     await write_directly(dispatch.finished, (fence, End(JobStatus.SUCCEEDED, 0, output=lines)))
     assert (await threads.read(hosts.by_ids, [host.pk]))[host.pk].used_jobs == 0
-    assert await threads.read(dispatch.outputs, job.pk) == [(1, lines)]
+    assert await threads.read(dispatch.outputs, [job.pk]) == {job.pk: lines}
     assert await JobOutput.objects.acount() == 1
 
 
@@ -299,6 +302,70 @@ async def test_a_host_fault_backs_off_and_gives_up_in_the_end() -> None:
     await write_directly(dispatch.host_failed, (fence, HostFault("no room at the inn", 3)))
     await job.arefresh_from_db()
     assert (job.status, job.error) == ("failed", "no room at the inn")
+
+
+async def test_a_host_that_does_not_answer_is_left_alone_after_three_launches() -> None:
+    host = await make_host()
+    for _ in range(3):
+        await make_job(host=host, status="routed")
+    for _, fence in await claimed():
+        await write_directly(dispatch.host_failed, (fence, HostFault("unplugged", None)))
+    await host.arefresh_from_db()
+    assert (host.health_status, host.health_error) == ("unhealthy", "unplugged")
+    assert await ContainerJob.objects.filter(status="pending").acount() == 3
+    assert await RoutingEvent.objects.filter(kind="host_health_changed").acount() == 1
+
+
+async def test_faults_of_hosts_do_not_use_up_a_jobs_own_attempts() -> None:
+    job = await make_job(host=await make_host(), status="routed", max_attempts=2, attempt=2, infrastructure_failures=1)
+    ((_, fence),) = await claimed()
+    await write_directly(dispatch.finished, (fence, End(JobStatus.FAILED, 1)))
+    await job.arefresh_from_db()
+    assert (job.status, job.attempt) == ("pending", 3)
+    await ContainerJob.objects.aupdate(status="routed", host=await ExecutorHost.objects.afirst())
+    ((_, fence),) = await claimed()
+    await write_directly(dispatch.finished, (fence, End(JobStatus.FAILED, 1)))
+    await job.arefresh_from_db()
+    assert (job.status, job.attempt) == ("failed", 3)
+
+
+async def test_a_batch_done_again_begins_from_what_was_submitted(writer: Writer) -> None:
+    """The first try routes `low` before it fails; done again one by one, another has taken the only slot."""
+    await make_host(max_concurrent_jobs=1)
+    low, high, bad = [
+        ContainerJobFactory.build(name=name, priority=priority)
+        for name, priority in (("low", 9), ("high", 0), ("bad", 0))
+    ]
+    bad.labels = {"unstorable": {1, 2}}
+    submissions = [job_store.Submission([job]) for job in (high, low, bad)]
+    answers = await asyncio.gather(
+        *(writer.write(job_store.submit, item) for item in submissions), return_exceptions=True
+    )
+    assert isinstance(answers[2], TypeError)
+    states = {job.name: job.status async for job in ContainerJob.objects.all()}
+    assert sorted(states.values()) == ["pending", "routed"]
+    (state,) = await threads.read(hosts.snapshot)
+    assert state.jobs == 1
+
+
+async def test_a_fault_of_the_database_is_told_to_all_at_once(writer: Writer, monkeypatch) -> None:
+    tries = []
+
+    def away(*_: object) -> None:
+        tries.append(True)
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr("container_manager.store.transaction._transact", away)
+    answers = await asyncio.gather(*(writer.write(add_token, f"t{n}") for n in range(20)), return_exceptions=True)
+    assert all(isinstance(answer, OperationalError) for answer in answers)
+    assert len(tries) <= 2
+
+
+async def test_a_back_off_that_is_over_wakes_nobody() -> None:
+    await make_job(not_before=timezone.now() - timedelta(seconds=1))
+    assert await threads.read(job_store.next_not_before) is None
+    later = await make_job(not_before=timezone.now() + timedelta(hours=1))
+    assert await threads.read(job_store.next_not_before) == later.not_before
 
 
 async def test_a_cancelled_job_whose_host_fails_it_is_not_tried_again() -> None:

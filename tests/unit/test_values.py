@@ -14,6 +14,7 @@ from container_manager.executors.exceptions import (
     ExecutorConnectionError,
     ExecutorOperationError,
 )
+from container_manager.executors.frames import Frames
 from container_manager.executors.output import BoundedOutput, OutputLine
 from container_manager.executors.simulated import SimulatedExecutor
 from container_manager.lifecycle import ACTIVE, TERMINAL, TRANSITIONS, JobStatus, sources
@@ -57,6 +58,34 @@ def test_one_line_larger_than_the_bound_is_dropped() -> None:
     assert "1 lines, 501 bytes dropped" in marker.text
 
 
+def frame(stream: int, text: bytes, second: int = 1) -> bytes:
+    payload = f"2026-01-02T03:04:{second:02}.5Z ".encode() + text
+    return bytes([stream, 0, 0, 0]) + len(payload).to_bytes(4, "big") + payload
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_frames_are_put_together_from_pieces_of_any_size(size: int) -> None:
+    stream = frame(1, b"begun ", 1) + frame(2, b"err\xff\n", 2) + frame(1, b"ended\n", 3) + frame(1, b"open", 4)
+    frames = Frames(10_000)
+    for at in range(0, len(stream), size):
+        frames.feed(stream[at : at + size])
+    lines = frames.lines()
+    assert [(line.stream, line.text) for line in lines] == [
+        ("stderr", "err\ufffd"), ("stdout", "begun ended"), ("stdout", "open"),
+    ]  # fmt: skip
+    assert lines[1].at_ns == 1_767_323_041_500_000_000
+
+
+def test_a_line_without_end_is_cut_and_costs_bounded_memory() -> None:
+    frames = Frames(10_000)
+    for _ in range(1000):
+        frames.feed(frame(1, b"x" * 1000))
+    frames.feed(frame(1, b"\n") + frame(1, b"next\n"))
+    long, after = frames.lines()
+    assert long.text == "x" * 2500 + " [container-manager: the line was cut here]"
+    assert after.text == "next"
+
+
 # ------------------------------------------------------------------ inputs
 
 
@@ -80,7 +109,8 @@ def fields(error: ValidationFailed) -> dict[str, str]:
         ({"labels": ["a"]}, "labels", "valid dictionary"),
         ({"executor_required": True}, "executorRequired", "needs a preferredExecutor"),
         ({"region_required": True}, "regionRequired", "needs a regionPreference"),
-        ({"environment": [{"name": "A=B", "value": ""}]}, "environment.0.name", "match pattern"),
+        ({"environment": [{"name": "A=B", "value": ""}]}, "environment.0.name", "must not be empty or contain ="),
+        ({"environment": [{"name": "A", "value": ""}] * 2}, "environment", "named twice"),
         ({"idempotency_key": ""}, "idempotencyKey", "at least 1 character"),
     ],
 )
@@ -113,6 +143,17 @@ def test_a_bad_host_names_its_field() -> None:
         ("docker", {"urll": "unix:///x"}, "config.urll"),
         ("docker", {"url": "ftp://x"}, "config.url"),
         ("docker", {"network": "host"}, "config.network"),
+        ("docker", {"network": "container:x"}, "config.network"),
+        ("docker", {"url": "tcp://me:secret@engine:2375"}, "config.url"),
+        ("docker", {"url": "tcp://engine:99999999"}, "config.url"),
+        ("docker", {"url": "http://engine:2375"}, "config.url"),
+        ("docker", {"url": "https://[::1"}, "config.url"),
+        (
+            "docker",
+            {"registry_auth": {"r": {"username": "u", "password": "********"}}},
+            "config.registry_auth.r.password",
+        ),
+        ("simulated", {"seed": 2**70}, "config.seed"),
         ("docker", {"tls": {"verfy": True}}, "config.tls.verfy"),
         ("docker", {"registry_auth": {"r.io": {"username": "u"}}}, "config.registry_auth.r.io.password"),
         ("docker", {"pull": "sometimes"}, "config.pull"),
@@ -242,5 +283,8 @@ async def test_simulated_faults_come_as_configured() -> None:
         await simulated(healthy=False).health_check()
     with pytest.raises(ExecutorConfigurationError, match="sleep soon"):
         await run(simulated(), "sleep soon")
+    for endless in ("inf", "-1", "1e300", "nan"):
+        with pytest.raises(ExecutorConfigurationError, match=f"sleep {endless}"):
+            await run(simulated(), f"sleep {endless}")
     with pytest.raises(ExecutorOperationError, match="not an execution"):
         await simulated().status(Execution("nonsense", SPEC))
