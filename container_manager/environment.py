@@ -44,7 +44,7 @@ class Environment(BaseModel):
     )
     node: str = Field(default_factory=socket.gethostname, min_length=1, description="the machine this process is on")
     allowed_hosts: Names = Field(("localhost", "127.0.0.1", "[::1]"), description="host names that requests may name")
-    allowed_origins: Names = Field((), description="other origins whose pages may open a WebSocket")
+    allowed_origins: Names = Field((), description="other origins whose pages may call the API")
     log_format: Literal["text", "json", ""] = Field("", description="`text` on a terminal, else `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least level that is logged"
