@@ -2,10 +2,12 @@
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
 from container_manager import lifecycle
+from container_manager.executors.configs import node_of, takes_only_preferred
 from container_manager.fields import CoresField, EncryptedJSONField
 
 ACTIVE_STATUSES = sorted(lifecycle.ACTIVE)
@@ -79,7 +81,7 @@ class ExecutorHost(models.Model):
     max_cpu_cores = CoresField(null=True, default=None)
     reported_memory_mb = models.PositiveIntegerField(null=True, default=None)
     reported_cpu_cores = CoresField(null=True, default=None)
-    # Read from `config` when it is written, because routing and claiming must not decrypt.
+    # Derived from `config` when it is saved, because routing and claiming must not decrypt.
     node = models.CharField(max_length=255, blank=True, default="")
     only_preferred = models.BooleanField(default=False)
 
@@ -98,6 +100,16 @@ class ExecutorHost(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def derive(self) -> None:
+        """Set the columns that are read from `config`."""
+        self.only_preferred = takes_only_preferred(self.executor_type, self.config)
+        self.node = node_of(self.executor_type, self.config, settings.CONTAINER_MANAGER.node)
+
+    def save(self, **kwargs: Any) -> None:
+        if kwargs.get("update_fields") is None:
+            self.derive()
+        super().save(**kwargs)
 
 
 class ContainerJob(models.Model):

@@ -19,7 +19,7 @@ from container_manager.control.queue import QueueLoop
 from container_manager.control.supervisor import Supervisor
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.events import EventLog
-from container_manager.executors.configs import DockerConfig, SimulatedConfig, keep_secrets
+from container_manager.executors.configs import keep_secrets
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import (
     ApiToken,
@@ -111,8 +111,7 @@ class Service:
         """
         spec = read_host(values)
         fields = _host_fields(spec, spec.model_fields_set)
-        config = read_config(fields["executor_type"], spec.config)
-        fields |= _from_config(config)
+        read_config(fields["executor_type"], spec.config)
         fields |= await self._probed(ExecutorHost(**fields))
         message = f"Host {{}} was created, {fields.get('health_status', HealthStatus.UNKNOWN)}."
         return await self._save(HostChange(None, fields, actor, "createHost", EventKind.HOST_CREATED, message))
@@ -135,7 +134,7 @@ class Service:
         if "config" in fields:
             fields["config"] = keep_secrets(fields["config"], host.config)
             moves = any(fields["config"].get(key) != host.config.get(key) for key in ("url", "node"))
-            fields |= _from_config(read_config(host.executor_type, fields["config"]))
+            read_config(host.executor_type, fields["config"])
             for name, value in fields.items():
                 setattr(host, name, value)
             host.pk = None
@@ -168,10 +167,10 @@ class Service:
         return await threads.read(host_store.matching, where)
 
     async def _probed(self, host: ExecutorHost) -> dict[str, Any]:
+        host.derive()
         if not _reachable(host):
             return {}
-        executor_host = host
-        report = await self.factory.probe(executor_host)
+        report = await self.factory.probe(host)
         host_store.apply_report(host, report)
         return {name: getattr(host, name) for name in host_store.HEALTH_FIELDS}
 
@@ -228,14 +227,6 @@ def _host_fields(spec: HostSpec, given: Iterable[str]) -> dict[str, Any]:
     if "executor_type" in values:
         values["executor_type"] = str(values["executor_type"])
     return values
-
-
-def _from_config(config: DockerConfig | SimulatedConfig) -> dict[str, Any]:
-    """The columns that routing and claiming need of a config."""
-    if isinstance(config, SimulatedConfig):
-        return {"only_preferred": config.accept == "preferred", "node": ""}
-    local = config.url.startswith("unix://")
-    return {"only_preferred": False, "node": (config.node or settings.CONTAINER_MANAGER.node) if local else ""}
 
 
 def _job(spec: JobSpec, actor: Actor) -> ContainerJob:

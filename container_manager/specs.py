@@ -137,7 +137,7 @@ def read_host(values: Mapping[str, Any]) -> HostSpec:
         raise ValidationFailed(_field_errors(error)) from error
 
 
-def read_config(executor_type: str, config: Mapping[str, Any]) -> Any:
+def read_config(executor_type: str, config: Mapping[str, Any]) -> None:
     """Check a host's config against its executor type.
 
     Raises:
@@ -149,7 +149,7 @@ def read_config(executor_type: str, config: Mapping[str, Any]) -> Any:
             [FieldError("executorType", f"This version cannot run jobs on {executor_type.upper()}; it has {_kinds()}.")]
         )
     try:
-        return model.model_validate(config)
+        model.model_validate(config)
     except ValidationError as error:
         raise ValidationFailed([FieldError(path, text) for path, text in config_errors(error)]) from error
 

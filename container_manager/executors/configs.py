@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 SECRET_MASK = "********"  # noqa: S105 - what is shown in place of a secret
 
 
@@ -49,7 +50,7 @@ class DockerConfig(Settings):
     """A Docker engine."""
 
     node: str = ""
-    url: str = "unix:///var/run/docker.sock"
+    url: str = DEFAULT_SOCKET
     tls: TLS | None = None
     network: str = "none"
     pull: Literal["if-not-present", "always", "never"] = "if-not-present"
@@ -95,6 +96,17 @@ class SimulatedConfig(Settings):
 
 
 CONFIGS: dict[str, type[Settings]] = {"docker": DockerConfig, "simulated": SimulatedConfig}
+
+
+def takes_only_preferred(executor_type: str, config: Mapping[str, Any]) -> bool:
+    """Whether the host is only for jobs that prefer its type."""
+    return executor_type == "simulated" and config.get("accept", "preferred") == "preferred"
+
+
+def node_of(executor_type: str, config: Mapping[str, Any], here: str) -> str:
+    """The node whose processes alone can reach the host; "" when all can."""
+    local = executor_type == "docker" and config.get("url", DEFAULT_SOCKET).startswith("unix://")
+    return (config.get("node") or here) if local else ""
 
 
 def config_errors(error: ValidationError, root: str = "config") -> Iterator[tuple[str, str]]:

@@ -141,7 +141,7 @@ class ExecutorFactory:
         """Hosts that could take the job now, by every check; without a job, those with a free slot. One query."""
         hosts = await threads.read(host_store.candidates)
         if job is None:
-            return [host for host in hosts if checks.feasible(host_store.state(host), JobRequirements())]
+            return [host for host in hosts if checks.feasible(host_store.state(host), _anything(host))]
         return [
             host
             for host in hosts
@@ -335,6 +335,11 @@ async def _close(executor: ContainerExecutor) -> None:
         await executor.aclose()
     except (ExecutorError, OSError) as error:
         logger.warning("closing an executor: %s", error)
+
+
+def _anything(host: ExecutorHost) -> JobRequirements:
+    """The least that a job which wants this host's type can need."""
+    return JobRequirements(preferred_executor=str(host.executor_type))
 
 
 def _wish(job: ContainerJob) -> str:

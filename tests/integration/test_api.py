@@ -548,10 +548,15 @@ async def test_a_revoked_token_ends_what_was_opened_with_it(url: str, monkeypatc
         await connection.recv()
         await ApiToken.objects.all().adelete()
         await connection.send(json.dumps({**subscribe, "id": "2"}))
-        async for _ in connection:
-            continue
-        assert connection.close_code == 4403
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await _read_to_the_end(connection)
+        assert closed.value.rcvd.code == 4403
     await api.http.aclose()
+
+
+async def _read_to_the_end(connection: websockets.ClientConnection) -> None:
+    while True:
+        await connection.recv()
 
 
 async def _host_is_made(api: Api) -> bool:

@@ -134,6 +134,21 @@ async def test_available_hosts_pass_every_check() -> None:
     assert await factory.get_available_hosts(ContainerJobFactory.build()) == [good]
 
 
+async def test_a_simulated_host_takes_only_jobs_that_prefer_it_unless_told() -> None:
+    host = await make_host(config={})
+    factory = ExecutorFactory()
+    assert await factory.get_available_hosts() == [host]
+    assert await factory.get_available_hosts(ContainerJobFactory.build()) == []
+    assert await factory.get_available_hosts(ContainerJobFactory.build(preferred_executor="simulated")) == [host]
+
+
+async def test_an_engine_behind_a_socket_belongs_to_its_node() -> None:
+    nodes = [(await make_host(executor_type="docker", config=config)).node for config in (
+        {}, {"node": "there"}, {"url": "tcp://engine:2375", "node": "there"},
+    )]  # fmt: skip
+    assert nodes == ["test-node", "there", ""]
+
+
 async def test_probing_many_hosts_takes_as_long_as_the_slowest() -> None:
     hosts = [await make_host(config={"accept": "any", "health_ms": 300}) for _ in range(20)]
     began = time.monotonic()

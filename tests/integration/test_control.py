@@ -118,7 +118,9 @@ async def test_hosts_are_probed_all_the_time(db: None, monkeypatch: pytest.Monke
 
 
 async def test_a_host_that_nobody_probes_becomes_unknown(db: None) -> None:
-    forgotten = await make_host(node="gone", last_health_check=timezone.now() - timedelta(minutes=5))
+    forgotten = await make_host(
+        executor_type="docker", config={"node": "gone"}, last_health_check=timezone.now() - timedelta(minutes=5)
+    )
 
     async def is_unknown() -> bool:
         await forgotten.arefresh_from_db()

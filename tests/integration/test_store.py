@@ -222,7 +222,8 @@ async def claimed(by: Worker | None = None) -> list[tuple[ContainerJob, Fence]]:
 
 
 async def test_a_claim_takes_what_its_node_can_reach_once() -> None:
-    here, there = await make_host(node="test-node"), await make_host(node="elsewhere")
+    docker = {"executor_type": "docker", "config": {"url": "unix:///x"}}
+    here, there = await make_host(**docker), await make_host(**docker | {"config": {"node": "elsewhere"}})
     anywhere = await make_host()
     jobs = [await make_job(host=host, status="routed") for host in (here, there, anywhere)]
     found = await claimed()
