@@ -16,8 +16,8 @@ from container_manager import models
 from container_manager.lifecycle import JobStatus
 from container_manager.store.events import Event
 from graphql_api.context import Info
+from graphql_api.enums import ExecutorType, HealthStatus, RoutingEventKind, Strategy
 from graphql_api.ids import bad_input, to_pk
-from graphql_api.types import ExecutorType, HealthStatus, RoutingEventKind, Strategy
 
 
 @strawberry.input

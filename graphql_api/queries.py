@@ -16,13 +16,13 @@ from container_manager.store import jobs as job_store
 from container_manager.store import threads
 from graphql_api import ids, types
 from graphql_api.context import Info
+from graphql_api.enums import ExecutorType
 from graphql_api.inputs import HostFilter, JobFilter, RoutingEventFilter, condition
 from graphql_api.pages import Connection, Node
 from graphql_api.types import (
     ContainerJob,
     ExecutorCapacity,
     ExecutorHost,
-    ExecutorType,
     RoutingDecision,
     RoutingEvent,
     capacity,

@@ -1,7 +1,6 @@
 """The types that clients see. Plain values, built from rows; what is nested comes through batching loaders."""
 
 from datetime import UTC, datetime
-from enum import Enum
 from typing import Annotated, Any, Self
 
 import strawberry
@@ -18,62 +17,18 @@ from container_manager.store import events as event_store
 from container_manager.store import threads
 from container_manager.store.events import Event
 from graphql_api.context import Info
+from graphql_api.enums import (
+    CheckCode,
+    ExecutorType,
+    HealthStatus,
+    LogStream,
+    Replay,
+    RoutingEventKind,
+    Strategy,
+    Verdict,
+)
 from graphql_api.ids import from_cursor, page_size, to_cursor, to_global
 from graphql_api.pages import Connection, Node, PageInfo
-
-ExecutorType = models.ExecutorType
-HealthStatus = models.HealthStatus
-RoutingEventKind = models.EventKind
-
-strawberry.enum(ExecutorType)
-strawberry.enum(HealthStatus)
-strawberry.enum(RoutingEventKind, name="RoutingEventKind")
-strawberry.enum(JobStatus)
-
-
-@strawberry.enum
-class Strategy(Enum):
-    WEIGHTED = "weighted"
-    BALANCED = "balanced"
-    PACKED = "packed"
-
-
-@strawberry.enum(
-    description="NEVER: were every host active, healthy and empty, none could take it: the job or the fleet must "
-    "change. NOT_NOW: one could, once it is free, up or back in service; an empty fleet too."
-)
-class Verdict(Enum):
-    FEASIBLE = "FEASIBLE"
-    NOT_NOW = "NOT_NOW"
-    NEVER = "NEVER"
-
-
-@strawberry.enum
-class CheckCode(Enum):
-    INACTIVE = "INACTIVE"
-    DRAINING = "DRAINING"
-    UNHEALTHY = "UNHEALTHY"
-    HEALTH_UNKNOWN = "HEALTH_UNKNOWN"
-    EXECUTOR_TYPE = "EXECUTOR_TYPE"
-    REGION = "REGION"
-    SELECTOR = "SELECTOR"
-    SLOTS = "SLOTS"
-    MEMORY = "MEMORY"
-    CPU = "CPU"
-
-
-@strawberry.enum(description="OTHER_VERSION: recorded by an algorithm that this version no longer has.")
-class Replay(Enum):
-    SAME = "SAME"
-    DIFFERENT = "DIFFERENT"
-    OTHER_VERSION = "OTHER_VERSION"
-
-
-@strawberry.enum
-class LogStream(Enum):
-    STDOUT = "stdout"
-    STDERR = "stderr"
-
 
 # ------------------------------------------------------------------ hosts
 

@@ -1,0 +1,61 @@
+"""The words of the API; those that the database keeps are its own enumerations."""
+
+from enum import Enum
+
+import strawberry
+
+from container_manager import models
+from container_manager.lifecycle import JobStatus
+
+ExecutorType = models.ExecutorType
+HealthStatus = models.HealthStatus
+RoutingEventKind = models.EventKind
+
+strawberry.enum(ExecutorType)
+strawberry.enum(HealthStatus)
+strawberry.enum(RoutingEventKind, name="RoutingEventKind")
+strawberry.enum(JobStatus)
+
+
+@strawberry.enum
+class Strategy(Enum):
+    WEIGHTED = "weighted"
+    BALANCED = "balanced"
+    PACKED = "packed"
+
+
+@strawberry.enum(
+    description="NEVER: were every host active, healthy and empty, none could take it: the job or the fleet must "
+    "change. NOT_NOW: one could, once it is free, up or back in service; an empty fleet too."
+)
+class Verdict(Enum):
+    FEASIBLE = "FEASIBLE"
+    NOT_NOW = "NOT_NOW"
+    NEVER = "NEVER"
+
+
+@strawberry.enum
+class CheckCode(Enum):
+    INACTIVE = "INACTIVE"
+    DRAINING = "DRAINING"
+    UNHEALTHY = "UNHEALTHY"
+    HEALTH_UNKNOWN = "HEALTH_UNKNOWN"
+    EXECUTOR_TYPE = "EXECUTOR_TYPE"
+    REGION = "REGION"
+    SELECTOR = "SELECTOR"
+    SLOTS = "SLOTS"
+    MEMORY = "MEMORY"
+    CPU = "CPU"
+
+
+@strawberry.enum(description="OTHER_VERSION: recorded by an algorithm that this version no longer has.")
+class Replay(Enum):
+    SAME = "SAME"
+    DIFFERENT = "DIFFERENT"
+    OTHER_VERSION = "OTHER_VERSION"
+
+
+@strawberry.enum
+class LogStream(Enum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
