@@ -47,7 +47,7 @@ def missing() -> str | None:
     """Why no engine can be started here, in a sentence; None when one can."""
     if os.geteuid() != 0:
         return "Starting a Docker engine needs root."
-    for program in ("dockerd", "unshare"):
+    for program in ("docker", "dockerd", "nsenter", "unshare"):
         if shutil.which(program) is None:
             return f"A Docker engine needs {program} (Debian: docker.io, util-linux)."
     if shutil.which("docker-registry") is None:

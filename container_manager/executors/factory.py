@@ -333,7 +333,7 @@ def _current_loop() -> Any:
 async def _close(executor: ContainerExecutor) -> None:
     try:
         await executor.aclose()
-    except (ExecutorError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - one that cannot be closed is forgotten all the same
         logger.warning("closing an executor: %s", error)
 
 
