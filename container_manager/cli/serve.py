@@ -77,6 +77,7 @@ def _run(host: str, port: int, no_auth: bool, populate: Populate) -> None:
     config = uvicorn.Config(
         _application(no_auth, populate),
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
