@@ -66,6 +66,7 @@ def make_application(
         routes=[
             Route("/graphql", graphql),
             WebSocketRoute("/graphql", graphql),
+            WebSocketRoute("/{path:path}", WebSocketClose()),
             Route("/livez", _livez),
             Route("/readyz", _readyz),
             Mount("/", cast("Any", django_application)),

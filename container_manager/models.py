@@ -81,6 +81,7 @@ class ExecutorHost(models.Model):
     max_cpu_cores = CoresField(null=True, default=None)
     reported_memory_mb = models.PositiveIntegerField(null=True, default=None)
     reported_cpu_cores = CoresField(null=True, default=None)
+    config_version = models.PositiveIntegerField(default=0)
     # Derived from `config` when it is saved, because routing and claiming must not decrypt.
     node = models.CharField(max_length=255, blank=True, default="")
     only_preferred = models.BooleanField(default=False)

@@ -141,7 +141,7 @@ class Service:
             host.health_status = HealthStatus.UNKNOWN
             fields |= await self._probed(host)
         saved = await self._save(HostChange(host_id, fields, actor, moves=moves))
-        if fields.keys() & {"config", "max_concurrent_jobs"}:
+        if fields.keys() & host_store.EXECUTOR_FIELDS:
             # What is under way on the old executor breaks off, and is taken up on the new one.
             self.factory.invalidate_executor_cache(saved)
         return saved

@@ -40,7 +40,7 @@ OVER_HTTP = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, Operati
 class _WebSocketAdapter(ASGIWebSocketAdapter):
     async def iter_json(self, *, ignore_parsing_errors: bool = False) -> AsyncGenerator[object, None]:
         async for message in super().iter_json(ignore_parsing_errors=ignore_parsing_errors):
-            if not isinstance(message, dict):
+            if not isinstance(message, dict) or not isinstance(message.get("id", ""), str):
                 raise NonJsonMessageReceived
             yield message
 
@@ -120,9 +120,12 @@ class GraphQLApp(GraphQL[Context, None]):
 
     async def parse_http_body(self, request: Any) -> GraphQLRequestData | list[GraphQLRequestData]:
         try:
-            return await super().parse_http_body(request)
+            data = await super().parse_http_body(request)
         except AttributeError as error:
             raise HTTPException(400, "The body must be a JSON object with `query`.") from error
+        if isinstance(data, GraphQLRequestData) and not isinstance(data.operation_name, (str, type(None))):
+            raise HTTPException(400, "`operationName` must be a string or null.")
+        return data
 
     async def execute_operation(
         self,

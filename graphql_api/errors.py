@@ -6,10 +6,14 @@ from typing import Any
 
 import strawberry
 from graphql import GraphQLError
+from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import MaskErrors
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from container_manager import errors
 from graphql_api import types
+
+REQUEST_ERRORS = (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError)
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,11 @@ class MaskInternalErrors(MaskErrors):
         super().__init__(should_mask_error=_is_internal)
 
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
+        if isinstance(error.original_error, REQUEST_ERRORS):
+            return GraphQLError(
+                "query: this operation is not there, or not allowed over this transport.",
+                extensions={"code": "BAD_USER_INPUT"},
+            )
         incident = secrets.token_hex(4)
         logger.error("incident %s at %s", incident, error.path, exc_info=error.original_error)
         masked = super().anonymise_error(error)

@@ -84,4 +84,4 @@ def _page(node: FieldNode) -> int:
     sizes = [argument.value for argument in node.arguments or () if argument.name.value in {"first", "last"}]
     if not sizes:
         return LISTS.get(node.name.value, 1)
-    return max(min(int(size.value), LONG_PAGE) if isinstance(size, IntValueNode) else largest for size in sizes)
+    return max(min(abs(int(size.value)), LONG_PAGE) if isinstance(size, IntValueNode) else largest for size in sizes)

@@ -34,6 +34,7 @@ class Dispatcher:
         self.patience = lease_seconds
         self._wake = asyncio.Event()
         self._runs: dict[int, tuple[JobRun, asyncio.Task[None]]] = {}
+        self._clearing: set[asyncio.Task[None]] = set()
         self._launching: dict[int, asyncio.Semaphore] = {}
         writer.on_commit(self._heard)
 
@@ -53,8 +54,11 @@ class Dispatcher:
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
             beat()
-            for job, fence in await self._writer.write(dispatch.claim, self._worker):
+            claimed = await self._writer.write(dispatch.claim, self._worker)
+            for job, fence in claimed:
                 self._drive(job, fence)
+            if len(claimed) == dispatch.CLAIM_AT_ONCE:
+                self._wake.set()
             if self._renewed + self._turn <= time.monotonic():
                 # Only of runs that live: the lease of one that broke off must end.
                 self._renewed = time.monotonic()
@@ -65,7 +69,7 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Let go of the jobs as they are: their containers run on, and whoever starts next takes them over."""
-        tasks = [task for _, task in self._runs.values()]
+        tasks = [*self._clearing, *(task for _, task in self._runs.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -73,8 +77,14 @@ class Dispatcher:
 
     def _drive(self, job: ContainerJob, fence: Fence) -> None:
         if job.pk in self._runs:
-            # Our own lease ran out unnoticed; the old claim can write nothing any more.
-            self._runs[job.pk][1].cancel()
+            before, task = self._runs[job.pk]
+            if before.ended:
+                # The attempt before: it is only clearing away.
+                self._clearing.add(task)
+                task.add_done_callback(self._clearing.discard)
+            else:
+                # Our own lease ran out unnoticed; the old claim can write nothing any more.
+                task.cancel()
         assert job.host is not None  # noqa: S101 - a claimed job has a host
         slots = self._launching.setdefault(job.host.pk, asyncio.Semaphore(self._factory.max_launches(job.host)))
         run = JobRun(job, fence, self._writer, self._factory, slots)

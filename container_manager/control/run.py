@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.utils import timezone
@@ -18,6 +20,7 @@ from container_manager.executors.base import (
 )
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
+    ExecutorClosedError,
     ExecutorConfigurationError,
     ExecutorConnectionError,
     ExecutorError,
@@ -34,6 +37,8 @@ from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FIRST_LOOK_AGAIN, LAST_LOOK_AGAIN = 0.5, 15.0
 """Seconds between looks at an executor that does not answer."""
 
@@ -43,6 +48,7 @@ LOOK_EVERY = 60.0
 SETTLE = 2.0
 """Seconds that a start without an answer has to take effect, once the executor answers again."""
 
+LEFTOVER_LOOKS, LEFTOVER_PAUSE = 10, 0.1
 ANSWERED_RETRIES = 2
 MOST_HARVESTS = 5
 ENDED_BY_SIGNAL = {137, 143}
@@ -64,11 +70,16 @@ class JobRun:
         self._execution = Execution(job.execution_id, self._spec) if job.execution_id else None
         # Only the first claim of an attempt can know that there is nothing yet under its name.
         self._may_exist = fence.epoch > 1
+        # A start may have been sent for this attempt: whoever does not answer may be running it.
+        self._marked = job.launched_at is not None or bool(job.execution_id)
+        self._unstarted = False
+        self.ended = False
         self._started_at: datetime | None = job.started_at
         self._stopping_as: JobStatus | None = None
         self._stopped = False
         self._harvests = 0
         self._looked = False
+        self._pause = FIRST_LOOK_AGAIN
         self._cancelled = asyncio.Event()
         if job.cancel_requested_at:
             self._cancelled.set()
@@ -79,7 +90,6 @@ class JobRun:
 
     async def drive(self) -> None:
         """Bring the job to its end, however often its executor falls silent on the way."""
-        pause = FIRST_LOOK_AGAIN
         while True:
             try:
                 await self._proceed()
@@ -91,15 +101,15 @@ class JobRun:
                 # Start may have been sent: unknown, until seen.
                 logger.warning("job %s: %s", self._job.pk, error)
                 self._may_exist = True
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LAST_LOOK_AGAIN)
+                await asyncio.sleep(self._pause)
+                self._pause = min(self._pause * 2, LAST_LOOK_AGAIN)
 
     async def _proceed(self) -> None:
         try:
             executor = self._factory.get_executor(await self._current_host())
             status = await self._launch(executor)
         except (ExecutorConfigurationError, ExecutorAuthenticationError) as error:
-            if self._execution is not None:
+            if self._execution is not None or (self._marked and not self._unstarted):
                 # It may be running on a host whose settings somebody has broken since: unknown, until seen.
                 raise
             await self._end(End(JobStatus.FAILED, error=str(error)))
@@ -111,6 +121,7 @@ class JobRun:
         if status is None or execution is None:
             return
         if status.state is ExecutionState.RUNNING:
+            self._pause = FIRST_LOOK_AGAIN
             await self._started(status.started_at or timezone.now())
             status = await self._watch(executor, execution)
         if status is not None and status.started_at is not None:
@@ -131,33 +142,50 @@ class JobRun:
 
     async def _launch(self, executor: ContainerExecutor) -> ExecutionStatus | None:
         """Bring the execution to where it runs or has run; None when the job ended instead."""
-        async with self._slots:
+        found = await self._find(executor)
+        if found is not None and found.state is ExecutionState.CREATED and self._marked:
+            # Its start may be under way: give it the time to show.
+            await asyncio.sleep(SETTLE)
             found = await self._find(executor)
-            if found is not None and found.state is not ExecutionState.CREATED:
-                await self._adopt(found)
-                return found
-            if self._execution is not None and found is None:
-                await self._end(End(JobStatus.FAILED, error=VANISHED))
-                return None
-            if found is not None and self._execution is not None:
-                # Its start may be under way: give it the time to show.
-                await asyncio.sleep(SETTLE)
-                found = await self._find(executor)
-                if found is None or found.state is not ExecutionState.CREATED:
-                    return found
-            if found is not None:
-                await self._discard(executor, found.id)
-            if self._cancelled.is_set():
-                await self._end(End(JobStatus.CANCELLED))
-                return None
+        if found is not None and found.state is not ExecutionState.CREATED:
+            await self._adopt(found)
+            return found
+        if self._execution is not None and found is None:
+            await self._end(End(JobStatus.FAILED, error=VANISHED))
+            return None
+        if found is not None:
+            await self._discard(executor, found.id)
+        # Only what is new takes a place in the line: looking, adopting and stopping must not wait behind a pull.
+        if await self._before_cancel(self._slots.acquire()) is None:
+            await self._end(End(JobStatus.CANCELLED))
+            return None
+        try:
             return await self._create_and_start(executor)
+        finally:
+            self._slots.release()
+
+    async def _before_cancel(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
+        """Do the work, or give it up when the job is cancelled first: its task when it is done, else None."""
+        doing = asyncio.create_task(work)
+        cancelled = asyncio.create_task(self._cancelled.wait())
+        try:
+            await asyncio.wait({doing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            return doing if doing.done() else None
+        finally:
+            doing.cancel()
+            cancelled.cancel()
+            await asyncio.gather(doing, cancelled, return_exceptions=True)
 
     async def _find(self, executor: ContainerExecutor) -> ExecutionStatus | None:
         if self._execution is not None:
             return await executor.status(self._execution)
         try:
             return await executor.find(self._spec) if self._may_exist else None
+        except ExecutorClosedError:
+            raise
         except ExecutorError as error:
+            if self._marked:
+                raise
             raise _NotStartedError(error) from error
 
     async def _adopt(self, found: ExecutionStatus) -> None:
@@ -177,32 +205,31 @@ class JobRun:
 
     async def _create(self, executor: ContainerExecutor) -> Execution | None:
         """Create it, which may pull for minutes; None when it was cancelled meanwhile."""
-        creating = asyncio.create_task(executor.create(self._spec))
-        cancelled = asyncio.create_task(self._cancelled.wait())
         try:
-            await asyncio.wait({creating, cancelled}, return_when=asyncio.FIRST_COMPLETED)
-            if not creating.done():
-                return None
-            return Execution(creating.result(), self._spec)
-        except (ExecutorConfigurationError, ExecutorAuthenticationError):
+            created = await self._before_cancel(executor.create(self._spec))
+            return None if created is None else Execution(created.result(), self._spec)
+        except (ExecutorConfigurationError, ExecutorAuthenticationError, ExecutorClosedError):
             raise
         except ExecutorError as error:
             # Without a committed id nobody starts it: free to abandon, even if it has come into being.
             raise _NotStartedError(error) from error
-        finally:
-            creating.cancel()
-            cancelled.cancel()
-            await asyncio.gather(creating, cancelled, return_exceptions=True)
 
-    async def _create_and_start(self, executor: ContainerExecutor) -> ExecutionStatus | None:
-        execution = await self._create(executor)
-        if execution is None:
+    async def _remove_leftover(self, executor: ContainerExecutor) -> None:
+        """Remove what a create that was given up may have left; its name is taken before it can be found by it."""
+        for _ in range(LEFTOVER_LOOKS):
             if (found := await executor.find(self._spec)) is not None:
                 await executor.remove(found.id)
+                return
+            await asyncio.sleep(LEFTOVER_PAUSE)
+
+    async def _create_and_start(self, executor: ContainerExecutor) -> ExecutionStatus | None:
+        execution = None if self._cancelled.is_set() else await self._create(executor)
+        if execution is None:
+            await self._remove_leftover(executor)
             await self._end(End(JobStatus.CANCELLED))
             return None
         await self._writer.write(dispatch.created, (self._fence, execution.id))
-        self._execution = execution
+        self._execution, self._marked = execution, True
         try:
             await executor.start(execution)
         except (ExecutorConfigurationError, ExecutorOperationError) as error:
@@ -212,6 +239,7 @@ class JobRun:
                 return status
             if status is not None:
                 await self._discard(executor, execution.id)
+            self._unstarted = True
             if isinstance(error, ExecutorConfigurationError):
                 raise
             raise _NotStartedError(error) from error
@@ -312,6 +340,7 @@ class JobRun:
 
     async def _end(self, end: End) -> None:
         await self._writer.write(dispatch.finished, (self._fence, end))
+        self.ended = True
 
     async def _end_or_retry(self, error: ExecutorError) -> None:
         """Nothing has run, so the job may run elsewhere; as often as it takes while a host does not answer."""

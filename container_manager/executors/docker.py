@@ -7,7 +7,7 @@ import re
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +28,10 @@ from container_manager.executors.base import (
 from container_manager.executors.configs import TLS, DockerConfig
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
+    ExecutorClosedError,
     ExecutorConfigurationError,
     ExecutorConnectionError,
+    ExecutorError,
     ExecutorOperationError,
 )
 from container_manager.executors.frames import Frames
@@ -116,9 +118,10 @@ class DockerExecutor(ContainerExecutor):
         status = await self._inspect(execution.id)
         if status is not None and status.exit_code in COMMAND_FAILED:
             # The engine could run its init but that could not run the command, and says so on stderr.
-            for line in reversed(await self.logs(execution)):
-                if line.text.startswith(INIT_FAILED):
-                    return replace(status, error=f"command: {line.text.partition(') ')[2] or line.text}.")
+            with suppress(ExecutorError):  # the verdict does not depend on it
+                for line in reversed(await self.logs(execution)):
+                    if line.text.startswith(INIT_FAILED):
+                        return replace(status, error=f"command: {line.text.partition(') ')[2] or line.text}.")
         return status
 
     async def wait(self, execution: Execution) -> ExecutionStatus | None:
@@ -180,7 +183,8 @@ class DockerExecutor(ContainerExecutor):
         # What is under way would wait for ever on a closed connection.
         self._closed = True
         for scope in self._under_way:
-            scope.reschedule(0)
+            with suppress(RuntimeError):  # one that is over already
+                scope.reschedule(0)
         docker, self._docker = self._docker, None
         if docker is not None:
             await _disconnect(docker)
@@ -207,7 +211,11 @@ class DockerExecutor(ContainerExecutor):
     async def _named(self, spec: LaunchSpec) -> str:
         # The name is taken before the container can be looked up by it.
         for _ in range(NAME_LOOKUPS):
-            if (found := await self.find(spec)) is not None:
+            found = await self.find(spec)
+            if found is not None and found.state is not ExecutionState.CREATED:
+                # Not ours: ours is looked for before it is created.
+                raise ExecutorOperationError(f"host {self.settings.name} has another container named {spec.name}.")
+            if found is not None:
                 return found.id
             await asyncio.sleep(NAME_LOOKUP_PAUSE)
         raise ExecutorConnectionError(f"host {self.settings.name}: {spec.name} exists and cannot be found.")
@@ -217,13 +225,21 @@ class DockerExecutor(ContainerExecutor):
         login = self._config.registry_auth.get(registry)
         headers = {} if login is None else {"X-Registry-Auth": _registry_header(login.username, login.password)}
         try:
-            async with self._call(f"pulling {image}", self.settings.pull_timeout) as docker:
+            async with self._call(f"pulling {image}", None) as docker, asyncio.timeout(self.settings.pull_timeout):
                 async with docker._query(  # noqa: SLF001 - aiodocker's pull leaks its connection when cancelled
                     "images/create", "POST", params={"fromImage": _with_tag(image)}, headers=headers, timeout=None
                 ) as response:
                     async for step in response.content:
                         if "error" in (progress := json.loads(step)):
                             raise DockerError(500, progress["error"])
+        except ExecutorClosedError:
+            raise
+        except ExecutorConnectionError as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                raise
+            # A slow registry is not a silent engine.
+            seconds = self.settings.pull_timeout
+            raise ExecutorOperationError(f"image: pulling {image!r} took longer than {seconds:g} s.") from error
         except ExecutorOperationError as error:
             host = self.settings.name
             if NO_CREDENTIALS.search(str(error)):
@@ -261,6 +277,8 @@ class DockerExecutor(ContainerExecutor):
                 raise ExecutorConnectionError(f"{where}: the engine cannot be reached: {error.message}") from error
             raise ExecutorOperationError(error.message) from error
         except TimeoutError as error:
+            if self._closed:
+                raise ExecutorClosedError(f"{where}: its settings were changed while {doing}.") from error
             within = "" if deadline is None else f" in {deadline:g} s"
             raise ExecutorConnectionError(f"{where}: no answer{within} while {doing}.") from error
         except (aiohttp.ClientError, EOFError, OSError, json.JSONDecodeError) as error:
@@ -286,7 +304,7 @@ class DockerExecutor(ContainerExecutor):
                     raise
                 if self._closed:
                     await _disconnect(docker)
-                    raise ExecutorConnectionError(f"host {self.settings.name}: its settings were changed.")
+                    raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
                 self._docker = docker
         return self._docker
 

@@ -4,6 +4,7 @@ ExecutorError
 ├── ExecutorConfigurationError     the job's or the host's settings can never work as they are
 ├── ExecutorResourceError          there is no room
 ├── ExecutorConnectionError        no answer: what was asked for may or may not have happened
+│   └── ExecutorClosedError        we hung up ourselves
 ├── ExecutorAuthenticationError    credentials are missing or were refused
 └── ExecutorOperationError         the executor answered, and refused or failed
 """
@@ -23,6 +24,10 @@ class ExecutorResourceError(ExecutorError):
 
 class ExecutorConnectionError(ExecutorError):
     """The executor did not answer. The call may have had its effect all the same."""
+
+
+class ExecutorClosedError(ExecutorConnectionError):
+    """The host's settings were changed while the call was under way; ask a new executor."""
 
 
 class ExecutorAuthenticationError(ExecutorError):

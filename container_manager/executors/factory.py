@@ -45,6 +45,9 @@ PLACE_CHECKS = ("REGION",)
 RESERVE_TRIES = 3
 
 R = TypeVar("R")
+_Cache = dict[int, tuple[int, ContainerExecutor]]
+"""By host: the version of the config it was built from, and the executor."""
+
 _no_loop = type("NoLoop", (), {})()
 
 
@@ -61,7 +64,7 @@ class ExecutorFactory:
         self._write = write
         self.instance = instance
         # By event loop, because a client's connections belong to the loop in which they were made.
-        self._executors: weakref.WeakKeyDictionary[Any, dict[int, ContainerExecutor]] = weakref.WeakKeyDictionary()
+        self._executors: weakref.WeakKeyDictionary[Any, _Cache] = weakref.WeakKeyDictionary()
         self._closing: set[asyncio.Task[None]] = set()
 
     # -------------------------------------------------------------- routing
@@ -265,12 +268,15 @@ class ExecutorFactory:
         if host is None:
             raise ExecutorConfigurationError("The job has not been routed to a host.")
         cache = self._executors.setdefault(_current_loop(), {})
-        if host.pk is None or host.pk not in cache:
+        if host.pk is None:
+            return self._build(host)
+        version, executor = cache.get(host.pk, (-1, None))
+        if executor is None or version < host.config_version:
+            # An instance read before the last change gets the newer executor, never the other way round.
+            self.invalidate_executor_cache(host)
             executor = self._build(host)
-            if host.pk is None:
-                return executor
-            cache[host.pk] = executor
-        return cache[host.pk]
+            cache[host.pk] = (host.config_version, executor)
+        return executor
 
     def max_launches(self, host: ExecutorHost) -> int:
         """How many launches may be under way at once on this host."""
@@ -283,7 +289,7 @@ class ExecutorFactory:
     def invalidate_executor_cache(self, host: ExecutorHost) -> None:
         """Forget the host's executors; the next `get_executor` builds a new one, the old one is closed."""
         for loop, cache in list(self._executors.items()):
-            executor = cache.pop(host.pk, None)
+            _, executor = cache.pop(host.pk, (0, None))
             if executor is None or loop is _no_loop or loop.is_closed():
                 continue
             if loop is _current_loop():
@@ -296,7 +302,7 @@ class ExecutorFactory:
     async def aclose(self) -> None:
         """Close the connections of all executors of this event loop."""
         cache = self._executors.pop(_current_loop(), {})
-        await asyncio.gather(*(_close(executor) for executor in cache.values()), *self._closing)
+        await asyncio.gather(*(_close(executor) for _, executor in cache.values()), *self._closing)
 
     def _build(self, host: ExecutorHost) -> ContainerExecutor:
         path = EXECUTORS.get(str(host.executor_type))

@@ -4,6 +4,7 @@ A frame is 8 bytes of header (stream, three zeros, length as a big-endian intege
 and at most 16 KiB of a line.
 """
 
+import time
 from datetime import datetime
 
 from container_manager.executors.output import BoundedOutput, OutputLine
@@ -41,6 +42,10 @@ class Frames:
         return list(self._output.lines())
 
     def _frame(self, stream: int, payload: bytes) -> None:
+        if stream not in STREAMS:
+            # The engine's own words about its log, without a time stamp.
+            self._output.add(OutputLine("stderr", time.time_ns(), payload.decode(errors="replace").rstrip("\n")))
+            return
         stamp, _, text = payload.partition(b" ")
         ended = text.endswith(b"\n")
         begun = self._unfinished.pop(stream, None)

@@ -31,6 +31,9 @@ _SNAPSHOT = f"""
     ORDER BY h.id
 """  # noqa: S608 - constants of this module
 
+EXECUTOR_FIELDS = {"config", "max_concurrent_jobs"}
+"""What an executor is built from."""
+
 UNHEALTHY_AFTER, HEALTHY_AFTER = 3, 2
 """Probes in a row that change a known health."""
 
@@ -161,6 +164,8 @@ def _save_host(tx: Transaction, change: HostChange) -> object:
     before = host.health_status
     for field, value in change.values.items():
         setattr(host, field, value)
+    if change.values.keys() & EXECUTOR_FIELDS:
+        host.config_version += 1
     host.save()
     tx.by(change.actor, change.action, host.name)
     tx.event(change.kind, change.message.format(host.name), host=host)

@@ -486,6 +486,8 @@ async def test_costly_documents_are_refused(admin: Api) -> None:
         "{ jobs { ...{ edges { node { decisions { hosts(first: 100) { edges { node { checks { code } } } } } } } } } }"
     )
     assert "its cost" in (await admin.error(hidden))["message"]
+    negative = "{ z: jobs(first: -100000) { edges { cursor } } " + wide[1:]
+    assert any("its cost" in error["message"] for error in (await admin.post(negative))["errors"])
     circle = (
         "{ jobs { ...a } } fragment a on ContainerJobConnection { ...b } fragment b on ContainerJobConnection { ...a }"
     )
@@ -756,7 +758,7 @@ async def test_a_socket_without_a_token_is_closed(url: str, payload: dict | None
 
 @pytest.mark.parametrize(
     ("message", "code"),
-    [("[1]", 4400), ("nonsense", 4400), ('{"type": "teapot"}', 4400), ('{"type": "subscribe", "id": "1", "payload": 5}', 4400),
+    [("[1]", 4400), ('{"type": "complete", "id": [1]}', 4400), ("nonsense", 4400), ('{"type": "teapot"}', 4400), ('{"type": "subscribe", "id": "1", "payload": 5}', 4400),
      ('{"type": "subscribe", "id": "1", "payload": {"query": "{ eventCursor }"}}', 4401)],
 )  # fmt: skip
 async def test_a_socket_that_talks_nonsense_is_closed(url: str, message: str, code: int) -> None:
@@ -779,6 +781,23 @@ async def test_a_large_document_over_a_socket_is_refused(admin: Api) -> None:
 async def test_queries_run_over_the_socket_too(admin: Api) -> None:
     async with admin.subscribe("{ eventCursor }") as values:
         assert await anext(values) == "0"
+
+
+async def test_requests_that_cannot_run_over_sse_are_the_clients_fault(admin: Api) -> None:
+    sse = {"Accept": "text/event-stream"}
+    mutation = "mutation { checkHealth { id } }"
+    by_get = await admin.http.get("/graphql", params={"query": mutation}, headers=sse)
+    unknown = await admin.http.post("/graphql", json={"query": "{ eventCursor }", "operationName": "x"}, headers=sse)
+    for answer in (by_get, unknown):
+        assert "BAD_USER_INPUT" in answer.text
+        assert "INTERNAL" not in answer.text
+    odd = await admin.http.post("/graphql", json={"query": "{ eventCursor }", "operationName": 5})
+    assert odd.status_code == 400
+
+
+async def test_other_paths_take_no_sockets(admin: Api) -> None:
+    with pytest.raises(websockets.InvalidStatus, match="403"):
+        await websockets.connect(admin.url.replace("http", "ws") + "/elsewhere")
 
 
 async def test_probes_need_no_token(url: str) -> None:

@@ -15,6 +15,7 @@ from container_manager.control.supervisor import Supervisor
 from container_manager.executors.base import ExecutionState, ExecutionStatus
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
+    ExecutorClosedError,
     ExecutorConfigurationError,
     ExecutorConnectionError,
     ExecutorOperationError,
@@ -388,6 +389,75 @@ async def test_a_cancel_does_not_wait_for_a_pull(run: Callable) -> None:
     job = await run(executor)
     assert job.status == "cancelled"
     executor.remove.assert_awaited_once_with("found")
+
+
+async def test_a_removal_without_an_answer_keeps_the_job_where_it_is(run: Callable) -> None:
+    """Its start was sent before: until the host says otherwise, it may be running there."""
+    executor = engine(status=state("created"), find=[ExecutorConnectionError("silent"), state("running")])
+    executor.remove.side_effect = [ExecutorConnectionError("silent"), None]
+    job = await run(executor, **TAKEN_OVER, execution_id="found", launched_at=ALIVE)
+    assert (job.status, job.attempt, job.execution_id) == ("succeeded", 1, "found")
+    executor.create.assert_not_called()
+
+
+async def test_adopting_and_cancelling_do_not_wait_behind_launches(writer: Writer) -> None:
+    host = await make_host()
+    job = await make_job(host=host, status="routed")
+    ((claimed, fence),) = await write_directly(dispatch.claim, Worker("me", "test-node", timedelta(seconds=15)))
+    factory = AsyncMock(instance="x")
+    factory.get_executor = lambda _: engine()
+    taken = asyncio.Semaphore(0)
+    waiting = JobRun(claimed, fence, writer, factory, taken)
+    driving = asyncio.create_task(waiting.drive())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait_for(driving, 5)
+    assert await status_of(job) == "cancelled"
+
+
+async def test_an_executor_that_was_replaced_is_asked_anew(run: Callable) -> None:
+    executor = engine(create=[ExecutorClosedError("its settings were changed"), "id"])
+    job = await run(executor)
+    assert (job.status, job.attempt) == ("succeeded", 1)
+
+
+async def test_more_jobs_than_one_claim_takes_are_claimed_at_once(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("container_manager.store.dispatch.CLAIM_AT_ONCE", 2)
+    host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
+    for _ in range(7):
+        await make_job(host=host, status="routed")
+    dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 3600)
+    turning = asyncio.create_task(dispatcher.run(lambda: None))
+    await eventually(lambda: len(dispatcher._runs) == 7)
+    turning.cancel()
+    await dispatcher.stop()
+
+
+async def test_the_next_attempt_does_not_cut_off_the_clearing_away_of_the_last(writer: Writer) -> None:
+    host = await make_host()
+    await make_job(host=host, status="routed", max_attempts=2)
+    cleared, release = [], asyncio.Event()
+
+    async def remove(execution_id: str) -> None:
+        await release.wait()
+        cleared.append(execution_id)
+
+    executor = engine(create=["first", "second"], wait=[state("exited", 1), state("exited", 0)])
+    executor.remove = remove
+    factory = AsyncMock(instance="x")
+    factory.get_executor, factory.max_launches = lambda _: executor, lambda _: 5
+    dispatcher = Dispatcher(writer, factory, "test-node", 15)
+    turning = asyncio.create_task(dispatcher.run(lambda: None))
+    await eventually(lambda: ContainerJob.objects.filter(status="pending", attempt=2).aexists())
+    await write_directly(job_store.route_waiting, None)
+    dispatcher._wake.set()
+    await eventually(lambda: ContainerJob.objects.filter(status="succeeded").aexists())
+    release.set()
+    await eventually(lambda: sorted(cleared) == ["first", "second"])
+    turning.cancel()
+    await dispatcher.stop()
 
 
 async def test_output_that_never_comes_to_an_end_does_not_hold_the_job(run: Callable) -> None:

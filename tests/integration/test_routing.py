@@ -302,6 +302,18 @@ def _closable(settings):
     return AsyncMock(settings=settings)
 
 
+async def test_an_instance_read_before_a_change_never_brings_the_old_config_back() -> None:
+    factory = ExecutorFactory()
+    old = await make_host(config={"accept": "any", "run_ms": 1})
+    new = await sync_to_async(type(old).objects.get)(pk=old.pk)
+    new.config, new.config_version = {"accept": "any", "run_ms": 999}, 1
+    first = factory.get_executor(old)
+    second = factory.get_executor(new)
+    assert second is not first
+    assert factory.get_executor(old) is second
+    await factory.aclose()
+
+
 def test_executors_are_cached_without_a_loop_too() -> None:
     host = ExecutorHostFactory()
     factory = ExecutorFactory()

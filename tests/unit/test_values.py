@@ -76,6 +76,15 @@ def test_frames_are_put_together_from_pieces_of_any_size(size: int) -> None:
     assert lines[1].at_ns == 1_767_323_041_500_000_000
 
 
+def test_what_the_engine_says_about_its_log_is_a_line_of_its_own() -> None:
+    frames = Frames(10_000)
+    text = b"Error grabbing logs: invalid character\n"
+    frames.feed(frame(1, b"before\n") + bytes([3, 0, 0, 0]) + len(text).to_bytes(4, "big") + text)
+    assert [(line.stream, line.text) for line in frames.lines()] == [
+        ("stdout", "before"), ("stderr", "Error grabbing logs: invalid character"),
+    ]  # fmt: skip
+
+
 def test_a_line_without_end_is_cut_and_costs_bounded_memory() -> None:
     frames = Frames(10_000)
     for _ in range(1000):
