@@ -185,18 +185,20 @@ async def _status(api: Api, job_id: str, *wanted: str) -> dict | None:
 
 
 @pytest.fixture
-def journal(engine: Engine) -> Iterator[Path]:
-    with engine.journal() as path:
+def journal(other_engine: Engine) -> Iterator[Path]:
+    with other_engine.journal() as path:
         yield path
 
 
-async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(home: Path, engine: Engine, journal: Path) -> None:
+async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(
+    home: Path, other_engine: Engine, journal: Path
+) -> None:
     """Twelve jobs on a real engine while the service is killed with -9 five times."""
     served = await asyncio.to_thread(Served, home)
     token = served.token
     api = Api(served.url, token)
     # Labelled, because the machine's own engine may be a host as well.
-    host = {"name": "e", "executorType": "DOCKER", "config": {"url": engine.url}, "labels": {"of": "the test"}}
+    host = {"name": "e", "executorType": "DOCKER", "config": {"url": other_engine.url}, "labels": {"of": "the test"}}
     await api(CREATE_HOST, input={**host, "maxConcurrentJobs": 6})
     jobs = []
     for number in range(12):
@@ -225,7 +227,7 @@ async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(home: Path, eng
         await api.http.aclose()
         starts = journal.read_text().split()
         assert len(starts) == len(set(starts)) == 12, "each attempt ran in one container, once"
-    assert [container for container in engine.containers() if container["State"] == "running"] == []
+    assert [container for container in other_engine.containers() if container["State"] == "running"] == []
 
 
 def test_the_local_engine_is_registered_or_the_way_is_told(home: Path) -> None:
