@@ -32,24 +32,24 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    """A Docker engine that all tests share."""
+def _started() -> Iterator[Engine]:
     if (why := engines.missing()) is not None:
         pytest.skip(why)
     started = Engine().start()
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A Docker engine that all tests share."""
+    yield from _started()
 
 
 @pytest.fixture
 def other_engine() -> Iterator[Engine]:
     """A Docker engine that one test may mistreat."""
-    if (why := engines.missing()) is not None:
-        pytest.skip(why)
-    started = Engine().start()
-    yield started
-    started.stop()
+    yield from _started()
 
 
 @pytest.fixture

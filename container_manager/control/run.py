@@ -72,7 +72,6 @@ class JobRun:
         self._may_exist = fence.epoch > 1
         # A start may have been sent for this attempt: whoever does not answer may be running it.
         self._marked = job.launched_at is not None or bool(job.execution_id)
-        self._unstarted = False
         self.ended = False
         self._started_at: datetime | None = job.started_at
         self._stopping_as: JobStatus | None = None
@@ -109,7 +108,7 @@ class JobRun:
             executor = self._factory.get_executor(await self._current_host())
             status = await self._launch(executor)
         except (ExecutorConfigurationError, ExecutorAuthenticationError) as error:
-            if self._execution is not None or (self._marked and not self._unstarted):
+            if self._execution is not None or self._marked:
                 # It may be running on a host whose settings somebody has broken since: unknown, until seen.
                 raise
             await self._end(End(JobStatus.FAILED, error=str(error)))
@@ -223,7 +222,10 @@ class JobRun:
             await asyncio.sleep(LEFTOVER_PAUSE)
 
     async def _create_and_start(self, executor: ContainerExecutor) -> ExecutionStatus | None:
-        execution = None if self._cancelled.is_set() else await self._create(executor)
+        if self._cancelled.is_set():
+            await self._end(End(JobStatus.CANCELLED))
+            return None
+        execution = await self._create(executor)
         if execution is None:
             await self._remove_leftover(executor)
             await self._end(End(JobStatus.CANCELLED))
@@ -239,7 +241,7 @@ class JobRun:
                 return status
             if status is not None:
                 await self._discard(executor, execution.id)
-            self._unstarted = True
+            self._marked = False
             if isinstance(error, ExecutorConfigurationError):
                 raise
             raise _NotStartedError(error) from error

@@ -96,7 +96,7 @@ def route(tx: Transaction, fresh: Sequence[ContainerJob] = ()) -> dict[int, Deci
         (by_key[decision.key], decision)
         for decision in router.decide(host_store.snapshot(), requests, secrets.randbits(63))
     ]
-    changed = [(job, decision) for job, decision in decided if _apply(job, decision) or job.pk is None]
+    changed = [(job, decision) for job, decision in decided if apply(job, decision) or job.pk is None]
     ContainerJob.objects.bulk_create(fresh)
     ContainerJob.objects.bulk_update([job for job, decision in changed if decision.key > 0], UPDATED_BY_ROUTING, 500)
     for job in fresh:
@@ -105,7 +105,7 @@ def route(tx: Transaction, fresh: Sequence[ContainerJob] = ()) -> dict[int, Deci
     return {job.pk: decision for job, decision in decided}
 
 
-def _apply(job: ContainerJob, decision: Decision) -> bool:
+def apply(job: ContainerJob, decision: Decision) -> bool:
     """Put the decision into the job; False when nothing about it is new."""
     before = job.refusal
     if decision.host is None:

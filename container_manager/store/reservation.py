@@ -9,6 +9,7 @@ from container_manager.routing import router
 from container_manager.routing.types import Decision, Verdict
 from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
+from container_manager.store import jobs as job_store
 from container_manager.store.transaction import Transaction, under_routing_lock
 
 
@@ -36,10 +37,9 @@ def _reserve(tx: Transaction, item: Reservation) -> bool:
     chosen = next((host for host in feasible if host.id == item.host_id), None)
     if chosen is None:
         return False
-    job.status, job.host_id, job.executor_type = JobStatus.ROUTED, chosen.id, chosen.executor_type
-    job.routing_reason, job.refusal = item.reason, None
-    job.save(update_fields=["status", "host", "executor_type", "routing_reason", "refusal"])
     decision = Decision(job.pk, chosen, Verdict.FEASIBLE, item.reason, 0, evaluation)
+    job_store.apply(job, decision)
+    job.save(update_fields=job_store.UPDATED_BY_ROUTING)
     (row,) = decision_store.record([(job, decision)])
     tx.event(EventKind.JOB_ROUTED, item.reason, job=job, host=job.host, decision_id=row.pk)
     return True
