@@ -55,6 +55,15 @@ class Environment(BaseModel):
     default_timeout_seconds: int = Field(
         3600, ge=1, le=2**31 - 1, description="seconds a job may run when it names no timeout"
     )
+    default_strategy: Literal["weighted", "balanced", "packed"] = Field(
+        "weighted", description="how a host is chosen for a job that names no strategy"
+    )
+    reserve_after_seconds: float = Field(
+        300, gt=0, le=31_536_000, description="seconds after which the job that waits longest has room kept for it"
+    )
+    evaluation_days: float = Field(
+        90, gt=0, le=36_500, description="days for which the checks of all hosts are kept with a decision"
+    )
     probe_interval_seconds: float = Field(
         10, gt=0, le=86_400, description="seconds between two health probes of a host"
     )

@@ -1,5 +1,7 @@
 """What is kept. Occupancy is never a column: it is derived from the job rows."""
 
+import hashlib
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -9,8 +11,10 @@ from django.utils import timezone
 from container_manager import lifecycle
 from container_manager.executors.configs import node_of, takes_only_preferred
 from container_manager.fields import CoresField, EncryptedJSONField
+from container_manager.routing.types import JobRequirements
 
 ACTIVE_STATUSES = sorted(lifecycle.ACTIVE)
+WAITING = models.Q(status=lifecycle.JobStatus.PENDING)
 
 
 class ExecutorType(models.TextChoices):
@@ -52,6 +56,8 @@ class EventKind(models.TextChoices):
     HOST_CREATED = "host_created"
     HOST_UPDATED = "host_updated"
     HOST_HEALTH_CHANGED = "host_health_changed"
+    HOST_EJECTED = "host_ejected"
+    HOST_RESERVED = "host_reserved"
     HOST_DRAINED = "host_drained"
     HOST_RESUMED = "host_resumed"
     HOST_DELETED = "host_deleted"
@@ -92,12 +98,18 @@ class ExecutorHost(models.Model):
     health_error = models.TextField(blank=True, default="")
     consecutive_failures = models.PositiveIntegerField(default=0)
     consecutive_successes = models.PositiveIntegerField(default=0)
+    # Launches that the host failed in a row, and how often that has had it ejected since its last success.
+    launch_failures = models.PositiveIntegerField(default=0)
+    ejections = models.PositiveIntegerField(default=0)
+    ejected_until = models.DateTimeField(null=True, default=None)
     created_at = models.DateTimeField(default=timezone.now)
 
-    # Set by `store.hosts.with_usage`, from the active jobs.
+    # Set by `store.hosts.with_usage`, from the jobs that hold the host or wait for it.
     used_jobs: int = 0
     used_memory_mb: int = 0
     used_cpu_millis: int = 0
+    ejected: bool = False
+    reserved_priority: int | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -133,6 +145,8 @@ class ContainerJob(models.Model):
     region_required = models.BooleanField(default=False)
     host_selector = models.JSONField(default=dict)
     strategy = models.CharField(max_length=10, default="weighted")
+    # Derived from `requirements` when it is saved: jobs with the same key are one class to the queue.
+    class_key = models.CharField(max_length=32, default="")
 
     status = models.CharField(max_length=10, default=lifecycle.JobStatus.PENDING)
     host = models.ForeignKey(
@@ -140,7 +154,10 @@ class ContainerJob(models.Model):
     )
     executor_type = models.CharField(max_length=20, blank=True, default="")
     routing_reason = models.TextField(blank=True, default="")
-    refusal = models.JSONField(null=True, default=None)
+    # The host whose room is kept for this job, because it has waited long.
+    reserved_host = models.ForeignKey(
+        ExecutorHost, null=True, default=None, on_delete=models.SET_NULL, related_name="+", db_index=False
+    )
     execution_id = models.CharField(max_length=200, blank=True, default="")
     exit_code = models.IntegerField(null=True, default=None)
     error = models.TextField(blank=True, default="")
@@ -150,6 +167,9 @@ class ContainerJob(models.Model):
 
     submitted_at = models.DateTimeField(default=timezone.now)
     not_before = models.DateTimeField(null=True, default=None)
+    queue_timeout_seconds = models.PositiveIntegerField(null=True, default=None)
+    # Until it is routed for the first time.
+    queue_deadline = models.DateTimeField(null=True, default=None)
     launched_at = models.DateTimeField(null=True, default=None)
     cancel_requested_at = models.DateTimeField(null=True, default=None)
     started_at = models.DateTimeField(null=True, default=None)
@@ -170,8 +190,18 @@ class ContainerJob(models.Model):
                 condition=models.Q(status__in=ACTIVE_STATUSES),
                 name="job_active",
             ),
+            # Finds each waiting class and its oldest job, without reading the others.
+            models.Index(fields=["class_key", "id"], condition=WAITING, name="job_waiting"),
             models.Index(
-                fields=["-priority", "id"], condition=models.Q(status=lifecycle.JobStatus.PENDING), name="job_pending"
+                fields=["queue_deadline"],
+                condition=WAITING & models.Q(queue_deadline__isnull=False),
+                name="job_deadline",
+            ),
+            models.Index(
+                fields=["not_before"], condition=WAITING & models.Q(not_before__isnull=False), name="job_back_off"
+            ),
+            models.Index(
+                fields=["reserved_host"], condition=WAITING & models.Q(reserved_host__isnull=False), name="job_reserved"
             ),
             models.Index(fields=["host", "-id"], name="job_host"),
             models.Index(fields=["status", "-id"], name="job_status"),
@@ -180,9 +210,45 @@ class ContainerJob(models.Model):
     def __str__(self) -> str:
         return f"{self.name or self.image} #{self.pk}"
 
-    def save(self, **kwargs: Any) -> None:
+    def requirements(self) -> JobRequirements:
+        """What the job needs, as routing sees it."""
+        return JobRequirements(
+            memory=self.memory_limit or 0,
+            cpu=round((self.cpu_limit or 0) * 1000),
+            preferred_executor=self.preferred_executor,
+            executor_required=self.executor_required,
+            region_preference=self.region_preference,
+            region_required=self.region_required,
+            selector=tuple(sorted(self.host_selector.items())) if self.host_selector else (),
+            strategy=self.strategy,
+            priority=self.priority,
+            reserved_host=self.reserved_host_id,
+        )
+
+    def derive(self) -> None:
+        """Set the columns that are read from others."""
         self.environment_names = sorted(self.environment)
+        self.class_key = class_key(self.requirements())
+
+    def save(self, **kwargs: Any) -> None:
+        if kwargs.get("update_fields") is None:
+            self.derive()
         super().save(**kwargs)
+
+
+@lru_cache(maxsize=4096)
+def class_key(requirements: JobRequirements) -> str:
+    """A name for jobs of equal requirements, the same in all processes."""
+    return hashlib.blake2b(repr(requirements).encode(), digest_size=16).hexdigest()
+
+
+class QueueRefusal(models.Model):
+    """Why the jobs of a class wait, as the last pass of the queue found it: one row however many they are."""
+
+    class_key = models.CharField(max_length=32, primary_key=True)
+    verdict = models.CharField(max_length=10)
+    message = models.TextField()
+    rejections = models.JSONField(default=list)
 
 
 class JobOutput(models.Model):
@@ -196,10 +262,18 @@ class JobOutput(models.Model):
         constraints: ClassVar = [models.UniqueConstraint(fields=["job_id", "attempt"], name="one_output_per_attempt")]
 
 
-class RoutingEvaluation(models.Model):
-    """All hosts and all checks for one class of equal requirements, shared by its decisions; compressed."""
+class RoutingFleet(models.Model):
+    """What seldom changes of all hosts, once for all evaluations that saw them like this; compressed."""
 
-    created_at = models.DateTimeField(default=timezone.now)
+    digest = models.CharField(max_length=32, unique=True)
+    record = models.BinaryField()
+
+
+class RoutingEvaluation(models.Model):
+    """How full all hosts were, and all checks, for one class of equal requirements; shared by its decisions."""
+
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    fleet_id = models.BigIntegerField(db_index=True)
     record = models.BinaryField()
 
 
@@ -214,6 +288,8 @@ class RoutingDecision(models.Model):
     strategy = models.CharField(max_length=10)
     verdict = models.CharField(max_length=10)
     reason = models.TextField()
+    # Of a refusal: how many hosts fail each check. Stays when the evaluation is no longer kept.
+    rejections = models.JSONField(null=True, default=None)
     decided_at = models.DateTimeField(default=timezone.now)
     evaluation_id = models.BigIntegerField()
     position = models.PositiveIntegerField()

@@ -15,6 +15,7 @@ from django.utils import timezone
 from container_manager import crypto
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.health import HealthLoop
+from container_manager.control.housekeeping import Housekeeping
 from container_manager.control.queue import QueueLoop
 from container_manager.control.supervisor import Supervisor
 from container_manager.errors import Conflict, NotFound, UserError
@@ -28,25 +29,28 @@ from container_manager.models import (
     ExecutorHost,
     HealthStatus,
     RoutingDecision,
-    RoutingEvent,
 )
 from container_manager.routing.types import Decision
 from container_manager.specs import HostSpec, JobSpec, read_config, read_host
 from container_manager.store import decisions as decision_store
-from container_manager.store import dispatch, threads, tokens
+from container_manager.store import dispatch, queue, routing, threads, tokens
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
+from container_manager.store.decisions import HostVerdict
 from container_manager.store.hosts import HealthReport, HostChange
 from container_manager.store.installation import identify
-from container_manager.store.transaction import Actor, note
+from container_manager.store.queue import Plan
+from container_manager.store.transaction import Actor, Fact, note
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 3.0
-DRAINING = ("drainHost", EventKind.HOST_DRAINED, "Host {} takes no new jobs.")
-RESUMING = ("resumeHost", EventKind.HOST_RESUMED, "Host {} takes jobs again.")
+DRAINED = {"is_draining": True}
+# Resumed by hand, a host is also given another chance after launches that failed.
+RESUMED = {"is_draining": False, "launch_failures": 0, "ejections": 0, "ejected_until": None}
 TOUCH_EVERY = timedelta(minutes=1)
+PLANNER = Actor("plan")
 
 
 class Service:
@@ -62,6 +66,7 @@ class Service:
                 QueueLoop(self.writer),
                 Dispatcher(self.writer, self.factory, environment.node, environment.lease_seconds),
                 HealthLoop(self.writer, self.factory, environment.node, environment.probe_interval_seconds),
+                Housekeeping(self.writer, timedelta(days=environment.evaluation_days)),
             ]
         )
         self.writer.on_commit(self._heard)
@@ -97,7 +102,7 @@ class Service:
             problems.append("The database does not answer.")
         return problems
 
-    def _heard(self, events: Sequence[RoutingEvent]) -> None:
+    def _heard(self, events: Sequence[Fact]) -> None:
         if events:
             self.events.wake()
 
@@ -148,8 +153,15 @@ class Service:
 
     async def set_draining(self, host_id: int, draining: bool, actor: Actor) -> ExecutorHost:
         """Take no new jobs, or take them again."""
-        action, kind, message = DRAINING if draining else RESUMING
-        return await self._save(HostChange(host_id, {"is_draining": draining}, actor, action, kind, message))
+        if draining:
+            change = HostChange(
+                host_id, DRAINED, actor, "drainHost", EventKind.HOST_DRAINED, "Host {} takes no new jobs."
+            )
+        else:
+            change = HostChange(
+                host_id, RESUMED, actor, "resumeHost", EventKind.HOST_RESUMED, "Host {} takes jobs again."
+            )
+        return await self._save(change)
 
     async def delete_host(self, host_id: int, actor: Actor) -> ExecutorHost:
         """Raises Conflict while the host holds jobs."""
@@ -196,8 +208,20 @@ class Service:
 
     async def route(self, job_ids: Sequence[int], actor: Actor) -> list[Decision | UserError]:
         """Route PENDING jobs now; one answer each, in order."""
-        answers: list[Decision | UserError] = await self.writer.write(job_store.route_named, (job_ids, actor))
+        answers: list[Decision | UserError] = await self.writer.write(routing.route_named, (job_ids, actor))
         return answers
+
+    async def plan(self, specs: Sequence[JobSpec], assumed: Mapping[int, Mapping[str, Any]]) -> Plan:
+        """Where these jobs would go, on the fleet as it is but for what is assumed of hosts, by id; writes nothing.
+
+        Raises:
+            NotFound: something is assumed of a host that does not exist.
+        """
+        return await threads.read(_plan, [_job(spec, PLANNER) for spec in specs], assumed)
+
+    async def why_not(self, job_id: int, host_id: int) -> HostVerdict | None:
+        """Every check of this host for this job, now; None when either does not exist."""
+        return await threads.read(_why_not, job_id, host_id)
 
     async def cancel(self, job_id: int, actor: Actor) -> ContainerJob:
         """Raises NotFound, and Conflict when the job has ended."""
@@ -249,11 +273,26 @@ def _job(spec: JobSpec, actor: Actor) -> ContainerJob:
         region_preference=spec.region_preference,
         region_required=spec.region_required,
         host_selector=spec.host_selector,
-        strategy=spec.strategy,
+        strategy=spec.strategy or environment.default_strategy,
+        queue_timeout_seconds=spec.queue_timeout_seconds,
         max_attempts=spec.max_attempts,
         idempotency_key=crypto.keyed_hash(str(actor.token_id), key) if key else None,
         idempotency_input=crypto.keyed_hash(spec.model_dump_json()) if key else "",
     )
+
+
+def _plan(jobs: Sequence[ContainerJob], assumed: Mapping[int, Mapping[str, Any]]) -> Plan:
+    hosts = {host.id: host for host in host_store.snapshot()}
+    for host_id, changes in assumed.items():
+        if host_id not in hosts:
+            raise NotFound("assume: there is no such host.")
+        hosts[host_id] = hosts[host_id]._replace(**changes)
+    return queue.plan(jobs, list(hosts.values()))
+
+
+def _why_not(job_id: int, host_id: int) -> HostVerdict | None:
+    job = job_store.one(job_id)
+    return None if job is None else queue.why_not(job, host_id)
 
 
 @asynccontextmanager

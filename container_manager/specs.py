@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from container_manager.errors import FieldError, ValidationFailed
 from container_manager.executors.configs import CONFIGS, config_errors
 from container_manager.models import ExecutorType
+from container_manager.routing.types import LEAST_CPU, LEAST_MEMORY
 
 # distribution/reference: [registry[:port]/]path[:tag][@digest], the path in lower case.
 _IMAGE = re.compile(
@@ -18,6 +19,7 @@ _IMAGE = re.compile(
     re.ASCII,
 )
 LARGEST_INTEGER = 2**31 - 1
+LONGEST_QUEUE_TIMEOUT = 10 * 365 * 86_400
 
 
 def _is_image(image: str) -> str:
@@ -72,17 +74,18 @@ class JobSpec(Spec):
     name: Annotated[str, StringConstraints(max_length=200), NoNul] = ""
     command: Annotated[list[Text], Field(max_length=1000)] = []
     environment: Annotated[list[EnvironmentVariableSpec], Field(max_length=1000)] = []
-    memory_limit_mb: Annotated[int, Field(ge=6, le=LARGEST_INTEGER)] | None = None
-    cpu_limit: Annotated[float, Field(ge=0.01, le=10_000, allow_inf_nan=False)] | None = None
+    memory_limit_mb: Annotated[int, Field(ge=LEAST_MEMORY, le=LARGEST_INTEGER)] | None = None
+    cpu_limit: Annotated[float, Field(ge=LEAST_CPU / 1000, le=10_000, allow_inf_nan=False)] | None = None
     timeout_seconds: Count | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     preferred_executor: ExecutorType | None = None
     executor_required: bool = False
     region_preference: ShortText = ""
     region_required: bool = False
-    strategy: Annotated[str, StringConstraints(pattern="^(weighted|balanced|packed)$")] = "weighted"
+    strategy: Annotated[str, StringConstraints(pattern="^(weighted|balanced|packed)$")] | None = None
     labels: Labels = {}
     host_selector: Labels = {}
+    queue_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_QUEUE_TIMEOUT)] | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 1
     idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255), NoNul] | None = None
 
@@ -98,7 +101,15 @@ class JobSpec(Spec):
         return self
 
 
-class HostSpec(Spec):
+class _HostLimits(Spec):
+    routing_weight: Annotated[int, Field(ge=0, le=1000)] = 100
+    max_concurrent_jobs: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] = 10
+    max_memory_mb: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | None = None
+    max_cpu_cores: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    is_active: bool = True
+
+
+class HostSpec(_HostLimits):
     """A host, or with only some fields set, the change of one."""
 
     name: Annotated[str, StringConstraints(max_length=100), AfterValidator(_is_host_name)] = ""
@@ -106,11 +117,12 @@ class HostSpec(Spec):
     config: dict[str, Any] = {}
     region: ShortText = ""
     labels: Labels = {}
-    routing_weight: Annotated[int, Field(ge=0, le=1000)] = 100
-    max_concurrent_jobs: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] = 10
-    max_memory_mb: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | None = None
-    max_cpu_cores: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
-    is_active: bool = True
+
+
+class HostAssumptionSpec(_HostLimits):
+    """What is supposed of a host while planning; only the fields that are set."""
+
+    is_draining: bool = False
 
 
 def read_job(values: Mapping[str, Any], prefix: str = "") -> JobSpec:
@@ -135,6 +147,32 @@ def read_host(values: Mapping[str, Any]) -> HostSpec:
         return HostSpec.model_validate(values)
     except ValidationError as error:
         raise ValidationFailed(_field_errors(error)) from error
+
+
+_ASSUMABLE = {
+    "is_active": "is_active",
+    "is_draining": "is_draining",
+    "routing_weight": "weight",
+    "max_concurrent_jobs": "max_jobs",
+    "max_memory_mb": "max_memory",
+    "max_cpu_cores": "max_cpu",
+}
+
+
+def read_assumption(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Check what is supposed of a host; answers the fields of a HostState that it changes.
+
+    Raises:
+        ValidationFailed: a value is bad; all bad fields are named, each with `prefix` before it.
+    """
+    try:
+        spec = HostAssumptionSpec.model_validate(values)
+    except ValidationError as error:
+        raise ValidationFailed(_field_errors(error, prefix)) from error
+    changes = {_ASSUMABLE[name]: value for name, value in spec.model_dump(include=spec.model_fields_set).items()}
+    if changes.get("max_cpu") is not None:
+        changes["max_cpu"] = round(changes["max_cpu"] * 1000)
+    return changes
 
 
 def read_config(executor_type: str, config: Mapping[str, Any]) -> None:

@@ -7,10 +7,11 @@ import strawberry
 from strawberry.dataloader import DataLoader
 
 from container_manager.executors.output import OutputLine
-from container_manager.models import ContainerJob, ExecutorHost, Role, RoutingDecision
+from container_manager.models import ContainerJob, ExecutorHost, QueueRefusal, Role, RoutingDecision
+from container_manager.routing.types import JobRequirements, Suggestion
 from container_manager.service import Service
 from container_manager.store import decisions as decision_store
-from container_manager.store import dispatch, threads
+from container_manager.store import dispatch, queue, routing, threads
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store.decisions import Recorded
@@ -55,9 +56,19 @@ async def _outputs(ids: list[int]) -> list[list[OutputLine]]:
     return [found[pk] for pk in ids]
 
 
-async def _evaluations(ids: list[int]) -> list[Recorded]:
+async def _evaluations(ids: list[int]) -> list[Recorded | None]:
     found = await threads.read(decision_store.evaluations, set(ids))
-    return [found[pk] for pk in ids]
+    return [found.get(pk) for pk in ids]
+
+
+async def _refusals(keys: list[str]) -> list[QueueRefusal | None]:
+    found = await threads.read(routing.refusals, set(keys))
+    return [found.get(key) for key in keys]
+
+
+async def _advice(jobs: list[JobRequirements]) -> list[list[Suggestion]]:
+    found = await threads.read(queue.advice, set(jobs))
+    return [found[job] for job in jobs]
 
 
 @dataclass
@@ -79,6 +90,8 @@ class Context:
         self.decisions_of_job = DataLoader(load_fn=_decisions_of_job, cache=False)
         self.outputs = DataLoader(load_fn=_outputs, cache=False)
         self.evaluations = DataLoader(load_fn=_evaluations, cache=False)
+        self.refusals = DataLoader(load_fn=_refusals, cache=False)
+        self.advice = DataLoader(load_fn=_advice, cache=False)
 
     @property
     def actor(self) -> Actor:

@@ -40,19 +40,25 @@ class CheckCode(Enum):
     DRAINING = "DRAINING"
     UNHEALTHY = "UNHEALTHY"
     HEALTH_UNKNOWN = "HEALTH_UNKNOWN"
+    EJECTED = "EJECTED"
     EXECUTOR_TYPE = "EXECUTOR_TYPE"
     REGION = "REGION"
     SELECTOR = "SELECTOR"
     SLOTS = "SLOTS"
     MEMORY = "MEMORY"
     CPU = "CPU"
+    RESERVED = "RESERVED"
 
 
-@strawberry.enum(description="OTHER_VERSION: recorded by an algorithm that this version no longer has.")
+@strawberry.enum(
+    description="OTHER_VERSION: recorded by an algorithm that this version no longer has. EXPIRED: the checks of all "
+    "hosts are no longer kept; the reason is."
+)
 class Replay(Enum):
     SAME = "SAME"
     DIFFERENT = "DIFFERENT"
     OTHER_VERSION = "OTHER_VERSION"
+    EXPIRED = "EXPIRED"
 
 
 @strawberry.enum

@@ -13,7 +13,9 @@ from strawberry import UNSET, auto
 from strawberry.scalars import JSON
 
 from container_manager import models
+from container_manager.errors import ValidationFailed
 from container_manager.lifecycle import JobStatus
+from container_manager.specs import JobSpec, read_assumption, read_job
 from container_manager.store.events import Event
 from graphql_api.context import Info
 from graphql_api.enums import ExecutorType, HealthStatus, RoutingEventKind, Strategy
@@ -66,11 +68,26 @@ class JobInput:
     strategy: Strategy | None = UNSET
     labels: JSON | None = UNSET
     host_selector: JSON | None = UNSET
+    queue_timeout_seconds: int | None = strawberry.field(
+        default=UNSET,
+        description="FAILED with a reason when it has not been routed by then. None: waits as long as it takes.",
+    )
     max_attempts: int | None = UNSET
     idempotency_key: str | None = strawberry.field(
         default=UNSET,
         description="The same key with the same input gives the same job back; with another input, Conflict.",
     )
+
+
+@strawberry.input(description="A change to suppose while planning; nothing is written.")
+class HostAssumption:
+    host_id: strawberry.ID
+    is_active: bool | None = UNSET
+    is_draining: bool | None = UNSET
+    routing_weight: int | None = UNSET
+    max_concurrent_jobs: int | None = UNSET
+    max_memory_mb: int | None = UNSET
+    max_cpu_cores: float | None = UNSET
 
 
 MOST_LABELS = 64
@@ -88,12 +105,50 @@ def given(value: Any) -> dict[str, Any]:
     }
 
 
+LARGEST_BATCH = 10_000
+
+
+def at_most(count: int, argument: str) -> None:
+    """Refuse batches that are too large."""
+    if count > LARGEST_BATCH:
+        bad_input(f"{argument}: {count} are too many; at most {LARGEST_BATCH} at a time.")
+
+
+def read_jobs(inputs: list[JobInput], argument: str) -> list[JobSpec | ValidationFailed]:
+    """Each input checked, in order."""
+    at_most(len(inputs), argument)
+    return [_read(entry, f"{argument}.{i}.") for i, entry in enumerate(inputs)]
+
+
+def _read(entry: JobInput, prefix: str) -> JobSpec | ValidationFailed:
+    try:
+        return read_job(given(entry), prefix)
+    except ValidationFailed as error:
+        return error
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, EnvironmentVariable):
         return {"name": value.name, "value": value.value}
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return value.value if isinstance(value, Strategy) else value
+
+
+def read_assumptions(assume: list[HostAssumption]) -> dict[int, dict[str, Any]]:
+    """What is supposed of each host, by id, in the terms of routing.
+
+    Raises:
+        ValidationFailed: a value is out of its range, or a host is named twice.
+    """
+    assumed: dict[int, dict[str, Any]] = {}
+    for i, entry in enumerate(assume):
+        values = given(entry)
+        pk = to_pk("ExecutorHost", values.pop("host_id"), f"assume.{i}.hostId")
+        if pk in assumed:
+            bad_input(f"assume.{i}.hostId: this host is named twice.")
+        assumed[pk] = read_assumption(values, f"assume.{i}.")
+    return assumed
 
 
 # ------------------------------------------------------------------ filters

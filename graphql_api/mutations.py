@@ -11,7 +11,7 @@ from graphql_api import ids
 from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
 from graphql_api.errors import as_type
-from graphql_api.inputs import HostInput, HostPatch, JobInput, given
+from graphql_api.inputs import HostInput, HostPatch, JobInput, at_most, given, read_jobs
 from graphql_api.types import (
     Conflict,
     ContainerJob,
@@ -22,7 +22,7 @@ from graphql_api.types import (
     ValidationFailed,
 )
 
-LARGEST_BATCH = 1000
+LARGEST_BATCH = 10_000
 
 HostResult = Annotated[ExecutorHost | ValidationFailed | NotFound | Conflict, strawberry.union("HostResult")]
 SubmitJobResult = Annotated[ContainerJob | ValidationFailed | Conflict, strawberry.union("SubmitJobResult")]
@@ -85,8 +85,8 @@ class Mutation:
         description=f"Up to {LARGEST_BATCH} at a time, one result each, in order, in one transaction.",
     )
     async def submit_jobs(self, info: Info, inputs: list[JobInput]) -> list[SubmitJobResult]:
-        _at_most(len(inputs), "inputs")
-        read = [_read(entry, f"inputs.{i}.") for i, entry in enumerate(inputs)]
+        at_most(len(inputs), "inputs")
+        read = read_jobs(inputs, "inputs")
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
         answers = iter(await info.context.service.submit(specs, info.context.actor) if specs else [])
         return [_submitted(next(answers) if isinstance(entry, JobSpec) else entry) for entry in read]
@@ -103,7 +103,7 @@ class Mutation:
     async def route_jobs(
         self, info: Info, ids_: Annotated[list[strawberry.ID], strawberry.argument(name="ids")]
     ) -> list[RouteJobResult]:
-        _at_most(len(ids_), "ids")
+        at_most(len(ids_), "ids")
         return await _route([ids.to_pk("ContainerJob", job, "ids") for job in ids_], info)
 
     @strawberry.mutation(
@@ -112,18 +112,6 @@ class Mutation:
     )
     async def cancel_job(self, info: Info, id: strawberry.ID) -> JobResult:
         return ContainerJob.of(await info.context.service.cancel(ids.to_pk("ContainerJob", id), info.context.actor))
-
-
-def _at_most(count: int, argument: str) -> None:
-    if count > LARGEST_BATCH:
-        ids.bad_input(f"{argument}: {count} are too many; at most {LARGEST_BATCH} at a time.")
-
-
-def _read(entry: JobInput, prefix: str) -> JobSpec | errors.ValidationFailed:
-    try:
-        return read_job(given(entry), prefix)
-    except errors.ValidationFailed as error:
-        return error
 
 
 def _submitted(answer: models.ContainerJob | errors.UserError) -> ContainerJob | ValidationFailed | Conflict:
@@ -145,10 +133,4 @@ async def _route(pks: list[int], info: Info) -> list[RoutingDecision | RoutingRe
 def _routed(answer: Decision, recorded: list[models.RoutingDecision]) -> RoutingDecision | RoutingRefused:
     if answer.host is not None:
         return RoutingDecision.of(recorded[0])
-    return RoutingRefused.of(
-        {
-            "message": answer.reason,
-            "verdict": answer.verdict.name,
-            "rejections": answer.evaluation.rejections().items(),
-        }
-    )
+    return RoutingRefused.by(answer)

@@ -1,30 +1,49 @@
 """Reading: hosts, capacity, jobs, decisions, events."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import strawberry
 from django.db.models import Q
 
 from container_manager import models
+from container_manager.errors import UserError
 from container_manager.routing import checks
-from container_manager.routing.types import JobRequirements
+from container_manager.routing.types import Decision, HostState, JobRequirements
+from container_manager.specs import JobSpec
 from container_manager.store import decisions as decision_store
 from container_manager.store import events as event_store
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
+from container_manager.store import queue as queue_store
 from container_manager.store import threads
 from graphql_api import ids, types
 from graphql_api.context import Info
-from graphql_api.enums import ExecutorType
-from graphql_api.inputs import HostFilter, JobFilter, RoutingEventFilter, condition
+from graphql_api.enums import ExecutorType, Verdict
+from graphql_api.errors import as_type
+from graphql_api.inputs import (
+    HostAssumption,
+    HostFilter,
+    JobFilter,
+    JobInput,
+    RoutingEventFilter,
+    condition,
+    read_assumptions,
+    read_jobs,
+)
 from graphql_api.pages import Connection, Node
 from graphql_api.types import (
     ContainerJob,
     ExecutorCapacity,
     ExecutorHost,
+    HostVerdict,
+    Placement,
+    QueueGroup,
+    QueueSummary,
     RoutingDecision,
     RoutingEvent,
+    RoutingPlan,
+    RoutingRefused,
     capacity,
 )
 
@@ -125,6 +144,53 @@ class Query:
     async def job(self, info: Info, id: strawberry.ID) -> ContainerJob | None:
         return await types.job(info, ids.to_pk("ContainerJob", id))
 
+    @strawberry.field
+    async def queue(self) -> QueueSummary:
+        groups, active = await threads.read(queue_store.waiting), await threads.read(queue_store.active)
+        return QueueSummary(
+            pending=sum(group.jobs for group in groups),
+            active=active,
+            oldest_submitted_at=min((group.oldest for group in groups), default=None),
+            groups=[
+                QueueGroup(
+                    verdict=Verdict[group.verdict],
+                    jobs=group.jobs,
+                    oldest_submitted_at=group.oldest,
+                    rejections=types.rejection_counts(group.rejections),
+                )
+                for group in groups
+            ],
+        )
+
+    @strawberry.field(description="Where would these go, now or with the fleet changed? Writes nothing.")
+    async def plan_routing(
+        self, info: Info, jobs: list[JobInput], assume: list[HostAssumption] | None = None
+    ) -> RoutingPlan:
+        read = read_jobs(jobs, "jobs")
+        specs = [entry for entry in read if isinstance(entry, JobSpec)]
+        try:
+            planned = await info.context.service.plan(specs, read_assumptions(assume or []))
+        except UserError as error:
+            return RoutingPlan(placements=[as_type(error)] * len(read))
+        decisions = iter(planned.decisions)
+        return RoutingPlan(
+            placements=[
+                _planned(next(decisions), planned.hosts if assume else None)
+                if isinstance(entry, JobSpec)
+                else as_type(entry)
+                for entry in read
+            ]
+        )
+
+    @strawberry.field(
+        description="Every check of this host for this job, now. For a job that holds the host, what it holds counts "
+        "as free."
+    )
+    async def why_not(self, info: Info, job_id: strawberry.ID, host_id: strawberry.ID) -> HostVerdict | None:
+        job, host = ids.to_pk("ContainerJob", job_id, "jobId"), ids.to_pk("ExecutorHost", host_id, "hostId")
+        found = await info.context.service.why_not(job, host)
+        return HostVerdict.of(found) if found else None
+
     @strawberry.field(description="Newest first.")
     async def routing_decisions(
         self,
@@ -150,6 +216,12 @@ class Query:
         rows = await threads.read(event_store.after, position or 0, limit + 1, where)
         nodes = [(row.id, RoutingEvent.of(row)) for row in rows[:limit]]
         return Connection[RoutingEvent].of(nodes, more=len(rows) > limit, before=position is not None)
+
+
+def _planned(decision: Decision, hosts: Sequence[HostState] | None) -> Placement | RoutingRefused:
+    if decision.host is not None:
+        return Placement.of(decision, decision.host)
+    return RoutingRefused.by(decision, hosts)
 
 
 def _takes_something(host: models.ExecutorHost) -> bool:

@@ -1,17 +1,21 @@
 """The types that clients see. Plain values, built from rows; what is nested comes through batching loaders."""
 
+import asyncio
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.scalars import JSON
 
 from container_manager import models
 from container_manager.executors.configs import CONFIGS, hide_secrets
 from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus
-from container_manager.routing.types import CheckResult as RoutingCheckResult
-from container_manager.routing.types import Verdict as RoutingVerdict
+from container_manager.routing import types as routing_types
+from container_manager.routing.advice import advise
+from container_manager.routing.types import Evaluation, HostState, JobRequirements
 from container_manager.store import decisions as decision_store
 from container_manager.store import events as event_store
 from container_manager.store import threads
@@ -69,6 +73,10 @@ class ExecutorHost(Node):
     )
     capacity: Capacity
     health: HostHealth
+    ejected_until: datetime | None = strawberry.field(
+        description="Left alone until then, because launches kept failing; does not count for the last usable host "
+        "of its kind."
+    )
     row: strawberry.Private[models.ExecutorHost]
 
     @strawberry.field(description="Executor settings; secret values are never returned.")
@@ -96,6 +104,7 @@ class ExecutorHost(Node):
                 consecutive_failures=host.consecutive_failures,
                 error=host.health_error or None,
             ),
+            ejected_until=host.ejected_until,
             row=host,
         )
 
@@ -163,18 +172,43 @@ class RejectionCount:
     hosts: int
 
 
+def rejection_counts(counts: Iterable[Sequence[Any]]) -> list[RejectionCount]:
+    """From pairs of code and number."""
+    return [RejectionCount(code=CheckCode(code), hosts=hosts) for code, hosts in counts]
+
+
+@strawberry.type(description="The smallest change, checked by routing again, that would let the job run.")
+class Suggestion:
+    message: str
+    hosts: int = strawberry.field(description="How many hosts could take the job then.")
+
+
 @strawberry.type
 class RoutingRefused(UserError):
     verdict: Verdict
     rejections: list[RejectionCount]
+    requirements: strawberry.Private[JobRequirements]
+    hosts: strawberry.Private[Sequence[HostState] | None] = None
+
+    @strawberry.field(
+        description="Single changes, of the job first, then of one host; each alone would let the job run now."
+    )
+    async def suggestions(self, info: Info) -> list[Suggestion]:
+        if self.hosts is None:
+            found = await info.context.advice.load(self.requirements)
+        else:
+            found = await asyncio.to_thread(advise, self.hosts, self.requirements)
+        return [Suggestion(message=suggestion.message, hosts=suggestion.hosts) for suggestion in found]
 
     @classmethod
-    def of(cls, refusal: dict[str, Any]) -> Self:
-        """From what the job keeps of its last refusal."""
+    def by(cls, decision: routing_types.Decision, hosts: Sequence[HostState] | None = None) -> Self:
+        """From a decision; suggestions are for the fleet now, or for `hosts` when the fleet was a supposed one."""
         return cls(
-            message=refusal["message"],
-            verdict=Verdict[refusal["verdict"]],
-            rejections=[RejectionCount(code=CheckCode(code), hosts=hosts) for code, hosts in refusal["rejections"]],
+            message=decision.reason,
+            verdict=_verdict(decision.verdict),
+            rejections=rejection_counts(decision.evaluation.rejections().items()),
+            requirements=decision.evaluation.requirements,
+            hosts=hosts,
         )
 
 
@@ -233,12 +267,30 @@ class ContainerJob(Node):
     )
     max_attempts: int
     submitted_at: datetime
+    queue_timeout_seconds: int | None
     not_before: datetime | None = strawberry.field(description="Not routed before this time: the back-off of a retry.")
     cancel_requested_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
-    waiting_on: RoutingRefused | None = strawberry.field(description="Why it waits, while PENDING after a refusal.")
     row: strawberry.Private[models.ContainerJob]
+
+    @strawberry.field(description="Why it waits, while PENDING after a refusal.")
+    async def waiting_on(self, info: Info) -> RoutingRefused | None:
+        if self.row.status != JobStatus.PENDING:
+            return None
+        refusal = await info.context.refusals.load(self.row.class_key)
+        if refusal is None:
+            return None
+        return RoutingRefused(
+            message=refusal.message,
+            verdict=Verdict[refusal.verdict],
+            rejections=rejection_counts(refusal.rejections),
+            requirements=self.row.requirements(),
+        )
+
+    @strawberry.field(description="The host that keeps its room for this job, because it has waited long.")
+    async def reserved_host(self, info: Info) -> ExecutorHost | None:
+        return await host(info, self.row.reserved_host_id)
 
     @strawberry.field
     async def host(self, info: Info) -> ExecutorHost | None:
@@ -281,11 +333,11 @@ class ContainerJob(Node):
             attempt=job.attempt,
             max_attempts=job.max_attempts,
             submitted_at=job.submitted_at,
+            queue_timeout_seconds=job.queue_timeout_seconds,
             not_before=job.not_before,
             cancel_requested_at=job.cancel_requested_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            waiting_on=RoutingRefused.of(job.refusal) if job.refusal and job.status == JobStatus.PENDING else None,
             row=job,
         )
 
@@ -329,7 +381,7 @@ class CheckResult:
     message: str
 
     @classmethod
-    def of(cls, result: RoutingCheckResult) -> Self:
+    def of(cls, result: routing_types.CheckResult) -> Self:
         return cls(
             code=CheckCode(result.code),
             passed=result.passed,
@@ -340,7 +392,7 @@ class CheckResult:
         )
 
 
-def _verdict(verdict: RoutingVerdict) -> Verdict:
+def _verdict(verdict: routing_types.Verdict) -> Verdict:
     return Verdict[verdict.name]
 
 
@@ -369,6 +421,15 @@ class HostVerdict:
         )
 
 
+async def host_verdicts(
+    evaluation: Evaluation | None, chosen: int | None, start: int, limit: int
+) -> Connection[HostVerdict]:
+    """A page of the hosts of an evaluation; none when it is no longer kept."""
+    found = await threads.read(decision_store.verdicts, evaluation, chosen, start, limit + 1) if evaluation else []
+    nodes = [(start + i + 1, HostVerdict.of(verdict)) for i, verdict in enumerate(found[:limit])]
+    return Connection[HostVerdict].of(nodes, more=len(found) > limit, before=start > 0)
+
+
 @strawberry.type
 class RoutingDecision(Node):
     attempt: int
@@ -376,6 +437,7 @@ class RoutingDecision(Node):
     strategy: Strategy
     reason: str
     decided_at: datetime
+    rejections: list[RejectionCount] = strawberry.field(description="Of a refusal: how many hosts failed each check.")
     row: strawberry.Private[models.RoutingDecision]
 
     @strawberry.field
@@ -395,9 +457,7 @@ class RoutingDecision(Node):
     async def hosts(self, info: Info, first: int | None = None, after: str | None = None) -> Connection[HostVerdict]:
         start, limit = from_cursor(after) or 0, page_size(first)
         recorded = await info.context.evaluations.load(self.row.evaluation_id)
-        found = await threads.read(decision_store.verdicts, self.row, recorded, start, limit + 1)
-        nodes = [(start + i + 1, HostVerdict.of(verdict)) for i, verdict in enumerate(found[:limit])]
-        return Connection[HostVerdict].of(nodes, more=len(found) > limit, before=start > 0)
+        return await host_verdicts(recorded.evaluation if recorded else None, self.row.host_id, start, limit)
 
     @strawberry.field(description="Decides again from what was recorded.")
     async def replay(self, info: Info) -> Replay:
@@ -413,8 +473,70 @@ class RoutingDecision(Node):
             strategy=Strategy(decision.strategy),
             reason=decision.reason,
             decided_at=decision.decided_at,
+            rejections=rejection_counts(decision.rejections or ()),
             row=decision,
         )
+
+
+# ------------------------------------------------------------------ plans and the queue
+
+
+@strawberry.type(description="Where a job would go.")
+class Placement:
+    executor_type: ExecutorType
+    strategy: Strategy
+    reason: str
+    decision: strawberry.Private[routing_types.Decision]
+
+    @strawberry.field
+    async def host(self, info: Info) -> ExecutorHost:
+        found = await host(info, self._state.id)
+        if found is None:
+            raise GraphQLError(f"Host {self._state.name} has just been deleted.", extensions={"code": "NOT_FOUND"})
+        return found
+
+    @strawberry.field(description="Every host that was looked at, with every check; the chosen one first.")
+    async def hosts(self, first: int | None = None, after: str | None = None) -> Connection[HostVerdict]:
+        start, limit = from_cursor(after) or 0, page_size(first)
+        return await host_verdicts(self.decision.evaluation, self._state.id, start, limit)
+
+    @property
+    def _state(self) -> HostState:
+        assert self.decision.host is not None  # noqa: S101 - refusals are of another type
+        return self.decision.host
+
+    @classmethod
+    def of(cls, decision: routing_types.Decision, state: HostState) -> Self:
+        return cls(
+            executor_type=ExecutorType(state.executor_type),
+            strategy=Strategy(decision.evaluation.requirements.strategy),
+            reason=decision.reason,
+            decision=decision,
+        )
+
+
+PlanResult = Annotated[Placement | RoutingRefused | ValidationFailed | NotFound, strawberry.union("PlanResult")]
+
+
+@strawberry.type
+class RoutingPlan:
+    placements: list[PlanResult] = strawberry.field(description="One for each job, in the order given.")
+
+
+@strawberry.type(description="What waits, by what it waits for.")
+class QueueGroup:
+    verdict: Verdict
+    jobs: int
+    oldest_submitted_at: datetime
+    rejections: list[RejectionCount]
+
+
+@strawberry.type
+class QueueSummary:
+    pending: int
+    active: int
+    oldest_submitted_at: datetime | None
+    groups: list[QueueGroup]
 
 
 # ------------------------------------------------------------------ events

@@ -10,9 +10,10 @@ from datetime import timedelta
 from container_manager.control.run import JobRun
 from container_manager.control.supervisor import wait_for
 from container_manager.executors.factory import ExecutorFactory
-from container_manager.models import ContainerJob, EventKind, RoutingEvent
+from container_manager.models import ContainerJob, EventKind
 from container_manager.store import dispatch
 from container_manager.store.dispatch import Fence, Worker
+from container_manager.store.transaction import Fact
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Dispatcher:
         self._launching: dict[int, asyncio.Semaphore] = {}
         writer.on_commit(self._heard)
 
-    def _heard(self, events: Sequence[RoutingEvent]) -> None:
+    def _heard(self, events: Sequence[Fact]) -> None:
         for event in events:
             if event.kind == EventKind.JOB_ROUTED:
                 self._wake.set()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from django.utils import timezone
 
 from container_manager.control.supervisor import wait_for
-from container_manager.models import EventKind, RoutingEvent
-from container_manager.store import jobs as job_store
-from container_manager.store import threads
+from container_manager.models import EventKind
+from container_manager.store import queue, routing, threads
+from container_manager.store.transaction import Fact
 from container_manager.store.writer import Writer
 
 REPAIR_SECONDS = 30.0
@@ -27,7 +27,7 @@ HELPFUL = frozenset(
 
 
 class QueueLoop:
-    """Wakes on events, and when a back-off ends; the slow turn in between only repairs."""
+    """Wakes on events, and when a back-off, a queue timeout or an ejection ends; the slow turn only repairs."""
 
     name = "queue"
     patience = REPAIR_SECONDS * 2
@@ -37,21 +37,21 @@ class QueueLoop:
         self._wake = asyncio.Event()
         writer.on_commit(self._heard)
 
-    def _heard(self, events: Sequence[RoutingEvent]) -> None:
+    def _heard(self, events: Sequence[Fact]) -> None:
         if any(event.kind in HELPFUL for event in events):
             self._wake.set()
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
             beat()
-            await self._writer.write(job_store.route_waiting, None)
-            await wait_for(self._wake, await self._patience())
+            if not await self._writer.write(routing.route_waiting, None):
+                await wait_for(self._wake, await self._patience())
 
     async def stop(self) -> None:
         """Nothing is held."""
 
     async def _patience(self) -> float:
-        moment = await threads.read(job_store.next_not_before)
+        moment = await threads.read(queue.next_moment)
         if moment is None:
             return REPAIR_SECONDS
         return min(max((moment - timezone.now()).total_seconds(), 0.01), REPAIR_SECONDS)

@@ -24,10 +24,8 @@ from container_manager.executors.exceptions import (
 from container_manager.models import ContainerJob, ExecutorHost, HealthStatus
 from container_manager.routing import checks, router
 from container_manager.routing.types import Decision, HostState, JobRequirements
-from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
-from container_manager.store import jobs as job_store
-from container_manager.store import threads
+from container_manager.store import routing, threads
 from container_manager.store.hosts import HealthReport
 from container_manager.store.reservation import Reservation, reserve
 from container_manager.store.transaction import Unit
@@ -84,7 +82,7 @@ class ExecutorFactory:
         hosts = await self.get_available_hosts(job)
         if executor_types is not None:
             hosts = [host for host in hosts if host.executor_type in executor_types]
-        needs = decision_store.requirements(job)
+        needs = job.requirements()
         best = min((router.tier(host_store.state(host), needs) for host in hosts), default=None)
         tier = [host for host in hosts if router.tier(host_store.state(host), needs) == best]
         return self._choose(tier, needs) if tier else None
@@ -120,7 +118,7 @@ class ExecutorFactory:
         Raises:
             Conflict, NotFound: a job is not PENDING, or is gone; the others are routed all the same.
         """
-        answers: list[Decision | Exception] = await self._write(job_store.route_named, ([job.pk for job in jobs], None))
+        answers: list[Decision | Exception] = await self._write(routing.route_named, ([job.pk for job in jobs], None))
         decisions = []
         for answer in answers:
             if isinstance(answer, Exception):
@@ -239,22 +237,21 @@ class ExecutorFactory:
     # -------------------------------------------------------------- the hooks of the single-job methods
 
     def _check_resource_availability(self, host: ExecutorHost, job: ContainerJob) -> bool:
-        return checks.feasible(host_store.state(host), decision_store.requirements(job), *ROOM_CHECKS)
+        return checks.feasible(host_store.state(host), job.requirements(), *ROOM_CHECKS)
 
     def _matches_geographic_constraints(self, host: ExecutorHost, job: ContainerJob) -> bool:
-        return checks.feasible(host_store.state(host), decision_store.requirements(job), *PLACE_CHECKS)
+        return checks.feasible(host_store.state(host), job.requirements(), *PLACE_CHECKS)
 
     def _passes_other_checks(self, host: ExecutorHost, job: ContainerJob) -> bool:
         others = [check.code for check in checks.CHECKS if check.code not in {*ROOM_CHECKS, *PLACE_CHECKS}]
-        return checks.feasible(host_store.state(host), decision_store.requirements(job), *others)
+        return checks.feasible(host_store.state(host), job.requirements(), *others)
 
     def _choose(self, tier: list[ExecutorHost], needs: JobRequirements) -> ExecutorHost:
         weights = [host.routing_weight for host in tier]
         if needs.strategy == "weighted":
             return random.choices(tier, weights=weights if any(weights) else [1] * len(tier))[0]  # noqa: S311
         states: list[HostState] = [host_store.state(host) for host in tier]
-        chosen = router.place(router.evaluate(states, needs, random.getrandbits(32)), 1)[0]
-        return next(host for host in tier if host.pk == chosen)
+        return tier[router.place(router.evaluate(states, needs, random.getrandbits(32)), 1)[0]]
 
     # -------------------------------------------------------------- executors
 

@@ -1,7 +1,8 @@
 """The one predicate: may this host take this job? Every check runs on every host; none is skipped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from container_manager.routing.types import CheckResult, HostState, JobRequirements, Verdict
 
@@ -10,32 +11,44 @@ FEASIBLE, NOT_NOW, NEVER = int(Verdict.FEASIBLE), int(Verdict.NOT_NOW), int(Verd
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A named test. `test` is the hot path and returns a Verdict's number; the rest is only called to explain."""
+    """A named test. It must be pure: the same values give the same verdict.
+
+    `need` takes from a job all that `test` reads of it; jobs that need the same share its results.
+    `test` is the hot path and returns a Verdict's number; `needed` and `available` are only called to explain.
+    """
 
     code: str
-    test: Callable[[HostState, JobRequirements], int]
+    need: Callable[[JobRequirements], Hashable]
+    test: Callable[[HostState, Any], int]
     needed: Callable[[JobRequirements], str]
     available: Callable[[HostState], str]
 
     def explain(self, host: HostState, job: JobRequirements, verdict: int | None = None) -> CheckResult:
         """The result in words; `verdict` is one recorded earlier, to be told as it was."""
-        found = Verdict(self.test(host, job) if verdict is None else verdict)
+        found = Verdict(self.test(host, self.need(job)) if verdict is None else verdict)
         needed, available = self.needed(job), self.available(host)
         return CheckResult(self.code, found, needed, available, f"needs {needed}; found {available}")
 
 
-def _executor_type(host: HostState, job: JobRequirements) -> int:
-    if host.executor_type == job.preferred_executor:
+def _executor_type(host: HostState, wish: tuple[str, bool]) -> int:
+    preferred, required = wish
+    if host.executor_type == preferred:
         return FEASIBLE
-    return NEVER if job.executor_required or host.only_preferred else FEASIBLE
+    return NEVER if required or host.only_preferred else FEASIBLE
 
 
-def _region(host: HostState, job: JobRequirements) -> int:
-    return NEVER if job.region_required and host.region != job.region_preference else FEASIBLE
+def _selector(host: HostState, selector: tuple[tuple[str, str], ...]) -> int:
+    for key, value in selector:
+        if host.labels.get(key) != value:
+            return NEVER
+    return FEASIBLE
 
 
-def _selector(host: HostState, job: JobRequirements) -> int:
-    return FEASIBLE if all(host.labels.get(key) == value for key, value in job.selector) else NEVER
+def _reserved(host: HostState, claim: tuple[int, int | None]) -> int:
+    if host.reserved_priority is None:
+        return FEASIBLE
+    priority, reserved_host = claim
+    return FEASIBLE if priority > host.reserved_priority or reserved_host == host.id else NOT_NOW
 
 
 def _room(needed: int, used: int, limit: int | None) -> int:
@@ -68,80 +81,119 @@ def _region_wish(job: JobRequirements) -> str:
     return f"any region, {job.region_preference} first" if job.region_preference else "any region"
 
 
+def _nothing(_: JobRequirements) -> None:
+    return None
+
+
 CHECKS: list[Check] = [
     Check(
         "INACTIVE",
+        _nothing,
         lambda host, _: FEASIBLE if host.is_active else NOT_NOW,
         lambda _: "an active host",
         lambda host: "active" if host.is_active else "inactive",
     ),
     Check(
         "DRAINING",
+        _nothing,
         lambda host, _: NOT_NOW if host.is_draining else FEASIBLE,
         lambda _: "a host that takes new jobs",
         lambda host: "draining" if host.is_draining else "taking jobs",
     ),
     Check(
         "UNHEALTHY",
+        _nothing,
         lambda host, _: NOT_NOW if host.health == "unhealthy" else FEASIBLE,
         lambda _: "a host that is not unhealthy",
         lambda host: host.health,
     ),
     Check(
         "HEALTH_UNKNOWN",
+        _nothing,
         lambda host, _: NOT_NOW if host.health == "unknown" else FEASIBLE,
         lambda _: "a host whose health is known",
         lambda host: host.health,
     ),
     Check(
+        "EJECTED",
+        _nothing,
+        lambda host, _: NOT_NOW if host.ejected else FEASIBLE,
+        lambda _: "a host whose launches succeed",
+        lambda host: "left alone for a while, because its launches kept failing" if host.ejected else "not ejected",
+    ),
+    Check(
         "EXECUTOR_TYPE",
+        lambda job: (job.preferred_executor, job.executor_required),
         _executor_type,
         _executor_wish,
         lambda host: host.executor_type + (", only for jobs that prefer it" if host.only_preferred else ""),
     ),
-    Check("REGION", _region, _region_wish, lambda host: f"region {host.region or '(none)'}"),
+    Check(
+        "REGION",
+        lambda job: job.region_preference if job.region_required else None,
+        lambda host, region: FEASIBLE if region is None or host.region == region else NEVER,
+        _region_wish,
+        lambda host: f"region {host.region or '(none)'}",
+    ),
     Check(
         "SELECTOR",
+        lambda job: job.selector,
         _selector,
         lambda job: ", ".join(f"{key}={value}" for key, value in job.selector) or "no labels",
         lambda host: ", ".join(f"{key}={value}" for key, value in sorted(host.labels.items())) or "no labels",
     ),
     Check(
         "SLOTS",
+        _nothing,
         lambda host, _: _room(1, host.jobs, host.max_jobs),
         lambda _: "1 slot",
         lambda host: _free(host.jobs, host.max_jobs, "{} slots".format),
     ),
     Check(
         "MEMORY",
-        lambda host, job: _room(job.memory, host.memory, host.max_memory),
+        lambda job: job.memory,
+        lambda host, memory: _room(memory, host.memory, host.max_memory),
         lambda job: _mebibytes(job.memory),
         lambda host: _free(host.memory, host.max_memory, _mebibytes),
     ),
     Check(
         "CPU",
-        lambda host, job: _room(job.cpu, host.cpu, host.max_cpu),
+        lambda job: job.cpu,
+        lambda host, cpu: _room(cpu, host.cpu, host.max_cpu),
         lambda job: _cores(job.cpu),
         lambda host: _free(host.cpu, host.max_cpu, _cores),
     ),
+    Check(
+        "RESERVED",
+        lambda job: (job.priority, job.reserved_host),
+        _reserved,
+        lambda job: (
+            "room kept for itself or for nobody"
+            if job.reserved_host
+            else f"room not kept for another job; has priority {job.priority}"
+        ),
+        lambda host: (
+            "kept for nobody"
+            if host.reserved_priority is None
+            else f"kept for a job that has waited long, of priority {host.reserved_priority}"
+        ),
+    ),
 ]
+
+ROOM = frozenset({"SLOTS", "MEMORY", "CPU", "RESERVED"})
+"""The checks that fail only until other jobs are gone."""
 
 
 def register(check: Check) -> None:
-    """Add a check to every decision from now on. It must be pure: the same values give the same verdict."""
+    """Add a check to every decision from now on."""
     if any(known.code == check.code for known in CHECKS):
         raise ValueError(f"a check named {check.code} is registered already")
     CHECKS.append(check)
 
 
-def verdicts(host: HostState, job: JobRequirements) -> bytes:
-    """The verdict of each check, in the order of CHECKS."""
-    return bytes([check.test(host, job) for check in CHECKS])
-
-
 def feasible(host: HostState, job: JobRequirements, *codes: str) -> bool:
     """Whether the host passes the named checks, or all when none is named."""
-    return not any(check.test(host, job) for check in CHECKS if not codes or check.code in codes)
+    return not any(check.test(host, check.need(job)) for check in CHECKS if not codes or check.code in codes)
 
 
 def explain(host: HostState, job: JobRequirements, codes: tuple[str, ...], recorded: bytes) -> list[CheckResult]:

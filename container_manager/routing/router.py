@@ -1,129 +1,245 @@
 """Decides: pure, the same input gives the same decisions."""
 
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from functools import partial
 
 from container_manager.routing import checks
+from container_manager.routing.checks import Check
+from container_manager.routing.reasons import reasons, refusal
 from container_manager.routing.strategies import STRATEGIES, UNLIMITED, Chooser
-from container_manager.routing.types import Decision, Evaluation, HostState, JobRequest, JobRequirements, Verdict
+from container_manager.routing.types import (
+    Decision,
+    Evaluation,
+    HostState,
+    JobClass,
+    JobRequest,
+    JobRequirements,
+    Outcome,
+    Verdict,
+)
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Changes whenever the same record would be decided differently."""
 
 
-def decide(hosts: Sequence[HostState], jobs: Iterable[JobRequest], seed: int) -> list[Decision]:
+def decide(hosts: Iterable[HostState], jobs: Iterable[JobRequest], seed: int) -> list[Decision]:
     """Decide on all jobs, in order of priority, then age, as if each reserved its host before the next.
 
-    Jobs of equal priority and requirements form a class: its hosts are checked once, and each of its jobs
-    costs one draw. So the cost grows with classes x hosts, not with jobs x hosts.
+    Jobs of equal requirements form a class: its hosts are checked once, and each of its jobs costs one draw.
+    So the cost grows with classes x hosts, not with jobs x hosts.
     """
-    seeds = random.Random(seed)  # noqa: S311 - balances load, guards nothing
-    states = {host.id: host for host in hosts}
     decisions: list[Decision] = []
-    for members in _classes(jobs):
-        requirements = members[0].requirements
-        evaluation = evaluate(states.values(), requirements, seeds.getrandbits(32))
-        chosen = place(evaluation, len(members))
-        placed = sum(1 for host in chosen if host is not None)
-        why = reasons(evaluation, {host for host in chosen if host is not None})
-        decisions += [
-            Decision(member.key, states[host], Verdict.FEASIBLE, why[host], position, evaluation)
-            for position, (member, host) in enumerate(zip(members, chosen, strict=True))
-            if host is not None
-        ]
-        _occupy(states, requirements, chosen)
-        if placed < len(members):
-            # What is left was refused by the fleet as this batch has filled it.
-            after = evaluate(states.values(), requirements, evaluation.seed) if placed else evaluation
-            verdict, sentence = after.verdict(), refusal(after)
-            decisions += [
-                Decision(member.key, None, verdict, sentence, position, after)
-                for position, member in enumerate(members[placed:])
-            ]
+    for outcome in settle(Fleet(hosts, seed), classes(jobs)):
+        decisions += outcome.placed
+        if outcome.refused is not None:
+            keys = outcome.job_class.members(UNLIMITED)[len(outcome.placed) :]
+            decisions += refuse(keys, outcome.refused)
     return decisions
 
 
-def evaluate(hosts: Iterable[HostState], requirements: JobRequirements, seed: int | None = None) -> Evaluation:
-    """Run every check on every host for one class."""
-    states = tuple(hosts)
-    codes = tuple(check.code for check in checks.CHECKS)
-    return Evaluation(
-        requirements, states, codes, tuple([checks.verdicts(host, requirements) for host in states]), seed
-    )
+def settle(fleet: "Fleet", waiting: Iterable[JobClass]) -> list[Outcome]:
+    """Place as many of each class as fit, by priority, then by the age of a class's oldest job.
+
+    Only as many members are asked for as there is room, and one to know whether somebody is left.
+    """
+    ordered = sorted(waiting, key=lambda job_class: (-job_class.requirements.priority, job_class.age))
+    return [fleet.settle(job_class) for job_class in ordered]
 
 
-def place(evaluation: Evaluation, count: int) -> list[int | None]:
-    """The ids of the hosts for the first `count` jobs of a class; None once there is no more room."""
-    job = evaluation.requirements
-    rng = random.Random(evaluation.seed)  # noqa: S311 - balances load, guards nothing
-    choosers = [
-        STRATEGIES[job.strategy](hosts, {host.id: _room(host, job) for host in hosts}, rng)
-        for hosts in tiers(evaluation)
+def classes(jobs: Iterable[JobRequest]) -> list[JobClass]:
+    """Group jobs of equal requirements, each group by age."""
+    groups: defaultdict[JobRequirements, list[JobRequest]] = defaultdict(list)
+    for job in sorted(jobs, key=lambda job: job.age):
+        groups[job.requirements].append(job)
+    return [
+        JobClass(needs, members[0].age, partial(_oldest, [job.key for job in members]))
+        for needs, members in groups.items()
     ]
-    return [_pick(choosers, rng.random()) for _ in range(count)]
 
 
-def tiers(evaluation: Evaluation) -> list[list[HostState]]:
+def _oldest(keys: list[int], count: int) -> Sequence[int]:
+    return keys[:count]
+
+
+class _Column:
+    """The verdicts of one check for one need, and up to which change of the fleet they are true."""
+
+    __slots__ = ("changes", "frozen", "verdicts")
+
+    def __init__(self, verdicts: bytes, changes: int) -> None:
+        self.verdicts = bytearray(verdicts)
+        self.frozen = verdicts
+        self.changes = changes
+
+
+class Fleet:
+    """The hosts of one batch, filling up as jobs are placed.
+
+    A check runs once for all jobs that need the same of it, and again only on hosts that have changed since.
+    """
+
+    def __init__(self, hosts: Iterable[HostState], seed: int) -> None:
+        self.hosts = list(hosts)
+        self._seeds = random.Random(seed)  # noqa: S311 - balances load, guards nothing
+        self._checks = tuple(checks.CHECKS)
+        self._codes = tuple(check.code for check in self._checks)
+        self._columns: dict[tuple[str, Hashable], _Column] = {}
+        self._changed: list[int] = []
+
+    def evaluate(self, job: JobRequirements) -> Evaluation:
+        """Every check on every host, as the fleet is now."""
+        columns = tuple([self._column(check, check.need(job)) for check in self._checks])
+        return Evaluation(job, tuple(self.hosts), self._codes, columns, self._seeds.getrandbits(32))
+
+    def replace(self, at: int, host: HostState) -> None:
+        """The host at this place is now like this."""
+        self.hosts[at] = host
+        self._changed.append(at)
+
+    def settle(self, job_class: JobClass) -> Outcome:
+        """Place as many of the class as fit."""
+        evaluation = self.evaluate(job_class.requirements)
+        free = len(evaluation.feasible())
+        if not free:
+            return Outcome(job_class, [], evaluation)
+        # Each feasible host takes at least one; how many more is only worth knowing for a class that is larger.
+        keys = job_class.members(free + 1)
+        if len(keys) > free:
+            free = room(evaluation)
+            keys = job_class.members(free + 1)
+        placed = self._take(evaluation, keys[:free])
+        if len(keys) <= free:
+            return Outcome(job_class, placed, None)
+        # What is left was refused by the fleet as this batch has filled it.
+        return Outcome(job_class, placed, self.evaluate(job_class.requirements))
+
+    def _take(self, evaluation: Evaluation, keys: Sequence[int]) -> list[Decision]:
+        groups = tiers(evaluation)
+        chosen = _draw(evaluation, groups, len(keys))
+        taken = Counter(chosen)
+        why = reasons(evaluation, groups, taken)
+        self._occupy(evaluation.requirements, taken)
+        hosts = evaluation.hosts
+        return [
+            Decision(key, hosts[at], Verdict.FEASIBLE, why[at], position, evaluation)
+            for position, (key, at) in enumerate(zip(keys, chosen, strict=True))
+        ]
+
+    def _occupy(self, job: JobRequirements, taken: Counter[int]) -> None:
+        for at, count in taken.items():
+            state = self.hosts[at]
+            memory, cpu = state.memory + count * job.memory, state.cpu + count * job.cpu
+            self.replace(at, state._replace(jobs=state.jobs + count, memory=memory, cpu=cpu))
+        if taken and job.reserved_host is not None:
+            # The job that waited has a place; what was kept for it is anybody's again.
+            for at, state in enumerate(self.hosts):
+                if state.id == job.reserved_host:
+                    self.replace(at, state._replace(reserved_priority=None))
+
+    def _column(self, check: Check, need: Hashable) -> bytes:
+        test, hosts = check.test, self.hosts
+        column = self._columns.get((check.code, need))
+        if column is None:
+            verdicts = bytes([test(host, need) for host in hosts])
+            self._columns[check.code, need] = _Column(verdicts, len(self._changed))
+            return verdicts
+        if column.changes < len(self._changed):
+            for at in self._changed[column.changes :]:
+                column.verdicts[at] = test(hosts[at], need)
+            column.changes = len(self._changed)
+            column.frozen = bytes(column.verdicts)
+        return column.frozen
+
+
+def evaluate(hosts: Iterable[HostState], job: JobRequirements, seed: int | None = None) -> Evaluation:
+    """Run every check on every host for one class; `seed` is for the draws."""
+    return Fleet(hosts, 0).evaluate(job)._replace(seed=seed)
+
+
+def place(evaluation: Evaluation, count: int) -> list[int]:
+    """For the first `count` jobs of a class the places of their hosts in `evaluation.hosts`; fewer when room ends."""
+    return _draw(evaluation, tiers(evaluation), count)
+
+
+def _draw(evaluation: Evaluation, groups: Sequence[Sequence[int]], count: int) -> list[int]:
+    job, hosts = evaluation.requirements, evaluation.hosts
+    rng = random.Random(evaluation.seed)  # noqa: S311 - balances load, guards nothing
+    choosers = [STRATEGIES[job.strategy]({at: hosts[at] for at in group}, partial(_room, job), rng) for group in groups]
+    chosen = []
+    for _ in range(count):
+        host = _pick(choosers, rng.random())
+        if host is None:
+            break
+        chosen.append(host)
+    return chosen
+
+
+def tiers(evaluation: Evaluation) -> list[list[int]]:
     """Feasible hosts by wish: preferred executor before others, then preferred region, then weight above zero."""
-    grouped: defaultdict[tuple[bool, bool, bool], list[HostState]] = defaultdict(list)
-    for host, result in zip(evaluation.hosts, evaluation.results, strict=True):
-        if not any(result):
-            grouped[tier(host, evaluation.requirements)].append(host)
+    grouped: defaultdict[int, list[int]] = defaultdict(list)
+    for at in evaluation.feasible():
+        grouped[tier(evaluation.hosts[at], evaluation.requirements)].append(at)
     return [grouped[key] for key in sorted(grouped)]
 
 
-def tier(host: HostState, job: JobRequirements) -> tuple[bool, bool, bool]:
+def tier(host: HostState, job: JobRequirements) -> int:
     """How far a host is from the job's wishes; the least is tried first."""
-    return (
-        bool(job.preferred_executor) and host.executor_type != job.preferred_executor,
-        bool(job.region_preference) and host.region != job.region_preference,
-        host.weight == 0,
-    )
+    far = 0 if host.weight else 1
+    if job.region_preference and host.region != job.region_preference:
+        far += 2
+    if job.preferred_executor and host.executor_type != job.preferred_executor:
+        far += 4
+    return far
 
 
-def reasons(evaluation: Evaluation, chosen: Iterable[int]) -> dict[int, str]:
-    """Why each of these hosts was chosen, in one sentence."""
+def room(evaluation: Evaluation) -> int:
+    """How many jobs of the class the fleet can take."""
+    return sum(_room(evaluation.requirements, evaluation.hosts[at]) for at in evaluation.feasible())
+
+
+def refuse(keys: Iterable[int], evaluation: Evaluation) -> list[Decision]:
+    """The decisions on those of a class that go nowhere now."""
+    verdict, sentence = evaluation.verdict(), refusal(evaluation)
+    return [Decision(key, None, verdict, sentence, position, evaluation) for position, key in enumerate(keys)]
+
+
+def worth_keeping(evaluation: Evaluation, among: Collection[int] | None = None) -> HostState | None:
+    """The host to keep room on for a job that fits nowhere now; `among`: only of hosts with these ids.
+
+    One that only lacks room, of the best tier, with the least share of its size to become free.
+    """
     job = evaluation.requirements
-    groups = tiers(evaluation)
-    feasible = {host.id: host for group in groups for host in group}
-    rivals = {tier(group[0], job): (len(group), sum(host.weight for host in group)) for group in groups}
-    scope = f"{len(feasible)} of {len(evaluation.hosts)} hosts could take it."
-    why = {}
-    for host in (feasible[pk] for pk in chosen):
-        choice = _choice(job, host, *rivals[tier(host, job)])
-        why[host.id] = f"{_wishes(job, host)}{choice}; {scope}"
-    return why
+    columns = zip(evaluation.codes, evaluation.columns, strict=True)
+    others = [column for code, column in columns if code not in checks.ROOM]
+    failing = evaluation.failing()
+    candidates = [
+        host
+        for at, host in enumerate(evaluation.hosts)
+        if failing[at] == int(Verdict.NOT_NOW)
+        and (among is None or host.id in among)
+        and not any(column[at] for column in others)
+    ]
+    return min(candidates, key=lambda host: (tier(host, job), _lacking(host, job), host.id), default=None)
 
 
-def refusal(evaluation: Evaluation) -> str:
-    """Why no host, in one sentence."""
-    if not evaluation.hosts:
-        return "There is no host yet; create one and the job will be routed to it."
-    counts = ", ".join(f"{code} {count}" for code, count in evaluation.rejections().items())
-    if evaluation.verdict() is Verdict.NEVER:
-        return f"No host could ever take this job; of {len(evaluation.hosts)} hosts these checks fail: {counts}."
-    return f"No host can take this job now; of {len(evaluation.hosts)} hosts these checks fail: {counts}."
-
-
-def _classes(jobs: Iterable[JobRequest]) -> list[list[JobRequest]]:
-    classes: defaultdict[tuple[int, JobRequirements], list[JobRequest]] = defaultdict(list)
-    for job in sorted(jobs, key=lambda job: job.age):
-        classes[-job.priority, job.requirements].append(job)
-    return [members for _, members in sorted(classes.items(), key=lambda item: (item[0][0], item[1][0].age))]
-
-
-def _room(host: HostState, job: JobRequirements) -> int:
-    """How many jobs of this class fit; at least one, since the host is feasible."""
-    sizes = (
+def _sizes(host: HostState, job: JobRequirements) -> tuple[tuple[int, int, int | None], ...]:
+    """Needed, used and limit of slots, memory and CPU."""
+    return (
         (1, host.jobs, host.max_jobs),
         (job.memory, host.memory, host.max_memory),
         (job.cpu, host.cpu, host.max_cpu),
     )
-    return min(
-        ((limit - used) // needed for needed, used, limit in sizes if needed and limit is not None), default=UNLIMITED
-    )
+
+
+def _room(job: JobRequirements, host: HostState) -> int:
+    fits = [(limit - used) // needed for needed, used, limit in _sizes(host, job) if needed and limit is not None]
+    return min(fits, default=UNLIMITED)
+
+
+def _lacking(host: HostState, job: JobRequirements) -> float:
+    return max((used + needed - limit) / limit for needed, used, limit in _sizes(host, job) if limit)
 
 
 def _pick(choosers: list[Chooser], uniform: float) -> int | None:
@@ -133,44 +249,3 @@ def _pick(choosers: list[Chooser], uniform: float) -> int | None:
             return host
         choosers.pop(0)
     return None
-
-
-def _occupy(states: dict[int, HostState], job: JobRequirements, chosen: Iterable[int | None]) -> None:
-    taken: defaultdict[int, int] = defaultdict(int)
-    for host in chosen:
-        if host is not None:
-            taken[host] += 1
-    for host, count in taken.items():
-        state = states[host]
-        states[host] = replace(
-            state,
-            jobs=state.jobs + count,
-            memory=state.memory + count * job.memory,
-            cpu=state.cpu + count * job.cpu,
-        )
-
-
-def _wishes(job: JobRequirements, host: HostState) -> str:
-    parts = []
-    if job.preferred_executor:
-        met = host.executor_type == job.preferred_executor
-        parts.append(
-            f"Preferred executor {job.preferred_executor}"
-            if met
-            else f"No {job.preferred_executor} host could take it, so {host.executor_type} instead"
-        )
-    if job.region_preference:
-        met = host.region == job.region_preference
-        parts.append(f"Region {host.region} as preferred" if met else f"No room in region {job.region_preference}")
-    return "".join(f"{part}. " for part in parts)
-
-
-def _choice(job: JobRequirements, host: HostState, rivals: int, weight: int) -> str:
-    if rivals == 1:
-        return f"Host {host.name} was the only choice"
-    if job.strategy == "balanced":
-        return f"Host {host.name} had the least load for its weight among {rivals}"
-    if job.strategy == "packed":
-        return f"Host {host.name} was the fullest that fits among {rivals}"
-    share = f"weight {host.weight} of {weight}" if weight else "equal chance, all weights being 0"
-    return f"Host {host.name} drawn by {share} among {rivals}"

@@ -2,7 +2,7 @@
 
 import random
 from bisect import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heapreplace
 from itertools import accumulate
 from typing import Protocol
@@ -11,34 +11,54 @@ from container_manager.routing.types import HostState
 
 UNLIMITED = 1 << 60
 
+Hosts = Mapping[int, HostState]
+"""Feasible hosts by their place in the evaluation."""
+
+Room = Callable[[HostState], int]
+"""How many jobs of the class fit on a host; at least one, since it is feasible."""
+
 
 class Chooser(Protocol):
-    """Picks a host for one uniform number in [0, 1); None when all are full."""
+    """Picks the place of a host for one uniform number in [0, 1); None when all are full."""
 
     def pick(self, uniform: float) -> int | None: ...
+
+
+class _Filling:
+    """Counts down the room of hosts; asked for only once a host is chosen, because most never are."""
+
+    def __init__(self, hosts: Hosts, room: Room) -> None:
+        self._hosts = hosts
+        self._room = room
+        self._left: dict[int, int] = {}
+
+    def take(self, place: int) -> bool:
+        """Whether there is room for another one after this."""
+        left = self._left.get(place) or self._room(self._hosts[place])
+        self._left[place] = left - 1
+        return left > 1
 
 
 class Weighted:
     """A draw by weight, by the formula of `random.choices`; uniform where no host has a weight."""
 
-    def __init__(self, hosts: Sequence[HostState], room: Mapping[int, int], _: random.Random) -> None:
-        self._ids = [host.id for host in hosts]
-        self._weights = [host.weight for host in hosts]
-        self._room = dict(room)
+    def __init__(self, hosts: Hosts, room: Room, _: random.Random) -> None:
+        self._places = list(hosts)
+        self._weights = [host.weight for host in hosts.values()]
+        self._filling = _Filling(hosts, room)
         self._accumulate()
 
     def _accumulate(self) -> None:
         uniform = not any(self._weights)
-        self._cumulative = list(accumulate([1] * len(self._ids) if uniform else self._weights))
+        self._cumulative = list(accumulate([1] * len(self._places) if uniform else self._weights))
 
     def pick(self, uniform: float) -> int | None:
-        if not self._ids:
+        if not self._places:
             return None
-        at = bisect(self._cumulative, uniform * self._cumulative[-1], 0, len(self._ids) - 1)
-        chosen = self._ids[at]
-        self._room[chosen] -= 1
-        if not self._room[chosen]:
-            del self._ids[at], self._weights[at]
+        at = bisect(self._cumulative, uniform * self._cumulative[-1], 0, len(self._places) - 1)
+        chosen = self._places[at]
+        if not self._filling.take(chosen):
+            del self._places[at], self._weights[at]
             self._accumulate()
         return chosen
 
@@ -46,24 +66,22 @@ class Weighted:
 class Balanced:
     """The least (n + 0.5) / weight, n being the host's active jobs; ties at random."""
 
-    def __init__(self, hosts: Sequence[HostState], room: Mapping[int, int], rng: random.Random) -> None:
-        self._hosts = {host.id: host for host in hosts}
-        self._room = dict(room)
-        self._jobs = {host.id: host.jobs for host in hosts}
-        self._rng = rng
-        self._heap = [(self._score(host.id), rng.random(), host.id) for host in hosts]
+    def __init__(self, hosts: Hosts, room: Room, rng: random.Random) -> None:
+        self._jobs = {place: host.jobs for place, host in hosts.items()}
+        self._weights = {place: host.weight or 1 for place, host in hosts.items()}
+        self._filling = _Filling(hosts, room)
+        self._heap = [(self._score(place), rng.random(), place) for place in hosts]
         heapify(self._heap)
 
-    def _score(self, host: int) -> float:
-        return (self._jobs[host] + 0.5) / (self._hosts[host].weight or 1)
+    def _score(self, place: int) -> float:
+        return (self._jobs[place] + 0.5) / self._weights[place]
 
     def pick(self, uniform: float) -> int | None:
         if not self._heap:
             return None
         chosen = self._heap[0][2]
         self._jobs[chosen] += 1
-        self._room[chosen] -= 1
-        if self._room[chosen]:
+        if self._filling.take(chosen):
             heapreplace(self._heap, (self._score(chosen), uniform, chosen))
         else:
             heappop(self._heap)
@@ -73,17 +91,16 @@ class Balanced:
 class Packed:
     """The fullest host that fits, until it is full."""
 
-    def __init__(self, hosts: Sequence[HostState], room: Mapping[int, int], _: random.Random) -> None:
+    def __init__(self, hosts: Hosts, room: Room, _: random.Random) -> None:
         # Filling a host only makes it fuller, so the order of the start holds to the end.
-        self._order = [host.id for host in sorted(hosts, key=lambda host: (_fullness(host), -host.id))]
-        self._room = dict(room)
+        self._order = sorted(hosts, key=lambda place: (_fullness(hosts[place]), -hosts[place].id))
+        self._filling = _Filling(hosts, room)
 
     def pick(self, uniform: float) -> int | None:  # noqa: ARG002 - one signature for all choosers
         if not self._order:
             return None
         chosen = self._order[-1]
-        self._room[chosen] -= 1
-        if not self._room[chosen]:
+        if not self._filling.take(chosen):
             self._order.pop()
         return chosen
 
@@ -93,7 +110,7 @@ def _fullness(host: HostState) -> float:
     return max((used / limit for used, limit in pairs if limit), default=0.0)
 
 
-STRATEGIES: dict[str, Callable[[Sequence[HostState], Mapping[int, int], random.Random], Chooser]] = {
+STRATEGIES: dict[str, Callable[[Hosts, Room, random.Random], Chooser]] = {
     "weighted": Weighted,
     "balanced": Balanced,
     "packed": Packed,

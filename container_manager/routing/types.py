@@ -1,8 +1,14 @@
-"""The values that routing works on. CPU is in millicores, memory in MiB; both are integers."""
+"""The values that routing works on. CPU is in millicores, memory in MiB; both are integers.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+Named tuples, because a batch makes thousands of them; frozen all the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from typing import NamedTuple
+
+LEAST_MEMORY, LEAST_CPU = 6, 10
+"""What a job must ask for at least; no engine runs a container with less."""
 
 
 class Verdict(IntEnum):
@@ -13,9 +19,11 @@ class Verdict(IntEnum):
     NEVER = 2
 
 
-@dataclass(frozen=True, slots=True)
-class HostState:
-    """A host at one moment, with what its active jobs use. None as a limit is unlimited."""
+class HostState(NamedTuple):
+    """A host at one moment, with what its active jobs use. None as a limit is unlimited.
+
+    `reserved_priority`: its room is kept for one waiting job of this priority; None when it is not.
+    """
 
     id: int
     name: str
@@ -23,21 +31,25 @@ class HostState:
     region: str
     labels: Mapping[str, str]
     weight: int
-    is_active: bool
-    is_draining: bool
-    health: str
     only_preferred: bool
     max_jobs: int
     max_memory: int | None
     max_cpu: int | None
+    is_active: bool
+    is_draining: bool
+    health: str
     jobs: int = 0
     memory: int = 0
     cpu: int = 0
+    ejected: bool = False
+    reserved_priority: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobRequirements:
-    """What a job needs and wishes; jobs with equal requirements and priority form a class."""
+class JobRequirements(NamedTuple):
+    """What a job needs and wishes; jobs with equal requirements form a class.
+
+    `reserved_host`: the host whose room is kept for this job.
+    """
 
     memory: int = 0
     cpu: int = 0
@@ -47,20 +59,30 @@ class JobRequirements:
     region_required: bool = False
     selector: tuple[tuple[str, str], ...] = ()
     strategy: str = "weighted"
+    priority: int = 0
+    reserved_host: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """A job to be decided on. `key` is the caller's; `age` orders jobs within a class, lowest first."""
+class JobRequest(NamedTuple):
+    """A job to be decided on. `key` is the caller's; `age` orders jobs of equal priority, lowest first."""
 
     key: int
     age: int
-    priority: int
     requirements: JobRequirements
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+class JobClass(NamedTuple):
+    """Waiting jobs of equal requirements. `members(n)` gives the keys of the `n` oldest, or of all if they are fewer.
+
+    `age` is that of the oldest.
+    """
+
+    requirements: JobRequirements
+    age: int
+    members: Callable[[int], Sequence[int]]
+
+
+class CheckResult(NamedTuple):
     """One check of one host for one job: what was needed and what there was."""
 
     code: str
@@ -74,9 +96,8 @@ class CheckResult:
         return self.verdict is Verdict.FEASIBLE
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Every check on every host for one class. `results[i][k]` is the verdict of check `codes[k]` on `hosts[i]`.
+class Evaluation(NamedTuple):
+    """Every check on every host for one class. `columns[k][i]` is the verdict of check `codes[k]` on `hosts[i]`.
 
     `seed` gives the draws; None: the caller chose among the feasible hosts, by what it knew besides.
     """
@@ -84,26 +105,40 @@ class Evaluation:
     requirements: JobRequirements
     hosts: tuple[HostState, ...]
     codes: tuple[str, ...]
-    results: tuple[bytes, ...]
+    columns: tuple[bytes, ...]
     seed: int | None
+
+    def failing(self) -> bytes:
+        """A byte a host: 0 where no check fails, 1 where some fail now, 2 or 3 where one always will."""
+        merged = 0
+        for column in self.columns:
+            merged |= int.from_bytes(column)
+        return merged.to_bytes(len(self.hosts))
+
+    def feasible(self) -> list[int]:
+        """The places in `hosts` of those that pass every check."""
+        return [i for i, failing in enumerate(self.failing()) if not failing]
 
     def rejections(self) -> dict[str, int]:
         """How many hosts fail each check; only the checks that some host fails."""
-        counts = [0] * len(self.codes)
-        for result in self.results:
-            if any(result):
-                for k, verdict in enumerate(result):
-                    if verdict:
-                        counts[k] += 1
-        return {code: count for code, count in zip(self.codes, counts, strict=True) if count}
+        failures = (
+            (code, len(column) - column.count(0)) for code, column in zip(self.codes, self.columns, strict=True)
+        )
+        return {code: count for code, count in failures if count}
 
     def verdict(self) -> Verdict:
         """The best of the hosts' verdicts; an empty fleet is NOT_NOW."""
-        return Verdict(min((max(result, default=0) for result in self.results), default=Verdict.NOT_NOW))
+        failing = self.failing()
+        if 0 in failing:
+            return Verdict.FEASIBLE
+        return Verdict.NOT_NOW if 1 in failing or not failing else Verdict.NEVER
+
+    def results(self, i: int) -> bytes:
+        """The verdict of each check on `hosts[i]`."""
+        return bytes([column[i] for column in self.columns])
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Where a job goes, or that it goes nowhere now. `position` is its place in its class."""
 
     key: int
@@ -112,3 +147,23 @@ class Decision:
     reason: str
     position: int
     evaluation: Evaluation
+
+
+class Suggestion(NamedTuple):
+    """One change that lets a refused job run: of what it asks for, or of one host.
+
+    `hosts`: how many could take it then.
+    """
+
+    message: str
+    hosts: int
+    requirements: JobRequirements
+    changed: HostState | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of a class: those that were placed, oldest first, and why the rest, if any, goes nowhere now."""
+
+    job_class: JobClass
+    placed: list[Decision]
+    refused: Evaluation | None

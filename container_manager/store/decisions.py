@@ -1,30 +1,34 @@
 """Decisions and the evaluations they rest on, as they are kept and as they are read again."""
 
+import hashlib
+import lzma
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
-from typing import Any
+from datetime import timedelta
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import orjson
 from django.db.models import Q
+from django.utils import timezone
 
-from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation
+from container_manager.models import RoutingDecision, RoutingEvaluation, RoutingFleet
 from container_manager.routing import checks, router
-from container_manager.routing.types import (
-    CheckResult,
-    Decision,
-    Evaluation,
-    HostState,
-    JobRequirements,
-    Verdict,
-)
+from container_manager.routing.types import CheckResult, Decision, Evaluation, HostState, JobRequirements, Verdict
+from container_manager.store import bulk
+from container_manager.store.transaction import Transaction, under_routing_lock
 
-_HOST_FIELDS = [field.name for field in fields(HostState)]
+SELDOM = HostState._fields.index("is_active")
+"""The fields of a HostState before this one seldom change."""
+
+_AS_TEXT = bytes.maketrans(b"\0\1\2", b"012")
+_AS_VERDICTS = bytes.maketrans(b"012", b"\0\1\2")
+
+AT_ONCE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class HostVerdict:
-    """One host of a decision: every check, as it was decided then."""
+class HostVerdict(NamedTuple):
+    """One host for one job: every check."""
 
     host_id: int
     host_name: str
@@ -34,43 +38,57 @@ class HostVerdict:
     chosen: bool
 
 
-def requirements(job: ContainerJob) -> JobRequirements:
-    """What a job needs, as routing sees it."""
-    return JobRequirements(
-        memory=job.memory_limit or 0,
-        cpu=round((job.cpu_limit or 0) * 1000),
-        preferred_executor=job.preferred_executor,
-        executor_required=job.executor_required,
-        region_preference=job.region_preference,
-        region_required=job.region_required,
-        selector=tuple(sorted(job.host_selector.items())),
-        strategy=job.strategy,
-    )
+class Decided(NamedTuple):
+    """A decision on an attempt of a saved job."""
+
+    job_id: int
+    attempt: int
+    decision: Decision
 
 
-def record(decided: Iterable[tuple[ContainerJob, Decision]]) -> list[RoutingDecision]:
-    """Write decisions for saved jobs; each evaluation once, however many decisions share it."""
-    pairs = list(decided)
-    evaluations = {id(decision.evaluation): decision.evaluation for _, decision in pairs}
-    rows = RoutingEvaluation.objects.bulk_create([RoutingEvaluation(record=_pack(e)) for e in evaluations.values()])
-    ids = {key: row.pk for key, row in zip(evaluations, rows, strict=True)}
-    return RoutingDecision.objects.bulk_create(
-        [
-            RoutingDecision(
-                job_id=job.pk,
-                attempt=job.attempt,
-                host_id=decision.host.id if decision.host else None,
-                host_name=decision.host.name if decision.host else "",
-                executor_type=decision.host.executor_type if decision.host else "",
-                strategy=decision.evaluation.requirements.strategy,
-                verdict=decision.verdict.name,
-                reason=decision.reason,
-                evaluation_id=ids[id(decision.evaluation)],
-                position=decision.position,
-            )
-            for job, decision in pairs
-        ]
+def record(decided: Sequence[Decided]) -> list[int]:
+    """Write decisions made on one fleet; each evaluation once, however many share it. Returns their ids."""
+    if not decided:
+        return []
+    evaluations = {id(entry.decision.evaluation): entry.decision.evaluation for entry in decided}
+    fleet = _fleet(decided[0].decision.evaluation.hosts)
+    now = bulk.as_moment(timezone.now())
+    ids = dict(zip(evaluations, bulk.new_ids(RoutingEvaluation, len(evaluations)), strict=True))
+    bulk.insert(
+        RoutingEvaluation,
+        ("id", "created_at", "fleet_id", "record"),
+        [(ids[key], now, fleet, _pack(evaluation)) for key, evaluation in evaluations.items()],
     )
+    counts = {key: bulk.as_json(list(e.rejections().items())) for key, e in evaluations.items()}
+    rows = []
+    decision_ids = bulk.new_ids(RoutingDecision, len(decided))
+    for pk, (job_id, attempt, decision) in zip(decision_ids, decided, strict=True):
+        host, key = decision.host, id(decision.evaluation)
+        chosen = (host.id, host.name, host.executor_type, None) if host else (None, "", "", counts[key])
+        strategy = decision.evaluation.requirements.strategy
+        verdict = decision.verdict.name
+        rows.append(
+            (pk, job_id, attempt, *chosen, strategy, verdict, decision.reason, now, ids[key], decision.position)
+        )
+    bulk.insert(RoutingDecision, _COLUMNS, rows)
+    return decision_ids
+
+
+_COLUMNS = (
+    "id",
+    "job_id",
+    "attempt",
+    "host_id",
+    "host_name",
+    "executor_type",
+    "rejections",
+    "strategy",
+    "verdict",
+    "reason",
+    "decided_at",
+    "evaluation_id",
+    "position",
+)
 
 
 def matching(where: Q, limit: int) -> list[RoutingDecision]:
@@ -91,8 +109,7 @@ def of_jobs(job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """An evaluation as it was kept, and the version of the algorithm that made it."""
 
     evaluation: Evaluation
@@ -100,67 +117,113 @@ class Recorded:
 
 
 def evaluations(ids: Iterable[int]) -> dict[int, Recorded]:
-    """Evaluations by id."""
-    rows = RoutingEvaluation.objects.filter(pk__in=list(ids)).values_list("pk", "record")
-    return {pk: _unpack(bytes(record)) for pk, record in rows}
+    """Evaluations by id; those no longer kept are left out."""
+    rows = list(RoutingEvaluation.objects.filter(pk__in=list(ids)).values_list("pk", "fleet_id", "record"))
+    records = RoutingFleet.objects.filter(pk__in={fleet for _, fleet, _ in rows}).values_list("pk", "record")
+    fleets = {pk: _unpack_fleet(bytes(record)) for pk, record in records}
+    return {pk: _unpack(fleets[fleet], bytes(record)) for pk, fleet, record in rows}
 
 
-def verdicts(decision: RoutingDecision, recorded: Recorded, after: int, limit: int) -> list[HostVerdict]:
-    """The hosts of a decision with every check, the chosen one first, from position `after`."""
-    evaluation = recorded.evaluation
-    order = sorted(range(len(evaluation.hosts)), key=lambda i: evaluation.hosts[i].id != decision.host_id)
-    return [
-        HostVerdict(
-            host_id=(host := evaluation.hosts[i]).id,
-            host_name=host.name,
-            verdict=Verdict(max(evaluation.results[i], default=0)),
-            checks=checks.explain(host, evaluation.requirements, evaluation.codes, evaluation.results[i]),
-            weight=host.weight,
-            chosen=host.id == decision.host_id,
-        )
-        for i in order[after : after + limit]
-    ]
+def verdicts(evaluation: Evaluation, chosen: int | None, after: int, limit: int) -> list[HostVerdict]:
+    """The hosts of an evaluation with every check, the chosen one first, from position `after`."""
+    hosts = evaluation.hosts
+    first = [i for i, host in enumerate(hosts) if host.id == chosen]
+    order = first + [i for i in range(len(hosts)) if i not in first] if first else range(len(hosts))
+    return [verdict(evaluation, i, hosts[i].id == chosen) for i in order[after : after + limit]]
 
 
-def replay(decision: RoutingDecision, recorded: Recorded) -> str:
-    """Decide again from the record: SAME, DIFFERENT, or OTHER_VERSION when the algorithm has changed since."""
-    if recorded.algorithm != router.ALGORITHM:
-        return "OTHER_VERSION"
-    before = recorded.evaluation
-    again = router.evaluate(before.hosts, before.requirements, before.seed)
-    if before.seed is None:
-        same = decision.host_id in [host.id for tier in router.tiers(again) for host in tier]
-    else:
-        same = router.place(again, decision.position + 1)[decision.position] == decision.host_id
-    return "SAME" if same else "DIFFERENT"
-
-
-def _pack(evaluation: Evaluation) -> bytes:
-    needs = evaluation.requirements
-    return zlib.compress(
-        orjson.dumps(
-            {
-                "algorithm": router.ALGORITHM,
-                "requirements": {field.name: getattr(needs, field.name) for field in fields(needs)},
-                "codes": evaluation.codes,
-                "fields": _HOST_FIELDS,
-                "hosts": [astuple(host) for host in evaluation.hosts],
-                "results": [result.hex() for result in evaluation.results],
-                "seed": evaluation.seed,
-            }
-        )
+def verdict(evaluation: Evaluation, i: int, chosen: bool) -> HostVerdict:
+    """One host of an evaluation with every check."""
+    host, results = evaluation.hosts[i], evaluation.results(i)
+    return HostVerdict(
+        host_id=host.id,
+        host_name=host.name,
+        verdict=Verdict(max(results, default=0)),
+        checks=checks.explain(host, evaluation.requirements, evaluation.codes, results),
+        weight=host.weight,
+        chosen=chosen,
     )
 
 
-def _unpack(data: bytes) -> Recorded:
+def replay(decision: RoutingDecision, recorded: Recorded | None) -> str:
+    """Decide again from the record.
+
+    SAME, DIFFERENT, OTHER_VERSION when the algorithm has changed since, EXPIRED when the record is no longer kept.
+    """
+    if recorded is None:
+        return "EXPIRED"
+    before = recorded.evaluation
+    again = router.evaluate(before.hosts, before.requirements, before.seed)
+    if recorded.algorithm != router.ALGORITHM or again.codes != before.codes:
+        return "OTHER_VERSION"
+    if decision.host_id is None:
+        same = not again.feasible()
+    elif before.seed is None:
+        same = decision.host_id in {again.hosts[at].id for at in again.feasible()}
+    else:
+        placed = router.place(again, decision.position + 1)
+        same = len(placed) > decision.position and again.hosts[placed[-1]].id == decision.host_id
+    return "SAME" if same and again.columns == before.columns else "DIFFERENT"
+
+
+@under_routing_lock
+def forget(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: ARG001
+    """Drop some of the evaluations that are older than this; answers whether there may be more."""
+    oldest = timezone.now() - min(items)
+    old = RoutingEvaluation.objects.filter(created_at__lt=oldest).order_by("created_at").values_list("pk", "fleet_id")
+    rows = list(old[:AT_ONCE])
+    RoutingEvaluation.objects.filter(pk__in=[pk for pk, _ in rows]).delete()
+    fleets = {fleet for _, fleet in rows}
+    in_use = RoutingEvaluation.objects.filter(fleet_id__in=fleets).values_list("fleet_id", flat=True).distinct()
+    RoutingFleet.objects.filter(pk__in=fleets - set(in_use)).delete()
+    return [len(rows) == AT_ONCE] * len(items)
+
+
+# ------------------------------------------------------------------ the records
+
+
+def _fleet(hosts: Sequence[HostState]) -> int:
+    """The id of the row that keeps what seldom changes of these hosts."""
+    columns: list[Any] = list(zip(*hosts, strict=True))[:SELDOM] or [()] * SELDOM
+    # Ids of hosts lie close together: their distances are shorter to write.
+    columns[0] = [*columns[0][:1], *(b - a for a, b in pairwise(columns[0]))]
+    raw = orjson.dumps(dict(zip(HostState._fields, columns, strict=False)), option=orjson.OPT_SORT_KEYS)
+    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    known: int | None = RoutingFleet.objects.filter(digest=digest).values_list("pk", flat=True).first()
+    if known is not None:
+        return known
+    return RoutingFleet.objects.create(digest=digest, record=lzma.compress(raw, preset=1)).pk
+
+
+def _unpack_fleet(data: bytes) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = orjson.loads(lzma.decompress(data))
+    return columns | {"id": list(accumulate(columns["id"]))}
+
+
+def _pack(evaluation: Evaluation) -> bytes:
+    """What often changes of the hosts, by field, and the verdicts, by check; the least that `_unpack` needs."""
+    hosts: list[tuple[Any, ...]] = list(zip(*evaluation.hosts, strict=True))[SELDOM:]
+    record = {
+        "algorithm": router.ALGORITHM,
+        "seed": evaluation.seed,
+        "requirements": evaluation.requirements._asdict(),
+        "codes": evaluation.codes,
+        "verdicts": [column.translate(_AS_TEXT).decode() for column in evaluation.columns],
+        "hosts": dict(zip(HostState._fields[SELDOM:], hosts, strict=False)),
+    }
+    return zlib.compress(orjson.dumps(record), 3)
+
+
+def _unpack(fleet: dict[str, list[Any]], data: bytes) -> Recorded:
     raw: dict[str, Any] = orjson.loads(zlib.decompress(data))
     needs = raw["requirements"]
     needs["selector"] = tuple((key, value) for key, value in needs["selector"])
+    columns = fleet | raw["hosts"]
     evaluation = Evaluation(
         requirements=JobRequirements(**needs),
-        hosts=tuple(HostState(**dict(zip(raw["fields"], values, strict=True))) for values in raw["hosts"]),
+        hosts=tuple([HostState(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]),
         codes=tuple(raw["codes"]),
-        results=tuple(bytes.fromhex(result) for result in raw["results"]),
+        columns=tuple([column.encode().translate(_AS_VERDICTS) for column in raw["verdicts"]]),
         seed=raw["seed"],
     )
     return Recorded(evaluation, raw["algorithm"])

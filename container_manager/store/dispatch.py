@@ -16,7 +16,7 @@ from container_manager import lifecycle
 from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus, sources
 from container_manager.models import ContainerJob, EventKind, JobOutput
-from container_manager.store.hosts import count_failure
+from container_manager.store.hosts import count_failure, count_launch_failure, forgive
 from container_manager.store.transaction import Transaction, under_routing_lock
 
 CLAIM_AT_ONCE = 500
@@ -127,7 +127,9 @@ def discarded(tx: Transaction, items: Sequence[Fence]) -> list[object]:  # noqa:
 
 def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[object]:
     """The execution runs."""
-    return [_started(tx, fence, at) for fence, at in items]
+    answers = [_started(tx, fence, at) for fence, at in items]
+    forgive({event.host_id for event in tx.events if event.kind == EventKind.JOB_STARTED})
+    return answers
 
 
 def _started(tx: Transaction, fence: Fence, at: datetime) -> object:
@@ -193,6 +195,8 @@ def _host_failed(tx: Transaction, fence: Fence, fault: HostFault) -> object:
     job = _job(fence)
     if job.cancel_requested_at:
         return _finished(tx, fence, End(JobStatus.CANCELLED, error=fault.error))
+    if job.host is not None:
+        count_launch_failure(tx, job.host, fault.error)
     if fault.retries is None and job.host is not None:
         count_failure(tx, job.host, fault.error)
     elif fault.retries is not None and job.infrastructure_failures > fault.retries:

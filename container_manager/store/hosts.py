@@ -2,32 +2,44 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
 from django.db import connection
-from django.db.models import IntegerField, Q, QuerySet
+from django.db.models import BooleanField, IntegerField, Q, QuerySet
 from django.db.models.expressions import RawSQL
+from django.utils import timezone
 
 from container_manager import lifecycle
 from container_manager.errors import Conflict, NotFound
 from container_manager.models import ContainerJob, EventKind, ExecutorHost, HealthStatus
 from container_manager.routing.types import HostState
+from container_manager.store import bulk
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
 
 # Literals, not parameters: SQLite uses a partial index only when it can prove that the condition implies it.
 ACTIVE_SQL = "status IN ({})".format(", ".join(f"'{status}'" for status in sorted(lifecycle.ACTIVE)))
 
+# Only while its kind has another host that can be used.
+_EJECTED = """CASE WHEN {0}.ejected_until IS NULL THEN FALSE ELSE {0}.ejected_until > %s AND EXISTS (
+    SELECT 1 FROM container_manager_executorhost o
+    WHERE o.executor_type = {0}.executor_type AND o.is_active AND NOT o.is_draining AND o.health_status = 'healthy'
+        AND (o.ejected_until IS NULL OR o.ejected_until <= %s)) END"""
+
 _SNAPSHOT = f"""
-    SELECT h.id, h.name, h.executor_type, h.region, h.labels, h.routing_weight, h.is_active, h.is_draining,
-           h.health_status, h.only_preferred, h.max_concurrent_jobs,
-           COALESCE(h.max_memory_mb, h.reported_memory_mb), COALESCE(h.max_cpu_cores, h.reported_cpu_cores),
-           COALESCE(u.jobs, 0), COALESCE(u.memory, 0), COALESCE(u.cpu, 0)
+    SELECT h.id, h.name, h.executor_type, h.region, h.labels, h.routing_weight, h.only_preferred,
+           h.max_concurrent_jobs, COALESCE(h.max_memory_mb, h.reported_memory_mb),
+           COALESCE(h.max_cpu_cores, h.reported_cpu_cores), h.is_active, h.is_draining, h.health_status,
+           COALESCE(u.jobs, 0), COALESCE(u.memory, 0), COALESCE(u.cpu, 0),
+           {_EJECTED.format("h")}, r.priority
     FROM container_manager_executorhost h
     LEFT JOIN (
         SELECT host_id, COUNT(*) AS jobs, SUM(memory_limit) AS memory, SUM(cpu_limit) AS cpu
         FROM container_manager_containerjob WHERE {ACTIVE_SQL} GROUP BY host_id
     ) u ON u.host_id = h.id
+    LEFT JOIN container_manager_containerjob r
+        ON r.reserved_host_id = h.id AND r.reserved_host_id IS NOT NULL AND r.status = 'pending'
     ORDER BY h.id
 """  # noqa: S608 - constants of this module
 
@@ -38,18 +50,28 @@ UNHEALTHY_AFTER, HEALTHY_AFTER = 3, 2
 """Probes in a row that change a known health."""
 
 
+EJECTED_AFTER = 5
+"""Launches that fail in a row before a host is ejected."""
+
+EJECTED_FOR, LONGEST_EJECTION = timedelta(seconds=30), timedelta(minutes=5)
+"""For how long, times how often it was ejected since its last success; and at most."""
+
+
 def snapshot() -> list[HostState]:
     """All hosts with their usage: one query, whatever their number, without model instances."""
-    labels: Any = ExecutorHost._meta.get_field("labels")  # noqa: SLF001 - read as the field itself does
     with connection.cursor() as cursor:
-        cursor.execute(_SNAPSHOT)
+        cursor.execute(_SNAPSHOT, [bulk.as_moment(timezone.now())] * 2)
         rows = cursor.fetchall()
-    return [HostState(*(*row[:4], labels.from_db_value(row[4], None, connection), *row[5:])) for row in rows]
+    # Few sets of labels are different from all others.
+    labels = {text: orjson.loads(text) for text in {row[4] for row in rows}}
+    return [HostState._make((*row[:4], labels[row[4]], *row[5:])) for row in rows]
 
 
 def with_usage(hosts: QuerySet[ExecutorHost]) -> QuerySet[ExecutorHost]:
-    """Adds used_jobs, used_memory_mb and used_cpu_millis, in the same query."""
-    return hosts.annotate(**_USAGE)
+    """Adds used_jobs, used_memory_mb, used_cpu_millis, ejected and reserved_priority, in the same query."""
+    now = timezone.now()
+    ejected = RawSQL(_EJECTED.format("container_manager_executorhost"), [now, now], BooleanField())  # noqa: S611
+    return hosts.annotate(**{"ejected": ejected, **_USAGE})
 
 
 def _usage(aggregate: str) -> RawSQL:
@@ -65,6 +87,12 @@ _USAGE = {
     "used_jobs": _usage("COUNT(*)"),
     "used_memory_mb": _usage("COALESCE(SUM(memory_limit), 0)"),
     "used_cpu_millis": _usage("COALESCE(SUM(cpu_limit), 0)"),
+    "reserved_priority": RawSQL(
+        "(SELECT MAX(r.priority) FROM container_manager_containerjob r "
+        "WHERE r.reserved_host_id = container_manager_executorhost.id AND r.status = 'pending')",
+        [],
+        output_field=IntegerField(),
+    ),
 }
 
 
@@ -89,6 +117,8 @@ def state(host: ExecutorHost) -> HostState:
         jobs=host.used_jobs,
         memory=host.used_memory_mb,
         cpu=host.used_cpu_millis,
+        ejected=host.ejected,
+        reserved_priority=host.reserved_priority,
     )
 
 
@@ -240,6 +270,37 @@ def count_failure(tx: Transaction, host: ExecutorHost, error: str) -> None:
         tx.event(EventKind.HOST_HEALTH_CHANGED, f"{host.health_status} to unhealthy. {error}", host=host)
         host.health_status = HealthStatus.UNHEALTHY
     host.save(update_fields=["consecutive_failures", "consecutive_successes", "health_error", "health_status"])
+
+
+def count_launch_failure(tx: Transaction, host: ExecutorHost, error: str) -> None:
+    """Launches that keep failing have the host left alone for a while, longer each time; never the last of its kind."""
+    host.launch_failures += 1
+    now = timezone.now()
+    others = ExecutorHost.objects.filter(
+        Q(ejected_until=None) | Q(ejected_until__lte=now),
+        executor_type=host.executor_type,
+        is_active=True,
+        is_draining=False,
+        health_status=HealthStatus.HEALTHY,
+    ).exclude(pk=host.pk)
+    if host.launch_failures >= EJECTED_AFTER and others.exists():
+        host.launch_failures, host.ejections = 0, host.ejections + 1
+        pause = min(EJECTED_FOR * host.ejections, LONGEST_EJECTION)
+        host.ejected_until = now + pause
+        tx.event(
+            EventKind.HOST_EJECTED,
+            f"{EJECTED_AFTER} launches in a row failed; left alone for {pause.total_seconds():g} s. {error}",
+            host=host,
+        )
+    host.save(update_fields=["launch_failures", "ejections", "ejected_until"])
+
+
+def forgive(host_ids: Iterable[int | None]) -> None:
+    """A launch has succeeded there: what failed before counts no more."""
+    failed = Q(launch_failures__gt=0) | Q(ejections__gt=0)
+    ExecutorHost.objects.filter(failed, pk__in=[pk for pk in host_ids if pk is not None]).update(
+        launch_failures=0, ejections=0, ejected_until=None
+    )
 
 
 @under_routing_lock

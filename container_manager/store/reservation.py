@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from container_manager.lifecycle import JobStatus
-from container_manager.models import ContainerJob, EventKind
+from container_manager.models import ContainerJob
 from container_manager.routing import router
 from container_manager.routing.types import Decision, Verdict
-from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
-from container_manager.store import jobs as job_store
+from container_manager.store.decisions import Decided
+from container_manager.store.routing import assign, tell
 from container_manager.store.transaction import Transaction, under_routing_lock
 
 
@@ -29,17 +29,16 @@ def reserve(tx: Transaction, items: Sequence[Reservation]) -> list[bool]:
 
 
 def _reserve(tx: Transaction, item: Reservation) -> bool:
-    job = ContainerJob.objects.filter(pk=item.job_id, status=JobStatus.PENDING).first()
+    job = ContainerJob.objects.filter(pk=item.job_id, status=JobStatus.PENDING).defer("environment").first()
     if job is None:
         return False
-    evaluation = router.evaluate(host_store.snapshot(), decision_store.requirements(job))
-    feasible = [host for tier in router.tiers(evaluation) for host in tier]
-    chosen = next((host for host in feasible if host.id == item.host_id), None)
+    evaluation = router.evaluate(host_store.snapshot(), job.requirements())
+    chosen = next(
+        (evaluation.hosts[at] for at in evaluation.feasible() if evaluation.hosts[at].id == item.host_id), None
+    )
     if chosen is None:
         return False
     decision = Decision(job.pk, chosen, Verdict.FEASIBLE, item.reason, 0, evaluation)
-    job_store.apply(job, decision)
-    job.save(update_fields=job_store.UPDATED_BY_ROUTING)
-    (row,) = decision_store.record([(job, decision)])
-    tx.event(EventKind.JOB_ROUTED, item.reason, job=job, host=job.host, decision_id=row.pk)
+    assign([decision])
+    tell(tx, [Decided(job.pk, job.attempt, decision)])
     return True

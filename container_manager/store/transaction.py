@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import DataError, IntegrityError, connection, transaction
 from django.db import Error as DatabaseError
@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from container_manager.errors import Conflict
 from container_manager.models import AuditEntry, ContainerJob, EventKind, ExecutorHost, RoutingEvent
+from container_manager.store import bulk
 
 ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
 """Keys of PostgreSQL's advisory locks; on SQLite, BEGIN IMMEDIATE is both."""
@@ -37,11 +38,23 @@ class Actor:
     token_id: int = 0
 
 
+class Fact(NamedTuple):
+    """What an event tells."""
+
+    kind: EventKind
+    message: str
+    job_id: int | None = None
+    host_id: int | None = None
+    host_name: str = ""
+    executor_type: str = ""
+    decision_id: int | None = None
+
+
 @dataclass(slots=True)
 class Transaction:
     """What a unit of work records beside its own rows."""
 
-    events: list[RoutingEvent] = field(default_factory=list)
+    events: list[Fact] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
 
     def event(
@@ -51,18 +64,16 @@ class Transaction:
         *,
         job: ContainerJob | None = None,
         host: ExecutorHost | None = None,
-        decision_id: int | None = None,
     ) -> None:
         """Tell the event log; written last in the transaction."""
         self.events.append(
-            RoutingEvent(
+            Fact(
                 kind=kind,
                 message=message,
                 job_id=job.pk if job else None,
                 host_id=host.pk if host else None,
                 host_name=host.name if host else "",
-                executor_type=host.executor_type if host else job.executor_type if job else "",
-                decision_id=decision_id,
+                executor_type=str(host.executor_type if host else job.executor_type if job else ""),
             )
         )
 
@@ -80,7 +91,7 @@ def under_routing_lock(unit: Unit) -> Unit:
     return unit
 
 
-def commit(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[RoutingEvent]]:
+def commit(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[Fact]]:
     """Do all entries in one transaction; should one of them be bad, each in one of its own, so that it fails alone.
 
     Returns the outcome of each entry, in order, and the events that were committed.
@@ -93,7 +104,7 @@ def commit(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[Rou
     except Exception as error:  # noqa: BLE001 - the database's own fault: again would be no better
         return [_told(error)] * len(entries), []
     outcomes: list[Outcome] = []
-    events: list[RoutingEvent] = []
+    events: list[Fact] = []
     for entry in entries:
         outcome, committed = commit([entry])
         outcomes += outcome
@@ -116,7 +127,7 @@ def note(tx: Transaction, items: Sequence[tuple[Actor, str, str]]) -> list[None]
     return [None] * len(items)
 
 
-def _transact(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[RoutingEvent]]:
+def _transact(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[Fact]]:
     groups: dict[Unit, list[int]] = {}
     for index, (unit, _) in enumerate(entries):
         groups.setdefault(unit, []).append(index)
@@ -137,24 +148,20 @@ def _transact(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[
 def _guard(routing: bool) -> None:
     if connection.vendor != "postgresql":
         return
+    limits = f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_AFTER}'; SET LOCAL lock_timeout = '20s'"
+    lock = f"; SELECT pg_advisory_xact_lock({ROUTING_LOCK})" if routing else ""
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_AFTER}'; SET LOCAL lock_timeout = '20s'"
-        )
-        if routing:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
+        cursor.execute(limits + lock)
 
 
-def _write_events(events: list[RoutingEvent]) -> None:
+def _write_events(events: list[Fact]) -> None:
     # Ids must be given out under the lock, or they do not follow commit order; so it is a statement
     # of its own, before the rows.
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EVENT_LOCK])
-    now = timezone.now()
-    for event in events:
-        event.at = now
-    RoutingEvent.objects.bulk_create(events)
+    now = bulk.as_moment(timezone.now())
+    bulk.insert(RoutingEvent, (*Fact._fields, "at"), [(str(event.kind), *event[1:], now) for event in events])
 
 
 def _told(error: Exception) -> Exception:

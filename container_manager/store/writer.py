@@ -5,9 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from container_manager.models import RoutingEvent
 from container_manager.store import threads
-from container_manager.store.transaction import Unit, commit
+from container_manager.store.transaction import Fact, Unit, commit
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +20,10 @@ class Writer:
 
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[Entry] = asyncio.Queue()
-        self._listeners: list[Callable[[Sequence[RoutingEvent]], None]] = []
+        self._listeners: list[Callable[[Sequence[Fact]], None]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def on_commit(self, listener: Callable[[Sequence[RoutingEvent]], None]) -> None:
+    def on_commit(self, listener: Callable[[Sequence[Fact]], None]) -> None:
         """Call `listener` with the events of each commit, on the event loop."""
         self._listeners.append(listener)
 

@@ -23,7 +23,7 @@ from container_manager.executors.exceptions import (
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import ContainerJob, HealthStatus, RoutingEvent
 from container_manager.service import Service, running
-from container_manager.store import dispatch, threads
+from container_manager.store import dispatch, routing, threads
 from container_manager.store import jobs as job_store
 from container_manager.store.dispatch import Worker
 from container_manager.store.transaction import Actor
@@ -451,7 +451,7 @@ async def test_the_next_attempt_does_not_cut_off_the_clearing_away_of_the_last(w
     dispatcher = Dispatcher(writer, factory, "test-node", 15)
     turning = asyncio.create_task(dispatcher.run(lambda: None))
     await eventually(lambda: ContainerJob.objects.filter(status="pending", attempt=2).aexists())
-    await write_directly(job_store.route_waiting, None)
+    await write_directly(routing.route_waiting, None)
     dispatcher._wake.set()
     await eventually(lambda: ContainerJob.objects.filter(status="succeeded").aexists())
     release.set()

@@ -208,7 +208,7 @@ async def test_a_reservation_is_recorded_with_all_hosts_and_replays() -> None:
     await ExecutorFactory().route_job_to_executor_type(job)
     decision = await RoutingDecision.objects.aget(job_id=job.pk)
     recorded = (await threads.read(decisions.evaluations, [decision.evaluation_id]))[decision.evaluation_id]
-    verdicts = decisions.verdicts(decision, recorded, 0, 10)
+    verdicts = decisions.verdicts(recorded.evaluation, decision.host_id, 0, 10)
     assert [(v.host_name, v.verdict.name) for v in verdicts] == [
         ("chosen", "FEASIBLE"), ("inactive", "NOT_NOW"), ("silent", "FEASIBLE"),
     ]  # fmt: skip
@@ -252,13 +252,13 @@ async def test_the_batch_and_the_single_method_agree() -> None:
     factory = ExecutorFactory()
     fleet = [state(host) for host in hosts]
     job = ContainerJobFactory.build()
-    evaluation = router.evaluate(fleet, decisions.requirements(job), seed=42)
+    evaluation = router.evaluate(fleet, job.requirements(), seed=42)
     batch = router.place(evaluation, 30)
     generator = random.Random(42)
     for expected in batch:
         uniform = generator.random()
         with patch("random.choices", _choices(uniform)):
-            assert (await factory.route_job_to_host(job)).pk == expected
+            assert (await factory.route_job_to_host(job)).pk == fleet[expected].id
 
 
 def _choices(uniform: float):

@@ -39,6 +39,7 @@ def fleets(draw: st.DrawFn) -> list[HostState]:
             max_jobs=draw(st.integers(0, 6)),
             max_memory=draw(limit),
             max_cpu=draw(limit),
+            ejected=draw(st.integers(0, 9)) == 0,
             jobs=draw(st.integers(0, 3)),
             memory=draw(st.integers(0, 800)),
             cpu=draw(st.integers(0, 800)),
@@ -57,12 +58,10 @@ def batches(draw: st.DrawFn) -> list[JobRequest]:
         region_preference=st.sampled_from(REGIONS),
         selector=st.sampled_from([(), (("a", "x"),)]),
         strategy=st.sampled_from(["weighted", "balanced", "packed"]),
+        priority=st.integers(0, 2),
     )
-    classes = draw(st.lists(needs, min_size=1, max_size=4))
-    return [
-        JobRequest(age, age, draw(st.integers(0, 2)), draw(st.sampled_from(classes)))
-        for age in range(draw(st.integers(1, 25)))
-    ]
+    classes = draw(st.lists(needs, min_size=1, max_size=6))
+    return [JobRequest(age, age, draw(st.sampled_from(classes))) for age in range(draw(st.integers(1, 25)))]
 
 
 @settings(max_examples=300, deadline=None)
@@ -100,16 +99,15 @@ def test_a_decision_follows_from_its_record(fleet: list[HostState], batch: list[
         record = decision.evaluation
         again = router.evaluate(record.hosts, record.requirements, record.seed)
         assert again == record
-        placed = router.place(again, decision.position + 1)[decision.position]
-        assert placed == (decision.host.id if decision.host else None)
+        placed = router.place(again, decision.position + 1)
+        assert [record.hosts[at].id for at in placed[decision.position :]] == (
+            [decision.host.id] if decision.host else []
+        )
 
 
 def used(state: HostState, taken: dict[int, list[JobRequirements]]) -> HostState:
-    from dataclasses import replace
-
     mine = taken[state.id]
-    return replace(
-        state,
+    return state._replace(
         jobs=state.jobs + len(mine),
         memory=state.memory + sum(needs.memory for needs in mine),
         cpu=state.cpu + sum(needs.cpu for needs in mine),
@@ -117,9 +115,10 @@ def used(state: HostState, taken: dict[int, list[JobRequirements]]) -> HostState
 
 
 def could_ever(state: HostState, needs: JobRequirements) -> bool:
-    from dataclasses import replace
-
-    ideal = replace(state, is_active=True, is_draining=False, health="healthy", jobs=0, memory=0, cpu=0)
+    ideal = state._replace(
+        is_active=True, is_draining=False, health="healthy", ejected=False, reserved_priority=None,
+        jobs=0, memory=0, cpu=0,
+    )  # fmt: skip
     return checks.feasible(ideal, needs)
 
 
@@ -134,19 +133,19 @@ def assert_within_limits(state: HostState) -> None:
 
 
 def test_priority_comes_before_age() -> None:
-    jobs = [JobRequest(1, 1, 0, JobRequirements()), JobRequest(2, 2, 5, JobRequirements())]
+    jobs = [JobRequest(1, 1, JobRequirements()), JobRequest(2, 2, JobRequirements(priority=5))]
     placed = router.decide([host(max_jobs=1)], jobs, 0)
     assert [decision.key for decision in placed if decision.host] == [2]
 
 
 def test_within_a_class_the_oldest_comes_first() -> None:
-    jobs = [JobRequest(key, age, 0, JobRequirements()) for key, age in ((1, 30), (2, 10), (3, 20))]
+    jobs = [JobRequest(key, age, JobRequirements()) for key, age in ((1, 30), (2, 10), (3, 20))]
     placed = router.decide([host(max_jobs=2)], jobs, 0)
     assert [decision.key for decision in placed if decision.host] == [2, 3]
 
 
 def test_a_large_job_that_cannot_run_holds_nobody_up() -> None:
-    jobs = [JobRequest(1, 1, 9, JobRequirements(memory=9999)), JobRequest(2, 2, 0, JobRequirements(memory=10))]
+    jobs = [JobRequest(1, 1, JobRequirements(memory=9999, priority=9)), JobRequest(2, 2, JobRequirements(memory=10))]
     by_key = {d.key: d for d in router.decide([host(max_memory=100)], jobs, 0)}
     assert by_key[1].host is None
     assert by_key[2].host is not None
@@ -158,7 +157,7 @@ def test_weights_hold_within_a_batch() -> None:
         host(2, weight=30, max_jobs=10_000),
         host(3, weight=60, max_jobs=10_000),
     ]
-    batch = [JobRequest(n, n, 0, JobRequirements()) for n in range(6000)]
+    batch = [JobRequest(n, n, JobRequirements()) for n in range(6000)]
     counts = Counter(d.host.id for d in router.decide(fleet, batch, 7))
     for number, share in ((1, 0.1), (2, 0.3), (3, 0.6)):
         # Five standard deviations of a binomial.
@@ -176,6 +175,9 @@ def test_weights_hold_within_a_batch() -> None:
         ({"only_preferred": True}, {"preferred_executor": "cloudrun"}, "EXECUTOR_TYPE", "NEVER"),
         ({}, {"region_preference": "us", "region_required": True}, "REGION", "NEVER"),
         ({"labels": {"a": "x"}}, {"selector": (("a", "y"),)}, "SELECTOR", "NEVER"),
+        ({"ejected": True}, {}, "EJECTED", "NOT_NOW"),
+        ({"reserved_priority": 0}, {}, "RESERVED", "NOT_NOW"),
+        ({"reserved_priority": 5}, {"priority": 5}, "RESERVED", "NOT_NOW"),
         ({"jobs": 10}, {}, "SLOTS", "NOT_NOW"),
         ({"max_jobs": 0}, {}, "SLOTS", "NEVER"),
         ({"max_memory": 100, "memory": 60}, {"memory": 50}, "MEMORY", "NOT_NOW"),
@@ -186,12 +188,12 @@ def test_weights_hold_within_a_batch() -> None:
 )
 def test_each_check_says_what_it_found(changes: dict, needs: dict, code: str, verdict: str) -> None:
     job = JobRequirements(**needs)
-    (decision,) = router.decide([host(**changes)], [JobRequest(1, 1, 0, job)], 0)
+    (decision,) = router.decide([host(**changes)], [JobRequest(1, 1, job)], 0)
     assert decision.host is None
     assert decision.verdict.name == verdict
     assert decision.evaluation.rejections() == {code: 1}
     assert f"{code} 1" in decision.reason
-    explained = checks.explain(host(**changes), job, decision.evaluation.codes, decision.evaluation.results[0])
+    explained = checks.explain(host(**changes), job, decision.evaluation.codes, decision.evaluation.results(0))
     (failed,) = [check for check in explained if not check.passed]
     assert (failed.code, failed.verdict.name) == (code, verdict)
     assert failed.message == f"needs {failed.needed}; found {failed.available}"
@@ -205,14 +207,14 @@ def test_memory_is_explained_in_numbers() -> None:
 
 
 def test_an_empty_fleet_is_not_now() -> None:
-    (decision,) = router.decide([], [JobRequest(1, 1, 0, JobRequirements())], 0)
+    (decision,) = router.decide([], [JobRequest(1, 1, JobRequirements())], 0)
     assert decision.verdict is Verdict.NOT_NOW
     assert "no host yet" in decision.reason
 
 
 def test_reasons_tell_how_it_was_chosen() -> None:
     def why(fleet: list[HostState], **needs: object) -> str:
-        return router.decide(fleet, [JobRequest(1, 1, 0, JobRequirements(**needs))], 0)[0].reason
+        return router.decide(fleet, [JobRequest(1, 1, JobRequirements(**needs))], 0)[0].reason
 
     two = [host(1), host(2, weight=50)]
     assert "by weight" in why(two)
@@ -228,17 +230,23 @@ def test_reasons_tell_how_it_was_chosen() -> None:
 
 
 def test_a_registered_check_takes_part_in_every_decision() -> None:
-    check = Check("ODD", lambda state, _: int(state.id % 2), lambda _: "an even host", lambda state: f"host {state.id}")
+    check = Check(
+        "ODD",
+        lambda _: None,
+        lambda state, _: int(state.id % 2),
+        lambda _: "an even host",
+        lambda state: f"host {state.id}",
+    )
     checks.register(check)
     try:
         with pytest.raises(ValueError, match="ODD is registered already"):
             checks.register(check)
-        (decision,) = router.decide([host(1), host(2)], [JobRequest(1, 1, 0, JobRequirements())], 0)
+        (decision,) = router.decide([host(1), host(2)], [JobRequest(1, 1, JobRequirements())], 0)
         assert decision.host.id == 2
         assert decision.evaluation.rejections() == {"ODD": 1}
         recorded = decision.evaluation
     finally:
         checks.CHECKS.remove(check)
-    explained = checks.explain(recorded.hosts[0], recorded.requirements, recorded.codes, recorded.results[0])
+    explained = checks.explain(recorded.hosts[0], recorded.requirements, recorded.codes, recorded.results(0))
     assert explained[-1].message == "recorded by a check that is no longer registered"
     assert explained[-1].verdict is Verdict.NOT_NOW

@@ -1,0 +1,132 @@
+"""The nearest miss: single changes that would let a refused job run, each verified by deciding again."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from container_manager.routing.router import Fleet, tier
+from container_manager.routing.types import (
+    LEAST_CPU,
+    LEAST_MEMORY,
+    Evaluation,
+    HostState,
+    JobRequirements,
+    Suggestion,
+)
+
+HIGHEST_PRIORITY = 1000
+
+Change = tuple[str, JobRequirements]
+HostChange = tuple[str, int, HostState]
+
+
+def advise(hosts: Iterable[HostState], job: JobRequirements) -> list[Suggestion]:
+    """What would let the job run now: first changes of the job, then of one host; none when it can run as it is."""
+    fleet = Fleet(hosts, 0)
+    evaluation = fleet.evaluate(job)
+    if evaluation.feasible():
+        return []
+    near = _near_misses(evaluation)
+    found = []
+    for message, changed in _changes_of_job(evaluation, near):
+        if takers := len(fleet.evaluate(changed).feasible()):
+            found.append(Suggestion(message, takers, changed))
+    for message, at, host in _changes_of_host(evaluation, near):
+        before = fleet.hosts[at]
+        fleet.replace(at, host)
+        if takers := len(fleet.evaluate(job).feasible()):
+            found.append(Suggestion(message, takers, job, host))
+        fleet.replace(at, before)
+    return found
+
+
+def _near_misses(evaluation: Evaluation) -> dict[str, list[int]]:
+    """By check, the places of the hosts that fail it and nothing else."""
+    columns = dict(zip(evaluation.codes, evaluation.columns, strict=True))
+    fails = Counter(at for column in columns.values() for at, verdict in enumerate(column) if verdict)
+    return {
+        code: [at for at, verdict in enumerate(column) if verdict and fails[at] == 1]
+        for code, column in columns.items()
+    }
+
+
+# ------------------------------------------------------------------ changes of the job
+
+
+def _changes_of_job(evaluation: Evaluation, near: dict[str, list[int]]) -> Iterator[Change]:
+    job, hosts = evaluation.requirements, evaluation.hosts
+    if (memory := _most_free(hosts, near["MEMORY"], lambda h: (h.max_memory, h.memory))) >= LEAST_MEMORY:
+        yield f"Ask for {memory} MiB of memory instead of {job.memory}.", job._replace(memory=memory)
+    if (cpu := _most_free(hosts, near["CPU"], lambda h: (h.max_cpu, h.cpu))) >= LEAST_CPU:
+        yield f"Ask for {cpu / 1000:g} cores instead of {job.cpu / 1000:g}.", job._replace(cpu=cpu)
+    if job.region_required:
+        for region in _commonest(hosts[at].region for at in near["REGION"]):
+            yield f"Require region {region} instead of {job.region_preference}.", job._replace(region_preference=region)
+        yield f"Do not require region {job.region_preference}.", job._replace(region_required=False)
+    yield from _other_executors(job, [hosts[at].executor_type for at in near["EXECUTOR_TYPE"]])
+    for key, value in job.selector:
+        rest = tuple(pair for pair in job.selector if pair[0] != key)
+        yield f"Drop {key}={value} from the host selector.", job._replace(selector=rest)
+    if len(job.selector) > 1:
+        yield "Drop the host selector.", job._replace(selector=())
+    kept_for = [priority for at in near["RESERVED"] if (priority := hosts[at].reserved_priority) is not None]
+    if kept_for and (least := min(kept_for)) < HIGHEST_PRIORITY:
+        yield f"Raise the priority from {job.priority} to {least + 1}.", job._replace(priority=least + 1)
+
+
+def _other_executors(job: JobRequirements, types: Sequence[str]) -> Iterator[Change]:
+    verb = "Require" if job.executor_required else "Prefer"
+    for kind in _commonest(types):
+        instead = f" instead of {job.preferred_executor}" if job.preferred_executor else ""
+        yield f"{verb} executor {kind}{instead}.", job._replace(preferred_executor=kind)
+    if job.executor_required:
+        yield f"Do not require executor {job.preferred_executor}.", job._replace(executor_required=False)
+
+
+def _most_free(
+    hosts: Sequence[HostState], near: Iterable[int], limit: Callable[[HostState], tuple[int | None, int]]
+) -> int:
+    free = ((most, used) for most, used in (limit(hosts[at]) for at in near) if most is not None)
+    return max((most - used for most, used in free), default=0)
+
+
+def _commonest(values: Iterable[str]) -> list[str]:
+    counts = Counter(value for value in values if value)
+    return [min(counts, key=lambda value: (-counts[value], value))] if counts else []
+
+
+# ------------------------------------------------------------------ changes of one host
+
+
+def _changes_of_host(evaluation: Evaluation, near: dict[str, list[int]]) -> Iterator[HostChange]:
+    job, hosts = evaluation.requirements, evaluation.hosts
+    for code, (message, repair) in _REPAIRS.items():
+        repaired = [(at, repair(hosts[at], job)) for at in near[code]]
+        if repaired:
+            at, host = min(repaired, key=lambda pair: (tier(pair[1], job), _raised(hosts[pair[0]], pair[1]), pair[0]))
+            yield message(host), at, host
+
+
+def _raised(before: HostState, after: HostState) -> int:
+    """By how much a repair raises a limit."""
+    limits = ((after.max_jobs, before.max_jobs), (after.max_memory, before.max_memory), (after.max_cpu, before.max_cpu))
+    return sum((new or 0) - (old or 0) for new, old in limits)
+
+
+_REPAIRS: dict[str, tuple[Callable[[HostState], str], Callable[[HostState, JobRequirements], HostState]]] = {
+    "DRAINING": (lambda h: f"Resume host {h.name}.", lambda h, _: h._replace(is_draining=False)),
+    "INACTIVE": (lambda h: f"Activate host {h.name}.", lambda h, _: h._replace(is_active=True)),
+    "UNHEALTHY": (lambda h: f"Bring host {h.name} back to health.", lambda h, _: h._replace(health="healthy")),
+    "HEALTH_UNKNOWN": (lambda h: f"Have host {h.name} probed.", lambda h, _: h._replace(health="healthy")),
+    "SLOTS": (
+        lambda h: f"Raise maxConcurrentJobs of host {h.name} to {h.max_jobs}.",
+        lambda h, _: h._replace(max_jobs=h.jobs + 1),
+    ),
+    "MEMORY": (
+        lambda h: f"Raise maxMemoryMb of host {h.name} to {h.max_memory}.",
+        lambda h, job: h._replace(max_memory=h.memory + job.memory),
+    ),
+    "CPU": (
+        lambda h: f"Raise maxCpuCores of host {h.name} to {(h.max_cpu or 0) / 1000:g}.",
+        lambda h, job: h._replace(max_cpu=h.cpu + job.cpu),
+    ),
+}

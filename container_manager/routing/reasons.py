@@ -1,0 +1,51 @@
+"""Decisions in sentences."""
+
+from collections.abc import Iterable, Sequence
+
+from container_manager.routing.types import Evaluation, HostState, JobRequirements, Verdict
+
+
+def reasons(evaluation: Evaluation, tiers: Sequence[Sequence[int]], chosen: Iterable[int]) -> dict[int, str]:
+    """Why each of these hosts was chosen, in one sentence, by its place in the evaluation."""
+    job, hosts = evaluation.requirements, evaluation.hosts
+    rivals = {}
+    for group in tiers:
+        rivals.update(dict.fromkeys(group, (len(group), sum(hosts[at].weight for at in group))))
+    scope = f"{len(rivals)} of {len(hosts)} hosts could take it."
+    return {at: f"{_wishes(job, hosts[at])}{_choice(job, hosts[at], *rivals[at])}; {scope}" for at in chosen}
+
+
+def refusal(evaluation: Evaluation) -> str:
+    """Why no host, in one sentence."""
+    if not evaluation.hosts:
+        return "There is no host yet; create one and the job will be routed to it."
+    counts = ", ".join(f"{code} {count}" for code, count in evaluation.rejections().items())
+    if evaluation.verdict() is Verdict.NEVER:
+        return f"No host could ever take this job; of {len(evaluation.hosts)} hosts these checks fail: {counts}."
+    return f"No host can take this job now; of {len(evaluation.hosts)} hosts these checks fail: {counts}."
+
+
+def _wishes(job: JobRequirements, host: HostState) -> str:
+    parts = []
+    if job.preferred_executor:
+        met = host.executor_type == job.preferred_executor
+        parts.append(
+            f"Preferred executor {job.preferred_executor}"
+            if met
+            else f"No {job.preferred_executor} host could take it, so {host.executor_type} instead"
+        )
+    if job.region_preference:
+        met = host.region == job.region_preference
+        parts.append(f"Region {host.region} as preferred" if met else f"No room in region {job.region_preference}")
+    return "".join(f"{part}. " for part in parts)
+
+
+def _choice(job: JobRequirements, host: HostState, rivals: int, weight: int) -> str:
+    if rivals == 1:
+        return f"Host {host.name} was the only choice"
+    if job.strategy == "balanced":
+        return f"Host {host.name} had the least load for its weight among {rivals}"
+    if job.strategy == "packed":
+        return f"Host {host.name} was the fullest that fits among {rivals}"
+    share = f"weight {host.weight} of {weight}" if weight else "equal chance, all weights being 0"
+    return f"Host {host.name} drawn by {share} among {rivals}"
