@@ -263,7 +263,6 @@ def _job(spec: JobSpec, actor: Actor) -> ContainerJob:
         image=spec.image,
         command=spec.command,
         environment=variables,
-        environment_names=sorted(variables),
         memory_limit=spec.memory_limit_mb or environment.default_memory_mb,
         cpu_limit=spec.cpu_limit or environment.default_cpu,
         timeout_seconds=spec.timeout_seconds or environment.default_timeout_seconds,

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from django.db import connection, models
+from django.db.models.expressions import RawSQL
 
 from container_manager.fields import CoresField, EncryptedJSONField
 
@@ -14,46 +15,89 @@ FEW = 20
 """Up to so many rows, PostgreSQL takes them sooner in the statement than by COPY."""
 
 
-def new_ids(model: type[models.Model], count: int) -> list[int]:
-    """Ids for rows that are about to be inserted in this transaction, in ascending order."""
-    table = model._meta.db_table  # noqa: SLF001 - Django's documented interface
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT nextval(%s::regclass) FROM generate_series(1, %s)", [f"{table}_id_seq", count])
-            return [row[0] for row in cursor.fetchall()]
-        # Nobody else writes before this transaction ends.
-        cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
-        last = (cursor.fetchone() or (0,))[0]
-        return list(range(last + 1, last + 1 + count))
+class Rows(NamedTuple):
+    """Rows for one table: the names of the columns, and their values as the database keeps them."""
+
+    model: type[models.Model]
+    columns: Sequence[str]
+    values: Sequence[Sequence[Any]]
 
 
-def insert(model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Insert rows of values as the database keeps them."""
-    if not rows:
-        return
-    into = f'"{model._meta.db_table}" ({", ".join(columns)})'  # noqa: SLF001
-    places = f"({', '.join(['%s'] * len(columns))})"
+Ids = Mapping[type[models.Model], Sequence[int]]
+
+
+def new_ids(counts: Mapping[type[models.Model], int], known: Mapping[type[models.Model], str] | None = None) -> Ids:
+    """Ids for so many rows of each model that are about to be inserted in this transaction, in ascending order.
+
+    `known`: on the same journey, the ids of the rows with these digests, if there are such.
+    """
+    tables = {model._meta.db_table: model for model in (*counts, *(known or ()))}  # noqa: SLF001
+    ids: dict[type[models.Model], list[int]] = {model: [] for model in tables.values()}
+    parts: list[str] = []
+    parameters: list[Any] = []
+    for table, model in tables.items():
+        if known is not None and model in known:
+            parts.append(f"SELECT %s, id FROM {table} WHERE digest = %s")  # noqa: S608 - names of our own tables
+            parameters += [table, known[model]]
+        elif counts[model] and connection.vendor == "postgresql":
+            parts.append("SELECT %s, nextval((%s || '_id_seq')::regclass) FROM generate_series(1, %s)")
+            parameters += [table, table, counts[model]]
+        elif counts[model]:
+            # Nobody else writes before this transaction ends, so the next ids are those after the last.
+            parts.append("SELECT %s, COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = %s")
+            parameters += [table, table]
+    if parts:
+        with connection.cursor() as cursor:
+            cursor.execute(" UNION ALL ".join(parts), parameters)
+            for table, pk in cursor.fetchall():
+                ids[tables[table]].append(pk)
+    for model, count in counts.items():
+        if count and connection.vendor != "postgresql":
+            ids[model] = list(range(ids[model][0] + 1, ids[model][0] + 1 + count))
+    return {model: sorted(found) for model, found in ids.items()}
+
+
+def insert(*tables: Rows, after: str = "") -> None:
+    """Insert rows; `after` is SQL that must have been executed before the last of them."""
+    filled = [rows for rows in tables if rows.values]
+    if after and any(len(rows.values) > FEW for rows in filled[:-1]):
+        insert(*filled[:-1])
+        filled = filled[-1:]
     with connection.cursor() as cursor:
         if connection.vendor != "postgresql":
-            cursor.executemany(f"INSERT INTO {into} VALUES {places}", rows)  # noqa: S608 - names of our own columns
-        elif len(rows) <= FEW:
-            values = [value for row in rows for value in row]
-            cursor.execute(f"INSERT INTO {into} VALUES {', '.join([places] * len(rows))}", values)  # noqa: S608
-        else:
-            with cursor.copy(f"COPY {into} FROM STDIN") as copy:
-                for row in rows:
-                    copy.write_row(row)
+            for model, columns, values in filled:
+                places = ", ".join(["%s"] * len(columns))
+                cursor.executemany(f"INSERT INTO {_into(model, columns)} VALUES ({places})", values)  # noqa: S608
+            return
+        # One journey to the database for all that is small.
+        statements = [after] if after else []
+        parameters: list[Any] = []
+        for model, columns, values in filled:
+            if len(values) <= FEW:
+                places = f"({', '.join(['%s'] * len(columns))})"
+                statements.append(f"INSERT INTO {_into(model, columns)} VALUES {', '.join([places] * len(values))}")  # noqa: S608
+                parameters += [value for row in values for value in row]
+        if statements:
+            cursor.execute("; ".join(statements), parameters)
+        for model, columns, values in filled:
+            if len(values) > FEW:
+                with cursor.copy(f"COPY {_into(model, columns)} FROM STDIN") as copy:
+                    for row in values:
+                        copy.write_row(row)
 
 
-def insert_objects(objects: Sequence[models.Model]) -> None:
-    """Insert model instances that have their ids."""
-    if objects:
-        columns, values, prepared = _form(type(objects[0]))
-        rows = [list(values(entry)) for entry in objects]
-        for at, prepare in prepared:
-            for row in rows:
-                row[at] = prepare(row[at])
-        insert(type(objects[0]), columns, rows)
+def _into(model: type[models.Model], columns: Sequence[str]) -> str:
+    return f'"{model._meta.db_table}" ({", ".join(columns)})'  # noqa: SLF001 - Django's documented interface
+
+
+def rows_of(model: type[models.Model], objects: Sequence[models.Model]) -> Rows:
+    """Rows from model instances that have their ids."""
+    columns, values, prepared = _form(model)
+    rows = [list(values(entry)) for entry in objects]
+    for at, prepare in prepared:
+        for row in rows:
+            row[at] = prepare(row[at])
+    return Rows(model, columns, rows)
 
 
 def update(model: type[models.Model], fixed: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
@@ -81,6 +125,14 @@ def update(model: type[models.Model], fixed: str, columns: Mapping[str, str], ro
             )
 
 
+def among(column: str, ids: Iterable[int]) -> RawSQL:
+    """A condition for many ids, without a parameter for each."""
+    if connection.vendor == "postgresql":
+        return RawSQL(f"{column} = ANY(%s)", [list(ids)], models.BooleanField())  # noqa: S611 - names of our own columns
+    listed = f"{column} IN (SELECT value FROM json_each(%s))"  # noqa: S608
+    return RawSQL(listed, [as_json(list(ids))], models.BooleanField())  # noqa: S611
+
+
 def as_json(value: Any) -> str:
     """JSON as a JSON column takes it."""
     return orjson.dumps(value).decode()
@@ -102,10 +154,13 @@ def _form(
         if isinstance(field, models.JSONField):
             prepared.append((at, as_json))
         elif isinstance(field, models.DateTimeField):
-            prepared.append((at, as_moment))
+            if connection.vendor != "postgresql":
+                prepared.append((at, as_moment))
         elif isinstance(field, models.CharField) and not field.null:
             # The driver would keep an enumeration's name instead of its value.
             prepared.append((at, str))
-        elif isinstance(field, (EncryptedJSONField, CoresField)):
+        elif isinstance(field, CoresField):
+            prepared.append((at, field.get_prep_value))
+        elif isinstance(field, EncryptedJSONField):
             prepared.append((at, partial(field.get_db_prep_save, connection=connection)))
     return [str(field.column) for field in fields], attrgetter(*[field.attname for field in fields]), prepared

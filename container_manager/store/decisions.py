@@ -12,7 +12,7 @@ import orjson
 from django.db.models import Q
 from django.utils import timezone
 
-from container_manager.models import RoutingDecision, RoutingEvaluation, RoutingFleet
+from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation, RoutingFleet
 from container_manager.routing import checks, router
 from container_manager.routing.types import CheckResult, Decision, Evaluation, HostState, JobRequirements, Verdict
 from container_manager.store import bulk
@@ -38,40 +38,48 @@ class HostVerdict(NamedTuple):
     chosen: bool
 
 
-class Decided(NamedTuple):
-    """A decision on an attempt of a saved job."""
-
-    job_id: int
-    attempt: int
-    decision: Decision
-
-
-def record(decided: Sequence[Decided]) -> list[int]:
-    """Write decisions made on one fleet; each evaluation once, however many share it. Returns their ids."""
+def record(decided: Sequence[tuple[int, int, Decision]], ids: "Ids") -> list[bulk.Rows]:
+    """Rows for decisions made on one fleet, given as (job id, attempt, decision); an evaluation once for all of its."""
     if not decided:
         return []
-    evaluations = {id(entry.decision.evaluation): entry.decision.evaluation for entry in decided}
-    fleet = _fleet(decided[0].decision.evaluation.hosts)
+    evaluations = {id(decision.evaluation): decision.evaluation for _, _, decision in decided}
     now = bulk.as_moment(timezone.now())
-    ids = dict(zip(evaluations, bulk.new_ids(RoutingEvaluation, len(evaluations)), strict=True))
-    bulk.insert(
-        RoutingEvaluation,
-        ("id", "created_at", "fleet_id", "record"),
-        [(ids[key], now, fleet, _pack(evaluation)) for key, evaluation in evaluations.items()],
-    )
+    evaluation_ids = dict(zip(evaluations, ids.evaluations, strict=True))
+    packed = [(evaluation_ids[key], now, ids.fleet, _pack(evaluation)) for key, evaluation in evaluations.items()]
     counts = {key: bulk.as_json(list(e.rejections().items())) for key, e in evaluations.items()}
     rows = []
-    decision_ids = bulk.new_ids(RoutingDecision, len(decided))
-    for pk, (job_id, attempt, decision) in zip(decision_ids, decided, strict=True):
+    for pk, (job_id, attempt, decision) in zip(ids.decisions, decided, strict=True):
         host, key = decision.host, id(decision.evaluation)
         chosen = (host.id, host.name, host.executor_type, None) if host else (None, "", "", counts[key])
-        strategy = decision.evaluation.requirements.strategy
-        verdict = decision.verdict.name
-        rows.append(
-            (pk, job_id, attempt, *chosen, strategy, verdict, decision.reason, now, ids[key], decision.position)
-        )
-    bulk.insert(RoutingDecision, _COLUMNS, rows)
-    return decision_ids
+        kind = (decision.evaluation.requirements.strategy, decision.verdict.name)
+        rows.append((pk, job_id, attempt, *chosen, *kind, decision.reason, now, evaluation_ids[key], decision.position))
+    return [
+        bulk.Rows(RoutingEvaluation, ("id", "created_at", "fleet_id", "record"), packed),
+        bulk.Rows(RoutingDecision, _COLUMNS, rows),
+    ]
+
+
+class Ids(NamedTuple):
+    """Ids for new jobs, and for the rows of decisions made on one fleet."""
+
+    jobs: Sequence[int]
+    evaluations: Sequence[int]
+    decisions: Sequence[int]
+    fleet: int
+
+
+def new_ids(decisions: Iterable[Decision], jobs: int = 0) -> Ids:
+    """Ids for the rows of decisions made on one fleet, and for so many new jobs."""
+    taken = list(decisions)
+    evaluations = {id(decision.evaluation): decision.evaluation for decision in taken}
+    counts = {ContainerJob: jobs, RoutingEvaluation: len(evaluations), RoutingDecision: len(taken)}
+    raw = _seldom(taken[0].evaluation.hosts) if taken else b""
+    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    ids = bulk.new_ids(counts, {RoutingFleet: digest} if taken else None)
+    fleet = ids[RoutingFleet][0] if ids.get(RoutingFleet) else 0
+    if taken and not fleet:
+        fleet = RoutingFleet.objects.create(digest=digest, record=lzma.compress(raw, preset=1)).pk
+    return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], fleet)
 
 
 _COLUMNS = (
@@ -182,17 +190,12 @@ def forget(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: 
 # ------------------------------------------------------------------ the records
 
 
-def _fleet(hosts: Sequence[HostState]) -> int:
-    """The id of the row that keeps what seldom changes of these hosts."""
+def _seldom(hosts: Sequence[HostState]) -> bytes:
+    """What seldom changes of hosts, by field."""
     columns: list[Any] = list(zip(*hosts, strict=True))[:SELDOM] or [()] * SELDOM
     # Ids of hosts lie close together: their distances are shorter to write.
     columns[0] = [*columns[0][:1], *(b - a for a, b in pairwise(columns[0]))]
-    raw = orjson.dumps(dict(zip(HostState._fields, columns, strict=False)), option=orjson.OPT_SORT_KEYS)
-    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-    known: int | None = RoutingFleet.objects.filter(digest=digest).values_list("pk", flat=True).first()
-    if known is not None:
-        return known
-    return RoutingFleet.objects.create(digest=digest, record=lzma.compress(raw, preset=1)).pk
+    return orjson.dumps(dict(zip(HostState._fields, columns, strict=False)), option=orjson.OPT_SORT_KEYS)
 
 
 def _unpack_fleet(data: bytes) -> dict[str, list[Any]]:

@@ -48,7 +48,7 @@ def _by_key(keys: Iterable[str]) -> dict[str, ContainerJob]:
 
 def _as_submitted(job: ContainerJob) -> ContainerJob:
     """The job without what a transaction that failed has put into it."""
-    job.pk, job.status = None, JobStatus.PENDING
+    job.pk, job.status, job.environment_names = None, JobStatus.PENDING, sorted(job.environment)
     job.host, job.executor_type, job.routing_reason = None, "", ""
     if job.queue_timeout_seconds is not None:
         job.queue_deadline = job.submitted_at + timedelta(seconds=job.queue_timeout_seconds)

@@ -8,7 +8,7 @@ from container_manager.models import ContainerJob
 from container_manager.routing import router
 from container_manager.routing.types import Decision, Verdict
 from container_manager.store import hosts as host_store
-from container_manager.store.decisions import Decided
+from container_manager.store.decisions import new_ids
 from container_manager.store.routing import assign, tell
 from container_manager.store.transaction import Transaction, under_routing_lock
 
@@ -32,6 +32,7 @@ def _reserve(tx: Transaction, item: Reservation) -> bool:
     job = ContainerJob.objects.filter(pk=item.job_id, status=JobStatus.PENDING).defer("environment").first()
     if job is None:
         return False
+    tx.flush()
     evaluation = router.evaluate(host_store.snapshot(), job.requirements())
     chosen = next(
         (evaluation.hosts[at] for at in evaluation.feasible() if evaluation.hosts[at].id == item.host_id), None
@@ -40,5 +41,5 @@ def _reserve(tx: Transaction, item: Reservation) -> bool:
         return False
     decision = Decision(job.pk, chosen, Verdict.FEASIBLE, item.reason, 0, evaluation)
     assign([decision])
-    tell(tx, [Decided(job.pk, job.attempt, decision)])
+    tell(tx, [(job.pk, job.attempt, decision)], new_ids([decision]))
     return True

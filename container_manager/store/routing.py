@@ -5,12 +5,13 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from django.conf import settings
+from django.db import connection
 from django.db.models import BooleanField, Q
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
@@ -31,7 +32,6 @@ from container_manager.routing.types import (
 from container_manager.store import bulk
 from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
-from container_manager.store.decisions import Decided
 from container_manager.store.transaction import Actor, Fact, Transaction, under_routing_lock
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,13 @@ _HEADS = f"""
 """  # noqa: S608 - constants of this module
 
 
+class _Named(NamedTuple):
+    pk: int
+    status: str
+    class_key: str
+    attempt: int
+
+
 @dataclass(slots=True)
 class _Waiting:
     """A class in this pass: its oldest saved job, if any, its jobs not saved yet, and how many saved ones were read."""
@@ -94,18 +101,18 @@ class Pass:
         self,
         hosts: Sequence[HostState],
         fresh: Sequence[ContainerJob] = (),
-        named: Iterable[ContainerJob] = (),
+        named: Iterable[_Named] = (),
         most: int = MOST_AT_ONCE,
     ) -> None:
         self._now = timezone.now()
         self._fresh = fresh
         self._left = most
         self._named: defaultdict[str, dict[int, int]] = defaultdict(dict)
-        for job in named:
-            self._named[job.class_key][job.pk] = job.attempt
+        for entry in named:
+            self._named[entry.class_key][entry.pk] = entry.attempt
         self._attempts: dict[int, int] = {}
         self._waiting: dict[JobRequirements, _Waiting] = {}
-        for head in ContainerJob.objects.raw(_HEADS, [bulk.as_moment(self._now)]):
+        for head in _heads(self._now):
             needs = head.requirements()
             self._waiting[needs] = _Waiting(needs, head)
         for index, job in enumerate(fresh):
@@ -113,6 +120,7 @@ class Pass:
             if needs not in self._waiting:
                 self._waiting[needs] = _Waiting(needs)
             self._waiting[needs].fresh.append(-1 - index)
+            job.class_key = class_key(needs)
         self.outcomes = router.settle(
             router.Fleet(hosts, secrets.randbits(63)),
             [JobClass(w.requirements, _age(w), partial(self._members, w)) for w in self._waiting.values()],
@@ -164,10 +172,14 @@ class Pass:
         for decision in decided:
             if decision.key < 0:
                 _apply(self._fresh[-1 - decision.key], decision)
-        self._insert(tx)
         assign([decision for decision in decided if decision.key > 0])
         decided += self._news()
-        tell(tx, [Decided(*self._attempt(decision.key), decision) for decision in decided])
+        ids = decision_store.new_ids(decided, len(self._fresh))
+        for job, pk in zip(self._fresh, ids.jobs, strict=True):
+            job.pk = pk
+            tx.event(EventKind.JOB_SUBMITTED, f"{job.name or 'A job'} with image {job.image}.", job=job)
+        tx.rows.append(bulk.rows_of(ContainerJob, self._fresh))
+        tell(tx, [(*self._attempt(decision.key), decision) for decision in decided], ids)
 
     def _attempt(self, key: int) -> tuple[int, int]:
         """Id and attempt of a job."""
@@ -175,15 +187,6 @@ class Pass:
             return key, self._attempts[key]
         job = self._fresh[-1 - key]
         return job.pk, job.attempt
-
-    def _insert(self, tx: Transaction) -> None:
-        for job, pk in zip(
-            self._fresh, bulk.new_ids(ContainerJob, len(self._fresh)) if self._fresh else (), strict=True
-        ):
-            job.pk = pk
-            job.derive()
-            tx.event(EventKind.JOB_SUBMITTED, f"{job.name or 'A job'} with image {job.image}.", job=job)
-        bulk.insert_objects(self._fresh)
 
     def _news(self) -> list[Decision]:
         """Keeps why each class waits, where that is new; answers decisions on its oldest and on those named."""
@@ -237,6 +240,16 @@ class Pass:
         return given_up
 
 
+def _heads(now: datetime) -> Iterable[ContainerJob]:
+    """The oldest job of each class that waits and may be routed now."""
+    with connection.cursor() as cursor:
+        # Mostly nothing waits, and this is the shortest way to know.
+        cursor.execute("SELECT MIN(class_key) FROM container_manager_containerjob WHERE status = 'pending'")
+        if cursor.fetchone() == (None,):
+            return []
+    return ContainerJob.objects.raw(_HEADS, [bulk.as_moment(now)])
+
+
 def _age(waiting: _Waiting) -> int:
     return waiting.head.pk if waiting.head is not None else YOUNGEST - waiting.fresh[0]
 
@@ -267,9 +280,10 @@ def assign(placed: Iterable[Decision]) -> None:
     )
 
 
-def tell(tx: Transaction, decided: Sequence[Decided]) -> None:
-    """Record decisions, and tell the event log and the log of them."""
-    for (job_id, _, decision), decision_id in zip(decided, decision_store.record(decided), strict=True):
+def tell(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: decision_store.Ids) -> None:
+    """Record decisions, given as (job id, attempt, decision), and tell the event log and the log of them."""
+    tx.rows += decision_store.record(decided, ids)
+    for (job_id, _, decision), decision_id in zip(decided, ids.decisions, strict=True):
         host = decision.host
         tx.events.append(
             Fact(EventKind.JOB_ROUTED, decision.reason, job_id, host.id, host.name, host.executor_type, decision_id)
@@ -277,9 +291,9 @@ def tell(tx: Transaction, decided: Sequence[Decided]) -> None:
             else Fact(EventKind.JOB_REFUSED, decision.reason, job_id, decision_id=decision_id)
         )
     if len(decided) == 1:
-        logger.info("routing: job %s: %s", decided[0].job_id, decided[0].decision.reason)
+        logger.info("routing: job %s: %s", decided[0][0], decided[0][2].reason)
     elif decided:
-        placed = sum(1 for entry in decided if entry.decision.host is not None)
+        placed = sum(1 for _, _, decision in decided if decision.host is not None)
         logger.info("routing: %d jobs placed, %d refused", placed, len(decided) - placed)
 
 
@@ -335,8 +349,9 @@ def unreserve(job_id: int) -> None:
 # ------------------------------------------------------------------ units of work
 
 
-def route(tx: Transaction, fresh: Sequence[ContainerJob] = (), named: Iterable[ContainerJob] = ()) -> Pass:
+def route(tx: Transaction, fresh: Sequence[ContainerJob] = (), named: Iterable[_Named] = ()) -> Pass:
     """Decide on all that wait and on `fresh` together, and write it."""
+    tx.flush()
     done = Pass(host_store.snapshot(), fresh, named)
     done.write(tx)
     return done
@@ -358,10 +373,10 @@ def route_named(
     """Route the named PENDING jobs now, among those that wait; one answer each, in order."""
     wanted = {job_id for ids, _ in items for job_id in ids}
     # Asked for by name, a job does not wait for the end of its back-off.
-    ContainerJob.objects.filter(pk__in=wanted, status=JobStatus.PENDING).exclude(not_before=None).update(
-        not_before=None
-    )
-    jobs = ContainerJob.objects.only("status", "class_key", "attempt").in_bulk(wanted)
+    these = bulk.among("id", wanted)
+    ContainerJob.objects.filter(these, status=JobStatus.PENDING).exclude(not_before=None).update(not_before=None)
+    rows = ContainerJob.objects.filter(these).values_list("pk", "status", "class_key", "attempt")
+    jobs = {row[0]: _Named(*row) for row in rows}
     decided: dict[int, Decision] = {}
     while left := [job for pk, job in jobs.items() if job.status == JobStatus.PENDING and pk not in decided]:
         done = route(tx, named=left)
@@ -377,7 +392,7 @@ def route_named(
     return [[_answer(job_id, jobs, decided) for job_id in ids] for ids, _ in items]
 
 
-def _answer(job_id: int, jobs: Mapping[int, ContainerJob], decided: Mapping[int, Decision]) -> Decision | UserError:
+def _answer(job_id: int, jobs: Mapping[int, _Named], decided: Mapping[int, Decision]) -> Decision | UserError:
     if job_id in decided:
         return decided[job_id]
     if job_id not in jobs:

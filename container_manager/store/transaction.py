@@ -55,6 +55,8 @@ class Transaction:
     """What a unit of work records beside its own rows."""
 
     events: list[Fact] = field(default_factory=list)
+    rows: list[bulk.Rows] = field(default_factory=list)
+    """To be inserted before the next unit, or together with the events."""
     audit: list[AuditEntry] = field(default_factory=list)
 
     def event(
@@ -76,6 +78,11 @@ class Transaction:
                 executor_type=str(host.executor_type if host else job.executor_type if job else ""),
             )
         )
+
+    def flush(self) -> None:
+        """Insert the rows that were kept back, for those who read on or take new ids."""
+        bulk.insert(*self.rows)
+        self.rows.clear()
 
     def by(self, actor: Actor | None, action: str, target: object = "") -> None:
         """Leave an audit row."""
@@ -136,12 +143,12 @@ def _transact(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[
     with transaction.atomic():
         _guard(any(getattr(unit, "routing_lock", False) for unit in groups))
         for unit, indexes in groups.items():
+            tx.flush()
             answers = unit(tx, [entries[index][1] for index in indexes])
             for index, answer in zip(indexes, answers, strict=True):
                 outcomes[index] = answer
         AuditEntry.objects.bulk_create(tx.audit)
-        if tx.events:
-            _write_events(tx.events)
+        _write(tx)
     return outcomes, tx.events
 
 
@@ -154,14 +161,12 @@ def _guard(routing: bool) -> None:
         cursor.execute(limits + lock)
 
 
-def _write_events(events: list[Fact]) -> None:
-    # Ids must be given out under the lock, or they do not follow commit order; so it is a statement
-    # of its own, before the rows.
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EVENT_LOCK])
+def _write(tx: Transaction) -> None:
+    # Ids of events must be given out under the lock, or they do not follow commit order; so it is a
+    # statement of its own, before them.
     now = bulk.as_moment(timezone.now())
-    bulk.insert(RoutingEvent, (*Fact._fields, "at"), [(str(event.kind), *event[1:], now) for event in events])
+    events = bulk.Rows(RoutingEvent, (*Fact._fields, "at"), [(str(event.kind), *event[1:], now) for event in tx.events])
+    bulk.insert(*tx.rows, events, after=f"SELECT pg_advisory_xact_lock({EVENT_LOCK})" if tx.events else "")
 
 
 def _told(error: Exception) -> Exception:

@@ -1,0 +1,130 @@
+"""Hosts and jobs in numbers, written straight into the database; and the clock and the table that benchmarks share."""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def prepare(database_url: str) -> str:
+    """Point Django at a database, bring its tables up to date, and name its kind."""
+    home = tempfile.mkdtemp(prefix="container-manager-benchmark-")
+    os.environ["CONTAINER_MANAGER_HOME"] = home
+    os.environ["CONTAINER_MANAGER_SECRET_KEY"] = "only-for-benchmarks-only-for-benchmarks"
+    os.environ["CONTAINER_MANAGER_LOG_LEVEL"] = "warning"
+    os.environ["CONTAINER_MANAGER_DATABASE_URL"] = database_url or f"sqlite:///{Path(home) / 'benchmark.sqlite3'}"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "container_manager.settings"
+    import django
+
+    django.setup()
+    from container_manager.startup import migrate
+
+    migrate()
+    from django.db import connection
+
+    return connection.vendor
+
+
+def empty() -> None:
+    """Begin anew."""
+    from django.core.management import call_command
+
+    call_command("flush", verbosity=0, interactive=False)
+    from container_manager.store.installation import identify
+
+    identify()
+
+
+def make_hosts(count: int, slots: int = 1000) -> None:
+    """Healthy hosts that belong to another machine, so that no control loop of this one touches them."""
+    from container_manager.models import ExecutorHost
+    from container_manager.store import bulk
+
+    hosts = [
+        ExecutorHost(
+            pk=pk,
+            name=f"host-{number:05}",
+            executor_type="docker",
+            region=("eu-central", "us-east", "asia-east")[number % 3],
+            labels={"disk": "ssd"} if number % 4 == 0 else {},
+            routing_weight=1 + number * 37 % 1000,
+            max_concurrent_jobs=slots,
+            max_memory_mb=slots * 512,
+            max_cpu_cores=slots,
+            node="elsewhere",
+            health_status="healthy",
+            last_health_check=datetime(2099, 1, 1, tzinfo=UTC),
+        )
+        for number, pk in enumerate(bulk.new_ids({ExecutorHost: count})[ExecutorHost])
+    ]
+    bulk.insert(bulk.rows_of(ExecutorHost, hosts))
+
+
+def make_jobs(count: int, *, status: str = "pending", hosts: int = 0, classes: int = 1) -> list[int]:
+    """Jobs of so many distinct requirements; active ones are spread over the hosts."""
+    from container_manager.models import ContainerJob, ExecutorHost
+    from container_manager.store import bulk
+
+    places = list(ExecutorHost.objects.values_list("pk", flat=True)) if hosts else [None]
+    ids = bulk.new_ids({ContainerJob: count})[ContainerJob]
+    jobs = [
+        ContainerJob(
+            pk=pk, image="busybox", command=["true"], memory_limit=64 + number % classes, cpu_limit=0.1, status=status,
+            host_id=places[number % len(places)], executor_type="docker" if hosts else "",
+        )
+        for number, pk in enumerate(ids)
+    ]  # fmt: skip
+    for job in jobs:
+        job.derive()
+    bulk.insert(bulk.rows_of(ContainerJob, jobs))
+    return ids
+
+
+def analyze() -> None:
+    """Let the database learn what is in its tables."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def median_ms(work: Callable[[], Any], times: int) -> float:
+    """The median time of `work`, in milliseconds."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        taken.append((time.perf_counter() - began) * 1000)
+    return statistics.median(taken)
+
+
+class Table:
+    """Prints rows as they come, and all of them as JSON at the end."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def row(self, what: str, **figures: Any) -> None:
+        self._rows.append({"what": what, **figures})
+        shown = "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+        print(f"{what:<58} {shown}", flush=True)
+
+    def as_json(self, path: str) -> None:
+        """Write to a file, or to stdout for `-`."""
+        text = json.dumps(self._rows, indent=1)
+        if path == "-":
+            sys.stdout.write(text + "\n")
+        else:
+            Path(path).write_text(text)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (int, float)):
+        return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
+    return str(value)

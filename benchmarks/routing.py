@@ -1,0 +1,202 @@
+"""How fast it decides, beside what the same database and the same fleet cost without it.
+
+    python -m benchmarks.routing [--database-url postgresql://…] [--hosts 10,100,1000,10000] [--active 0,100000]
+
+The database is emptied. Every figure stands beside a reference of the same run: a single decision beside its snapshot
+query and one pure pass, and on PostgreSQL beside pgbench with the same rows; a batch beside SQL that writes the same
+rows in sets.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from benchmarks import fleet
+
+BATCH = 10_000
+
+
+def single_decisions(table: fleet.Table, hosts: int, active: int, times: int) -> None:
+    """One job at a time, committed."""
+    from container_manager.models import ContainerJob
+    from container_manager.routing import router
+    from container_manager.routing.types import JobRequest
+    from container_manager.store import hosts as host_store
+    from container_manager.store import jobs
+    from container_manager.store.transaction import commit_one
+
+    fleet.empty()
+    fleet.make_hosts(hosts, slots=max(1000, active // hosts * 2))
+    if active:
+        fleet.make_jobs(active, status="running", hosts=hosts)
+    fleet.analyze()
+
+    def submit() -> None:
+        job = ContainerJob(image="busybox", memory_limit=64, cpu_limit=0.1)
+        ((answer,),) = (commit_one(jobs.submit, jobs.Submission([job])),)
+        assert answer.status == "routed"
+
+    submit()
+    states = host_store.snapshot()
+    request = [JobRequest(1, 1, ContainerJob(memory_limit=64, cpu_limit=0.1).requirements())]
+    snapshot = fleet.median_ms(host_store.snapshot, times)
+    pure = fleet.median_ms(lambda: router.decide(states, request, 1), times)
+    durable = fleet.median_ms(submit, times)
+    table.row(
+        f"single decision, {hosts:,} hosts, {active:,} active jobs",
+        snapshot_ms=snapshot,
+        pure_ms=pure,
+        durable_ms=durable,
+        ratio=durable / (snapshot + pure),
+    )
+
+
+def batches(table: fleet.Table, hosts: int) -> None:
+    """10,000 jobs at once: submitted, and routed when they wait."""
+    asyncio.run(_batches(table, hosts))
+
+
+async def _batches(table: fleet.Table, hosts: int) -> None:
+    from container_manager.executors.factory import ExecutorFactory
+    from container_manager.models import ContainerJob
+    from container_manager.store import jobs, threads
+    from container_manager.store.writer import write_directly
+
+    await threads.write(fleet.empty)
+    await threads.write(fleet.make_hosts, hosts)
+
+    async def submit() -> float:
+        fresh = [ContainerJob(image="busybox", command=["true"], memory_limit=64, cpu_limit=0.1) for _ in range(BATCH)]
+        began = time.perf_counter()
+        answers = await write_directly(jobs.submit, jobs.Submission(fresh))
+        took = time.perf_counter() - began
+        assert {job.status for job in answers} == {"routed"}
+        return took
+
+    async def route() -> float:
+        ids = await threads.write(fleet.make_jobs, BATCH)
+        waiting = [ContainerJob(pk=pk) for pk in ids]
+        began = time.perf_counter()
+        decisions = await ExecutorFactory().route_jobs(waiting)
+        took = time.perf_counter() - began
+        assert all(decision.host is not None for decision in decisions)
+        return took
+
+    await submit()
+    await threads.write(fleet.analyze)
+    for name, ours, reference in (
+        ("factory.submit", submit, same_rows_submitted),
+        ("factory.route_jobs", route, same_rows_routed),
+    ):
+        taken, taken_by_sql = await _alternate(ours, reference)
+        table.row(
+            f"{name}, {BATCH:,} jobs, {hosts:,} hosts",
+            jobs_per_s=BATCH / taken,
+            sql_jobs_per_s=BATCH / taken_by_sql,
+            share=taken_by_sql / taken,
+        )
+
+
+async def _alternate(
+    ours: Callable[[], Awaitable[float]], reference: Callable[[], float], times: int = 5
+) -> tuple[float, float]:
+    from container_manager.store import threads
+
+    mine, theirs = [], []
+    for _ in range(times):
+        mine.append(await ours())
+        theirs.append(await threads.write(reference))
+    return statistics.median(mine), statistics.median(theirs)
+
+
+def _copy(cursor: Any, table: str, where: str) -> None:
+    """Write rows once more, under new ids."""
+    cursor.execute(f"SELECT * FROM {table} LIMIT 0")
+    names = ", ".join(column[0] for column in cursor.description if column[0] != "id")
+    cursor.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {table} WHERE {where}")
+
+
+def _newest(cursor: Any, table: str) -> int:
+    cursor.execute(f"SELECT MAX(id) FROM {table}")
+    return int(cursor.fetchone()[0])
+
+
+JOB, DECISION, EVENT = (f"container_manager_{name}" for name in ("containerjob", "routingdecision", "routingevent"))
+
+
+def same_rows_submitted() -> float:
+    """The rows of the last batch once more, by three statements."""
+    from django.db import connection, transaction
+
+    with connection.cursor() as cursor:
+        newest = {table: _newest(cursor, table) for table in (JOB, DECISION, EVENT)}
+        began = time.perf_counter()
+        with transaction.atomic():
+            _copy(cursor, JOB, f"id > {newest[JOB] - BATCH}")
+            _copy(cursor, DECISION, f"id > {newest[DECISION] - BATCH}")
+            _copy(cursor, EVENT, f"id > {newest[EVENT] - 2 * BATCH}")
+        return time.perf_counter() - began
+
+
+def same_rows_routed() -> float:
+    """10,000 waiting jobs get the hosts of the last batch, with decisions and events, by three statements."""
+    from django.db import connection, transaction
+
+    names = ("host_id", "executor_type", "routing_reason")
+    with connection.cursor() as cursor:
+        newest = {table: _newest(cursor, table) for table in (JOB, DECISION, EVENT)}
+        first = fleet.make_jobs(BATCH)[0]
+        shift = first - (newest[JOB] - BATCH + 1)
+        began = time.perf_counter()
+        with transaction.atomic():
+            values = ", ".join(f"{name} = old.{name}" for name in names)
+            cursor.execute(
+                f"UPDATE {JOB} SET status = 'routed', {values} FROM {JOB} old "
+                f"WHERE old.id = {JOB}.id - {shift} AND {JOB}.id >= {first}"
+            )
+            _copy(cursor, DECISION, f"id > {newest[DECISION] - BATCH}")
+            _copy(cursor, EVENT, f"id > {newest[EVENT] - BATCH}")
+        return time.perf_counter() - began
+
+
+def waiting(table: fleet.Table, hosts: int, jobs: int, classes: int) -> None:
+    """A pass over a long queue for which there is no room."""
+    from container_manager.store import routing
+    from container_manager.store.transaction import commit_one
+
+    fleet.empty()
+    fleet.make_hosts(hosts, slots=1)
+    fleet.make_jobs(hosts, status="running", hosts=hosts)
+    fleet.make_jobs(jobs, classes=classes)
+    fleet.analyze()
+    commit_one(routing.route_waiting, None)
+    took = fleet.median_ms(lambda: commit_one(routing.route_waiting, None), 3)
+    table.row(f"a pass over {jobs:,} waiting jobs of {classes:,} classes, {hosts:,} full hosts", pass_ms=took)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--database-url", default=os.environ.get("CONTAINER_MANAGER_DATABASE_URL", ""))
+    parser.add_argument("--hosts", default="10,100,1000,10000")
+    parser.add_argument("--active", default="0,100000")
+    parser.add_argument("--times", type=int, default=30)
+    parser.add_argument("--json", help="write the figures to this file, - for stdout")
+    arguments = parser.parse_args()
+    table = fleet.Table()
+    print(f"database: {fleet.prepare(arguments.database_url)}")
+    for hosts in map(int, arguments.hosts.split(",")):
+        for active in map(int, arguments.active.split(",")):
+            single_decisions(table, hosts, active, arguments.times)
+    batches(table, 1000)
+    for classes in (1, 1000):
+        waiting(table, 1000, 100_000, classes)
+    if arguments.json:
+        table.as_json(arguments.json)
+
+
+if __name__ == "__main__":
+    main()
