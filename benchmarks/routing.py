@@ -9,13 +9,14 @@ rows in sets.
 
 import argparse
 import asyncio
+import gc
 import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from benchmarks import fleet
+from benchmarks import fleet, over_http
 
 BATCH = 10_000
 
@@ -56,11 +57,12 @@ def single_decisions(table: fleet.Table, hosts: int, active: int, times: int) ->
 
 
 def batches(table: fleet.Table, hosts: int) -> None:
-    """10,000 jobs at once: submitted, and routed when they wait."""
-    asyncio.run(_batches(table, hosts))
+    """10,000 jobs at once: submitted, and routed when they wait; by the factory and over HTTP."""
+    sql_seconds = asyncio.run(_batches(table, hosts))
+    over_http.batches(table, hosts, BATCH, sql_seconds)
 
 
-async def _batches(table: fleet.Table, hosts: int) -> None:
+async def _batches(table: fleet.Table, hosts: int) -> float:
     from container_manager.executors.factory import ExecutorFactory
     from container_manager.models import ContainerJob
     from container_manager.store import jobs, threads
@@ -88,6 +90,7 @@ async def _batches(table: fleet.Table, hosts: int) -> None:
 
     await submit()
     await threads.write(fleet.analyze)
+    submitting = 0.0
     for name, ours, reference in (
         ("factory.submit", submit, same_rows_submitted),
         ("factory.route_jobs", route, same_rows_routed),
@@ -99,6 +102,8 @@ async def _batches(table: fleet.Table, hosts: int) -> None:
             sql_jobs_per_s=BATCH / taken_by_sql,
             share=taken_by_sql / taken,
         )
+        submitting = submitting or taken_by_sql
+    return submitting
 
 
 async def _alternate(
@@ -188,12 +193,16 @@ def main() -> None:
     arguments = parser.parse_args()
     table = fleet.Table()
     print(f"database: {fleet.prepare(arguments.database_url)}")
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     for hosts in map(int, arguments.hosts.split(",")):
         for active in map(int, arguments.active.split(",")):
             single_decisions(table, hosts, active, arguments.times)
     batches(table, 1000)
     for classes in (1, 1000):
         waiting(table, 1000, 100_000, classes)
+    over_http.singles(table, 100)
     if arguments.json:
         table.as_json(arguments.json)
 

@@ -257,26 +257,29 @@ def _job(spec: JobSpec, actor: Actor) -> ContainerJob:
     environment = settings.CONTAINER_MANAGER
     variables = {variable.name: variable.value for variable in spec.environment}
     key = spec.idempotency_key
-    return ContainerJob(
-        name=spec.name,
-        labels=spec.labels,
-        image=spec.image,
-        command=spec.command,
-        environment=variables,
-        memory_limit=spec.memory_limit_mb or environment.default_memory_mb,
-        cpu_limit=spec.cpu_limit or environment.default_cpu,
-        timeout_seconds=spec.timeout_seconds or environment.default_timeout_seconds,
-        priority=spec.priority,
-        preferred_executor=str(spec.preferred_executor or ""),
-        executor_required=spec.executor_required,
-        region_preference=spec.region_preference,
-        region_required=spec.region_required,
-        host_selector=spec.host_selector,
-        strategy=spec.strategy or environment.default_strategy,
-        queue_timeout_seconds=spec.queue_timeout_seconds,
-        max_attempts=spec.max_attempts,
-        idempotency_key=crypto.keyed_hash(str(actor.token_id), key) if key else None,
-        idempotency_input=crypto.keyed_hash(spec.model_dump_json()) if key else "",
+    return ContainerJob.of(
+        {
+            "name": spec.name,
+            "labels": spec.labels,
+            "image": spec.image,
+            "command": spec.command,
+            "environment": variables,
+            "memory_limit": spec.memory_limit_mb or environment.default_memory_mb,
+            "cpu_limit": spec.cpu_limit or environment.default_cpu,
+            "timeout_seconds": spec.timeout_seconds or environment.default_timeout_seconds,
+            "priority": spec.priority,
+            "preferred_executor": str(spec.preferred_executor or ""),
+            "executor_required": spec.executor_required,
+            "region_preference": spec.region_preference,
+            "region_required": spec.region_required,
+            "host_selector": spec.host_selector,
+            "strategy": spec.strategy or environment.default_strategy,
+            "queue_timeout_seconds": spec.queue_timeout_seconds,
+            "max_attempts": spec.max_attempts,
+            "idempotency_key": crypto.keyed_hash(str(actor.token_id), key) if key else None,
+            "idempotency_input": crypto.keyed_hash(spec.model_dump_json()) if key else "",
+            "submitted_at": timezone.now(),
+        }
     )
 
 

@@ -72,8 +72,8 @@ class JobSpec(Spec):
 
     image: Annotated[str, StringConstraints(max_length=500), AfterValidator(_is_image)]
     name: Annotated[str, StringConstraints(max_length=200), NoNul] = ""
-    command: Annotated[list[Text], Field(max_length=1000)] = []
-    environment: Annotated[list[EnvironmentVariableSpec], Field(max_length=1000)] = []
+    command: Annotated[list[Text], Field(max_length=1000, default_factory=list)]
+    environment: Annotated[list[EnvironmentVariableSpec], Field(max_length=1000, default_factory=list)]
     memory_limit_mb: Annotated[int, Field(ge=LEAST_MEMORY, le=LARGEST_INTEGER)] | None = None
     cpu_limit: Annotated[float, Field(ge=LEAST_CPU / 1000, le=10_000, allow_inf_nan=False)] | None = None
     timeout_seconds: Count | None = None
@@ -83,8 +83,8 @@ class JobSpec(Spec):
     region_preference: ShortText = ""
     region_required: bool = False
     strategy: Annotated[str, StringConstraints(pattern="^(weighted|balanced|packed)$")] | None = None
-    labels: Labels = {}
-    host_selector: Labels = {}
+    labels: Annotated[Labels, Field(default_factory=dict)]
+    host_selector: Annotated[Labels, Field(default_factory=dict)]
     queue_timeout_seconds: Annotated[int, Field(ge=1, le=LONGEST_QUEUE_TIMEOUT)] | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 1
     idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=255), NoNul] | None = None
@@ -93,8 +93,7 @@ class JobSpec(Spec):
     def _what_is_required_is_named(self) -> "JobSpec":
         if self.executor_required and self.preferred_executor is None:
             raise ValueError("executorRequired: needs a preferredExecutor")
-        names = [variable.name for variable in self.environment]
-        if len(names) != len(set(names)):
+        if len({variable.name for variable in self.environment}) != len(self.environment):
             raise ValueError("environment: a variable is named twice")
         if self.region_required and not self.region_preference:
             raise ValueError("regionRequired: needs a regionPreference")

@@ -1,6 +1,6 @@
 """What clients send."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -79,6 +79,14 @@ class JobInput:
     )
 
 
+def _as_sent(_: type, values: Mapping[str, Any], __: object) -> Mapping[str, Any]:
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+# Thousands come at once, and the spec checks them anyway: no object is built of each in between.
+JobInput.__strawberry_definition__.from_input = _as_sent  # type: ignore[attr-defined]
+
+
 @strawberry.input(description="A change to suppose while planning; nothing is written.")
 class HostAssumption:
     host_id: strawberry.ID
@@ -98,6 +106,8 @@ NULLABLE = frozenset({"max_memory_mb", "max_cpu_cores"})
 
 def given(value: Any) -> dict[str, Any]:
     """The fields of an input that were given, as the specs read them."""
+    if isinstance(value, Mapping):
+        return dict(value)
     return {
         name: _plain(entry)
         for name, entry in vars(value).items()
@@ -128,10 +138,6 @@ def _read(entry: JobInput, prefix: str) -> JobSpec | ValidationFailed:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, EnvironmentVariable):
-        return {"name": value.name, "value": value.value}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
     return value.value if isinstance(value, Strategy) else value
 
 

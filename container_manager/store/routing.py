@@ -422,6 +422,9 @@ def _expire(tx: Transaction) -> None:
 
 def forget_refusals(tx: Transaction, items: Sequence[None]) -> list[None]:  # noqa: ARG001
     """Drop why classes waited that wait no more."""
-    waiting = ContainerJob.objects.filter(PENDING).values("class_key")
-    QueueRefusal.objects.exclude(class_key__in=waiting).delete()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM container_manager_queuerefusal WHERE NOT EXISTS (SELECT 1 FROM container_manager_containerjob "
+            "job WHERE job.status = 'pending' AND job.class_key = container_manager_queuerefusal.class_key)"
+        )
     return [None] * len(items)

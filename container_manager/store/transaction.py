@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, ProgrammingError, connection, transaction
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
@@ -19,7 +19,7 @@ ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
 FROZEN_AFTER = "5s"
 """A process that stands still inside a transaction is thrown out after this."""
 
-ONE_ENTRYS_FAULT = (IntegrityError, DataError, ValueError, TypeError, LookupError)
+ONE_ENTRYS_FAULT = (IntegrityError, DataError, ProgrammingError, ValueError, TypeError, LookupError)
 
 Outcome = Any
 """A unit's answer for one item: its result, or the exception to raise to that item's caller."""
