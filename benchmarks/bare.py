@@ -13,6 +13,7 @@ import strawberry
 from starlette.applications import Starlette
 from starlette.routing import Route
 from strawberry.asgi import GraphQL
+from strawberry.extensions import ParserCache, ValidationCache
 
 from benchmarks import fleet
 
@@ -68,6 +69,5 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
     task.cancel()
 
 
-application = Starlette(
-    routes=[Route("/graphql", GraphQL(strawberry.Schema(query=Query, mutation=Mutation)))], lifespan=lifespan
-)
+schema = strawberry.Schema(query=Query, mutation=Mutation, extensions=[ParserCache, ValidationCache])
+application = Starlette(routes=[Route("/graphql", GraphQL(schema))], lifespan=lifespan)

@@ -14,7 +14,7 @@ from container_manager.store import decisions as decision_store
 from container_manager.store import dispatch, queue, routing, threads
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
-from container_manager.store.decisions import Recorded
+from container_manager.store.records import Recorded
 from container_manager.store.transaction import Actor
 
 RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}

@@ -1,28 +1,18 @@
 """Decisions and the evaluations they rest on, as they are kept and as they are read again."""
 
 import hashlib
-import lzma
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
 from django.db.models import Q
 from django.utils import timezone
 
 from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation, RoutingFleet
 from container_manager.routing import checks, router
-from container_manager.routing.types import CheckResult, Decision, Evaluation, HostState, JobRequirements, Verdict
-from container_manager.store import bulk
+from container_manager.routing.types import CheckResult, Decision, Evaluation, Verdict
+from container_manager.store import bulk, records
 from container_manager.store.transaction import Transaction, under_routing_lock
-
-SELDOM = HostState._fields.index("is_active")
-"""The fields of a HostState before this one seldom change."""
-
-_AS_TEXT = bytes.maketrans(b"\0\1\2", b"012")
-_AS_VERDICTS = bytes.maketrans(b"012", b"\0\1\2")
 
 AT_ONCE = 1000
 
@@ -45,7 +35,10 @@ def record(decided: Sequence[tuple[int, int, Decision]], ids: "Ids") -> list[bul
     evaluations = {id(decision.evaluation): decision.evaluation for _, _, decision in decided}
     now = bulk.as_moment(timezone.now())
     evaluation_ids = dict(zip(evaluations, ids.evaluations, strict=True))
-    packed = [(evaluation_ids[key], now, ids.fleet, _pack(evaluation)) for key, evaluation in evaluations.items()]
+    packed = [
+        (evaluation_ids[key], now, ids.fleet, records.pack(evaluation, ids.hosts[key]))
+        for key, evaluation in evaluations.items()
+    ]
     counts = {key: bulk.as_json(list(e.rejections().items())) for key, e in evaluations.items()}
     rows = []
     for pk, (job_id, attempt, decision) in zip(ids.decisions, decided, strict=True):
@@ -66,6 +59,8 @@ class Ids(NamedTuple):
     evaluations: Sequence[int]
     decisions: Sequence[int]
     fleet: int
+    hosts: Mapping[int, records.Columns]
+    """By evaluation."""
 
 
 def new_ids(decisions: Iterable[Decision], jobs: int = 0) -> Ids:
@@ -73,13 +68,14 @@ def new_ids(decisions: Iterable[Decision], jobs: int = 0) -> Ids:
     taken = list(decisions)
     evaluations = {id(decision.evaluation): decision.evaluation for decision in taken}
     counts = {ContainerJob: jobs, RoutingEvaluation: len(evaluations), RoutingDecision: len(taken)}
-    raw = _seldom(taken[0].evaluation.hosts) if taken else b""
-    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    hosts = {key: records.by_field(evaluation.hosts) for key, evaluation in evaluations.items()}
+    seldom = records.seldom(next(iter(hosts.values()), {}))
+    digest = hashlib.blake2b(seldom, digest_size=16).hexdigest()
     ids = bulk.new_ids(counts, {RoutingFleet: digest} if taken else None)
     fleet = ids[RoutingFleet][0] if ids.get(RoutingFleet) else 0
     if taken and not fleet:
-        fleet = RoutingFleet.objects.create(digest=digest, record=lzma.compress(raw, preset=1)).pk
-    return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], fleet)
+        fleet = RoutingFleet.objects.create(digest=digest, record=records.pack_fleet(seldom)).pk
+    return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], fleet, hosts)
 
 
 _COLUMNS = (
@@ -117,19 +113,12 @@ def of_jobs(job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
     return found
 
 
-class Recorded(NamedTuple):
-    """An evaluation as it was kept, and the version of the algorithm that made it."""
-
-    evaluation: Evaluation
-    algorithm: int
-
-
-def evaluations(ids: Iterable[int]) -> dict[int, Recorded]:
+def evaluations(ids: Iterable[int]) -> dict[int, records.Recorded]:
     """Evaluations by id; those no longer kept are left out."""
     rows = list(RoutingEvaluation.objects.filter(pk__in=list(ids)).values_list("pk", "fleet_id", "record"))
-    records = RoutingFleet.objects.filter(pk__in={fleet for _, fleet, _ in rows}).values_list("pk", "record")
-    fleets = {pk: _unpack_fleet(bytes(record)) for pk, record in records}
-    return {pk: _unpack(fleets[fleet], bytes(record)) for pk, fleet, record in rows}
+    packed = RoutingFleet.objects.filter(pk__in={fleet for _, fleet, _ in rows}).values_list("pk", "record")
+    fleets = {pk: records.unpack_fleet(bytes(record)) for pk, record in packed}
+    return {pk: records.unpack(fleets[fleet], bytes(record)) for pk, fleet, record in rows}
 
 
 def verdicts(evaluation: Evaluation, chosen: int | None, after: int, limit: int) -> list[HostVerdict]:
@@ -153,7 +142,7 @@ def verdict(evaluation: Evaluation, i: int, chosen: bool) -> HostVerdict:
     )
 
 
-def replay(decision: RoutingDecision, recorded: Recorded | None) -> str:
+def replay(decision: RoutingDecision, recorded: records.Recorded | None) -> str:
     """Decide again from the record.
 
     SAME, DIFFERENT, OTHER_VERSION when the algorithm has changed since, EXPIRED when the record is no longer kept.
@@ -185,48 +174,3 @@ def forget(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: 
     in_use = RoutingEvaluation.objects.filter(fleet_id__in=fleets).values_list("fleet_id", flat=True).distinct()
     RoutingFleet.objects.filter(pk__in=fleets - set(in_use)).delete()
     return [len(rows) == AT_ONCE] * len(items)
-
-
-# ------------------------------------------------------------------ the records
-
-
-def _seldom(hosts: Sequence[HostState]) -> bytes:
-    """What seldom changes of hosts, by field."""
-    columns: list[Any] = list(zip(*hosts, strict=True))[:SELDOM] or [()] * SELDOM
-    # Ids of hosts lie close together: their distances are shorter to write.
-    columns[0] = [*columns[0][:1], *(b - a for a, b in pairwise(columns[0]))]
-    return orjson.dumps(dict(zip(HostState._fields, columns, strict=False)), option=orjson.OPT_SORT_KEYS)
-
-
-def _unpack_fleet(data: bytes) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = orjson.loads(lzma.decompress(data))
-    return columns | {"id": list(accumulate(columns["id"]))}
-
-
-def _pack(evaluation: Evaluation) -> bytes:
-    """What often changes of the hosts, by field, and the verdicts, by check; the least that `_unpack` needs."""
-    hosts: list[tuple[Any, ...]] = list(zip(*evaluation.hosts, strict=True))[SELDOM:]
-    record = {
-        "algorithm": router.ALGORITHM,
-        "seed": evaluation.seed,
-        "requirements": evaluation.requirements._asdict(),
-        "codes": evaluation.codes,
-        "verdicts": [column.translate(_AS_TEXT).decode() for column in evaluation.columns],
-        "hosts": dict(zip(HostState._fields[SELDOM:], hosts, strict=False)),
-    }
-    return zlib.compress(orjson.dumps(record), 3)
-
-
-def _unpack(fleet: dict[str, list[Any]], data: bytes) -> Recorded:
-    raw: dict[str, Any] = orjson.loads(zlib.decompress(data))
-    needs = raw["requirements"]
-    needs["selector"] = tuple((key, value) for key, value in needs["selector"])
-    columns = fleet | raw["hosts"]
-    evaluation = Evaluation(
-        requirements=JobRequirements(**needs),
-        hosts=tuple([HostState(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]),
-        codes=tuple(raw["codes"]),
-        columns=tuple([column.encode().translate(_AS_VERDICTS) for column in raw["verdicts"]]),
-        seed=raw["seed"],
-    )
-    return Recorded(evaluation, raw["algorithm"])

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from container_manager.routing import checks, router
+from container_manager.routing.advice import advise
 from container_manager.routing.checks import Check
-from container_manager.routing.types import HostState, JobRequest, JobRequirements, Verdict
+from container_manager.routing.types import HostState, JobClass, JobRequest, JobRequirements, Verdict
 
 KINDS, REGIONS = ["docker", "cloudrun", "simulated"], ["eu", "us", ""]
 
@@ -55,8 +56,10 @@ def batches(draw: st.DrawFn) -> list[JobRequest]:
         memory=st.sampled_from([0, 64, 500, 3000]),
         cpu=st.sampled_from([0, 100, 1000]),
         preferred_executor=st.sampled_from(["", *KINDS]),
+        executor_required=st.booleans(),
         region_preference=st.sampled_from(REGIONS),
-        selector=st.sampled_from([(), (("a", "x"),)]),
+        region_required=st.booleans(),
+        selector=st.sampled_from([(), (("a", "x"),), (("a", "x"), ("b", "y"))]),
         strategy=st.sampled_from(["weighted", "balanced", "packed"]),
         priority=st.integers(0, 2),
     )
@@ -90,6 +93,49 @@ def test_no_batch_breaks_a_rule(fleet: list[HostState], batch: list[JobRequest],
         if taken[state.id]:
             assert_within_limits(used(state, taken))
     assert [d.host for d in router.decide(fleet, batch, seed)] == [d.host for d in decisions], "not repeatable"
+
+
+@settings(max_examples=100, deadline=None)
+@given(fleets(), batches(), st.integers(0, 2**63), st.integers(1, 8), st.integers(0, 2))
+def test_kept_room_goes_to_its_job_or_to_those_above(
+    fleet: list[HostState], batch: list[JobRequest], seed: int, kept: int, priority: int
+) -> None:
+    fleet = [state._replace(reserved_priority=priority) if state.id == kept else state for state in fleet]
+    holder = JobRequest(-1, -1, JobRequirements(memory=500, priority=priority, reserved_host=kept))
+    decisions = {decision.key: decision for decision in router.decide(fleet, [holder, *batch], seed)}
+    free = fleet if decisions[-1].host is None else None
+    for job in batch:
+        decision = decisions[job.key]
+        if decision.host is not None and decision.host.id == kept and free is not None:
+            assert job.requirements.priority > priority
+        if decision.host is None and free is not None:
+            # The one reservation may refuse what brute force would place, and nothing else may.
+            full = [d.host.id for d in decisions.values() if d.host is not None]
+            assert not any(
+                checks.feasible(state, job.requirements) and state.id not in full and state.id != kept
+                for state in fleet
+            )
+    for state in fleet:
+        mine = [job.requirements for job in batch if (host := decisions[job.key].host) and host.id == state.id]
+        mine += [holder.requirements] if (host := decisions[-1].host) and host.id == state.id else []
+        if mine:
+            assert_within_limits(used(state, {state.id: mine}))
+
+
+@settings(max_examples=200, deadline=None)
+@given(fleets(), batches())
+def test_each_suggestion_works_when_it_is_followed(fleet: list[HostState], batch: list[JobRequest]) -> None:
+    for job in batch[:5]:
+        needs = job.requirements
+        suggestions = advise(fleet, needs)
+        if any(checks.feasible(state, needs) for state in fleet):
+            assert suggestions == []
+        for suggestion in suggestions:
+            changed = [suggestion.changed if suggestion.changed and s.id == suggestion.changed.id else s for s in fleet]
+            (decision,) = router.decide(changed, [JobRequest(1, 1, suggestion.requirements)], 0)
+            assert decision.host is not None, suggestion
+            assert suggestion.hosts == sum(checks.feasible(state, suggestion.requirements) for state in changed)
+            assert (suggestion.requirements == needs) != (suggestion.changed is None), "more than one change"
 
 
 @settings(max_examples=100, deadline=None)
@@ -250,3 +296,92 @@ def test_a_registered_check_takes_part_in_every_decision() -> None:
     explained = checks.explain(recorded.hosts[0], recorded.requirements, recorded.codes, recorded.results(0))
     assert explained[-1].message == "recorded by a check that is no longer registered"
     assert explained[-1].verdict is Verdict.NOT_NOW
+
+
+# ------------------------------------------------------------------ advice, in words
+
+
+def suggestions(fleet: list[HostState], **needs: object) -> list[str]:
+    return [suggestion.message for suggestion in advise(fleet, JobRequirements(**needs))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs", "message"),
+    [
+        ({"max_memory": 900, "memory": 100}, {"memory": 2048}, "Ask for 800 MiB of memory instead of 2048."),
+        ({"max_memory": 900, "memory": 100}, {"memory": 2048}, "Raise maxMemoryMb of host host-1 to 2148."),
+        ({"max_cpu": 1500}, {"cpu": 4000}, "Ask for 1.5 cores instead of 4."),
+        ({"max_cpu": 1500}, {"cpu": 4000}, "Raise maxCpuCores of host host-1 to 4."),
+        ({}, {"region_preference": "us", "region_required": True}, "Require region eu instead of us."),
+        ({}, {"region_preference": "us", "region_required": True}, "Do not require region us."),
+        ({}, {"preferred_executor": "cloudrun", "executor_required": True}, "Do not require executor cloudrun."),
+        (
+            {},
+            {"preferred_executor": "cloudrun", "executor_required": True},
+            "Require executor docker instead of cloudrun.",
+        ),
+        ({"only_preferred": True}, {}, "Prefer executor docker."),
+        ({"labels": {"a": "x"}}, {"selector": (("a", "x"), ("b", "y"))}, "Drop b=y from the host selector."),
+        ({}, {"selector": (("a", "x"), ("b", "y"))}, "Drop the host selector."),
+        ({"reserved_priority": 3}, {}, "Raise the priority from 0 to 4."),
+        ({"is_draining": True}, {}, "Resume host host-1."),
+        ({"is_active": False}, {}, "Activate host host-1."),
+        ({"health": "unhealthy"}, {}, "Bring host host-1 back to health."),
+        ({"jobs": 10}, {}, "Raise maxConcurrentJobs of host host-1 to 11."),
+    ],
+)
+def test_advice_names_the_change(changes: dict, needs: dict, message: str) -> None:
+    assert message in suggestions([host(**changes)], **needs)
+
+
+def test_advice_takes_the_smallest_change() -> None:
+    fleet = [host(1, max_memory=512), host(2, max_memory=1024, memory=200), host(3, max_memory=2048, memory=2040)]
+    assert suggestions(fleet, memory=1000) == [
+        "Ask for 824 MiB of memory instead of 1000.",
+        "Raise maxMemoryMb of host host-2 to 1200.",
+    ]
+
+
+def test_there_is_no_advice_where_one_change_is_not_enough() -> None:
+    assert suggestions([], memory=10) == []
+    assert suggestions([host(is_draining=True, health="unhealthy")]) == []
+
+
+# ------------------------------------------------------------------ the one reservation
+
+
+def test_room_is_kept_where_the_least_must_become_free() -> None:
+    fleet = [
+        host(1, max_memory=1000, memory=900),
+        host(2, max_memory=1000, memory=600),
+        host(3, max_memory=1000, memory=0, is_draining=True),
+        host(4, max_memory=400),
+    ]
+    refused = router.evaluate(fleet, JobRequirements(memory=500))
+    assert router.worth_keeping(refused).id == 2
+    assert router.worth_keeping(refused, {1}).id == 1
+    assert router.worth_keeping(refused, {3, 4}) is None
+
+
+def test_a_placed_holder_leaves_the_rest_of_its_host_to_others() -> None:
+    holder = JobRequest(1, 1, JobRequirements(memory=60, reserved_host=1))
+    other = JobRequest(2, 2, JobRequirements(memory=40))
+    fleet = [host(1, max_memory=100, reserved_priority=0)]
+    assert [d.host is not None for d in router.decide(fleet, [holder, other], 0)] == [True, True]
+    assert [d.host for d in router.decide(fleet, [other], 0)] == [None]
+
+
+def test_only_the_oldest_are_read_of_a_class_that_has_no_room_for_all() -> None:
+    asked = []
+
+    def members(count: int) -> list[int]:
+        asked.append(count)
+        return list(range(min(count, 100_000)))
+
+    (outcome,) = router.settle(router.Fleet([host(max_jobs=3)], 0), [JobClass(JobRequirements(), 0, members)])
+    assert [decision.key for decision in outcome.placed] == [0, 1, 2]
+    assert outcome.refused is not None
+    assert max(asked) == 4
+    asked.clear()
+    router.settle(router.Fleet([host(max_jobs=0)], 0), [JobClass(JobRequirements(), 0, members)])
+    assert asked == []
