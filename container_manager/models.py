@@ -302,7 +302,6 @@ class RoutingDecision(models.Model):
     host_name = models.CharField(max_length=100, blank=True, default="")
     executor_type = models.CharField(max_length=20, blank=True, default="")
     strategy = models.CharField(max_length=10)
-    verdict = models.CharField(max_length=10)
     reason = models.TextField()
     # Of a refusal: how many hosts fail each check. Stays when the evaluation is no longer kept.
     rejections = models.JSONField(null=True, default=None)

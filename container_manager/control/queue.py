@@ -26,6 +26,10 @@ HELPFUL = frozenset(
 )
 
 
+DATED = frozenset({EventKind.JOB_REFUSED, EventKind.HOST_EJECTED})
+"""What helps nobody now, and may let time alone change something: the end of a queue timeout or of an ejection."""
+
+
 class QueueLoop:
     """Wakes on events, and when a back-off, a queue timeout or an ejection ends; the slow turn only repairs."""
 
@@ -35,17 +39,25 @@ class QueueLoop:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._wake = asyncio.Event()
+        self._helped = False
         writer.on_commit(self._heard)
 
     def _heard(self, events: Sequence[Fact]) -> None:
         if any(event.kind in HELPFUL for event in events):
+            self._helped = True
+            self._wake.set()
+        elif any(event.kind in DATED for event in events):
             self._wake.set()
 
     async def run(self, beat: Callable[[], None]) -> None:
+        self._helped = True
         while True:
             beat()
-            if not await self._writer.write(routing.route_waiting, None):
-                await wait_for(self._wake, await self._patience())
+            if self._helped:
+                self._helped = False
+                self._helped = await self._writer.write(routing.route_waiting, None) or self._helped
+            if not self._helped and not await wait_for(self._wake, await self._patience()):
+                self._helped = True
 
     async def stop(self) -> None:
         """Nothing is held."""

@@ -100,6 +100,10 @@ class Migration(migrations.Migration):
             name='launch_failures',
             field=models.PositiveIntegerField(default=0),
         ),
+        migrations.RemoveField(
+            model_name='routingdecision',
+            name='verdict',
+        ),
         migrations.AddField(
             model_name='routingdecision',
             name='rejections',

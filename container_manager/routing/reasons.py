@@ -11,7 +11,7 @@ def reasons(evaluation: Evaluation, tiers: Sequence[Sequence[int]], chosen: Iter
     rivals = {}
     for group in tiers:
         rivals.update(dict.fromkeys(group, (len(group), sum(hosts[at].weight for at in group))))
-    scope = f"{len(rivals)} of {len(hosts)} hosts could take it."
+    scope = f"{len(rivals)} of {len(hosts)} hosts fit."
     return {at: f"{_wishes(job, hosts[at])}{_choice(job, hosts[at], *rivals[at])}; {scope}" for at in chosen}
 
 
@@ -20,9 +20,10 @@ def refusal(evaluation: Evaluation) -> str:
     if not evaluation.hosts:
         return "There is no host yet; create one and the job will be routed to it."
     counts = ", ".join(f"{code} {count}" for code, count in evaluation.rejections().items())
-    if evaluation.verdict() is Verdict.NEVER:
-        return f"No host could ever take this job; of {len(evaluation.hosts)} hosts these checks fail: {counts}."
-    return f"No host can take this job now; of {len(evaluation.hosts)} hosts these checks fail: {counts}."
+    never = evaluation.verdict() is Verdict.NEVER
+    what = "No host could ever take this job" if never else "No host can take this job now"
+    kept = " The room of one host is kept for it." if evaluation.requirements.reserved_host is not None else ""
+    return f"{what}; of {len(evaluation.hosts)} hosts these checks fail: {counts}.{kept}"
 
 
 def _wishes(job: JobRequirements, host: HostState) -> str:
@@ -42,10 +43,10 @@ def _wishes(job: JobRequirements, host: HostState) -> str:
 
 def _choice(job: JobRequirements, host: HostState, rivals: int, weight: int) -> str:
     if rivals == 1:
-        return f"Host {host.name} was the only choice"
+        return "The only choice"
     if job.strategy == "balanced":
-        return f"Host {host.name} had the least load for its weight among {rivals}"
+        return f"The least load for its weight among {rivals}"
     if job.strategy == "packed":
-        return f"Host {host.name} was the fullest that fits among {rivals}"
+        return f"The fullest that fits among {rivals}"
     share = f"weight {host.weight} of {weight}" if weight else "equal chance, all weights being 0"
-    return f"Host {host.name} drawn by {share} among {rivals}"
+    return f"Drawn by {share} among {rivals}"

@@ -44,8 +44,8 @@ def record(decided: Sequence[tuple[int, int, Decision]], ids: "Ids") -> list[bul
     for pk, (job_id, attempt, decision) in zip(ids.decisions, decided, strict=True):
         host, key = decision.host, id(decision.evaluation)
         chosen = (host.id, host.name, host.executor_type, None) if host else (None, "", "", counts[key])
-        kind = (decision.evaluation.requirements.strategy, decision.verdict.name)
-        rows.append((pk, job_id, attempt, *chosen, *kind, decision.reason, now, evaluation_ids[key], decision.position))
+        how = (decision.evaluation.requirements.strategy, decision.reason)
+        rows.append((pk, job_id, attempt, *chosen, *how, now, evaluation_ids[key], decision.position))
     return [
         bulk.Rows(RoutingEvaluation, ("id", "created_at", "fleet_id", "record"), packed),
         bulk.Rows(RoutingDecision, _COLUMNS, rows),
@@ -87,7 +87,6 @@ _COLUMNS = (
     "executor_type",
     "rejections",
     "strategy",
-    "verdict",
     "reason",
     "decided_at",
     "evaluation_id",

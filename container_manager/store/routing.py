@@ -234,7 +234,7 @@ class Pass:
             and head.submitted_at <= longest
         ]
         for _, head, evaluation in sorted(starving, key=lambda entry: (entry[0], entry[1].pk)):
-            if evaluation.requirements.reserved_host is None and (host := router.worth_keeping(evaluation)) is not None:
+            if (host := router.worth_keeping(evaluation)) is not None:
                 _reserve(tx, head, host, evaluation)
                 break
         return given_up
@@ -291,7 +291,9 @@ def tell(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: dec
             else Fact(EventKind.JOB_REFUSED, decision.reason, job_id, decision_id=decision_id)
         )
     if len(decided) == 1:
-        logger.info("routing: job %s: %s", decided[0][0], decided[0][2].reason)
+        job_id, _, decision = decided[0]
+        where = f"host {decision.host.name}" if decision.host else "no host"
+        logger.info("routing: job %s to %s: %s", job_id, where, decision.reason)
     elif decided:
         placed = sum(1 for _, _, decision in decided if decision.host is not None)
         logger.info("routing: %d jobs placed, %d refused", placed, len(decided) - placed)

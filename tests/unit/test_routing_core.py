@@ -264,14 +264,14 @@ def test_reasons_tell_how_it_was_chosen() -> None:
 
     two = [host(1), host(2, weight=50)]
     assert "by weight" in why(two)
-    assert "of 150 among 2; 2 of 2 hosts could take it." in why(two)
-    assert why([host()]) == "Host host-1 was the only choice; 1 of 1 hosts could take it."
-    assert why(two, preferred_executor="docker").startswith("Preferred executor docker. Host")
+    assert "of 150 among 2; 2 of 2 hosts fit." in why(two)
+    assert why([host()]) == "The only choice; 1 of 1 hosts fit."
+    assert why(two, preferred_executor="docker").startswith("Preferred executor docker. Drawn")
     assert why(two, preferred_executor="cloudrun").startswith("No cloudrun host could take it, so docker instead.")
     assert why(two, region_preference="eu").startswith("Region eu as preferred.")
     assert why(two, region_preference="us").startswith("No room in region us.")
-    assert "least load for its weight" in why(two, strategy="balanced")
-    assert "fullest that fits" in why(two, strategy="packed")
+    assert "The least load for its weight" in why(two, strategy="balanced")
+    assert "The fullest that fits" in why(two, strategy="packed")
     assert "equal chance" in why([host(1, weight=0), host(2, weight=0)])
 
 
