@@ -1,0 +1,170 @@
+"""Many processes on one PostgreSQL: nothing is over-committed, routed twice or lost, whoever dies or stands still."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from container_manager.store.transaction import ROUTING_LOCK
+from tests import postgres
+from tests.postgres import Postgres
+from tests.processes import ROOT, environment
+from tests.waiting import eventually_sync
+
+KEY = "only-for-tests-only-for-tests-only-for-tests"
+SLOTS, MEMORY = 6, 2000
+
+OVERCOMMITTED = """
+    SELECT host.name, COUNT(*), SUM(job.memory_limit), SUM(job.cpu_limit)
+    FROM container_manager_executorhost host
+    JOIN container_manager_containerjob job ON job.host_id = host.id
+    WHERE job.status IN ('routed', 'launching', 'running')
+    GROUP BY host.id
+    HAVING COUNT(*) > host.max_concurrent_jobs OR SUM(job.memory_limit) > host.max_memory_mb
+        OR SUM(job.cpu_limit) > host.max_cpu_cores
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Postgres]:
+    if (why := postgres.missing()) is not None:
+        pytest.skip(why)
+    started = Postgres().start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def database(cluster: Postgres, tmp_path: Path) -> dict[str, str]:
+    """The environment of processes on a new database with ten small hosts."""
+    url = cluster.database()
+    variables = environment(
+        tmp_path, CONTAINER_MANAGER_DATABASE_URL=url, CONTAINER_MANAGER_SECRET_KEY=KEY, CONTAINER_MANAGER_LOG_LEVEL="error",
+        DJANGO_SETTINGS_MODULE="container_manager.settings",
+    )  # fmt: skip
+    subprocess.run([sys.executable, "-m", "django", "migrate", "-v", "0"], env=variables, cwd=ROOT, check=True)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            """INSERT INTO container_manager_executorhost (name, executor_type, region, labels, routing_weight, is_active,
+                   is_draining, max_concurrent_jobs, max_memory_mb, max_cpu_cores, config_version, node, only_preferred,
+                   health_status, health_error, consecutive_failures, consecutive_successes, launch_failures, ejections,
+                   created_at)
+               SELECT 'host-' || n, 'docker', '', '{}', n, true, false, %s, %s, 2000, 0, '', false, 'healthy', '', 0, 0,
+                   0, 0, now()
+               FROM generate_series(1, 10) n""",
+            [SLOTS, MEMORY],
+        )
+    return variables
+
+
+def router(variables: dict[str, str], name: str, count: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.router_process", name, str(count)],
+        env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+class Auditor(threading.Thread):
+    """Looks at the database all the time, each time at one committed state."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._done = threading.Event()
+        self.looks = 0
+        self.found: list[object] = []
+
+    def run(self) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            while not self._done.is_set():
+                self.found += connection.execute(OVERCOMMITTED).fetchall()
+                self.looks += 1
+
+    def finish(self) -> None:
+        self._done.set()
+        self.join(10)
+
+
+def test_eight_processes_route_at_once_and_some_are_killed(database: dict[str, str]) -> None:
+    url = database["CONTAINER_MANAGER_DATABASE_URL"]
+    auditor = Auditor(url)
+    auditor.start()
+    routers = [router(database, f"r{number}", 12) for number in range(8)]
+    with psycopg.connect(url, autocommit=True) as connection:
+        for number, victim in enumerate(random.Random(7).sample(routers, 3)):
+            eventually_sync(lambda seen=100 * (number + 1): jobs(connection) > seen, 60)
+            victim.kill()
+        acknowledged = [int(line) for process in routers for line in process.communicate(timeout=120)[0].split()]
+        errors = [process.returncode for process in routers if process.returncode not in {0, -signal.SIGKILL}]
+        auditor.finish()
+        assert errors == []
+        assert auditor.found == []
+        assert auditor.looks > 50
+        assert len(acknowledged) == len(set(acknowledged))
+        known = {row[0] for row in connection.execute("SELECT id FROM container_manager_containerjob")}
+        assert set(acknowledged) <= known, "what was acknowledged is lost"
+        assert len(acknowledged) > 800
+        routed = connection.execute(
+            "SELECT job_id, COUNT(*) FROM container_manager_routingdecision WHERE host_id IS NOT NULL GROUP BY job_id"
+        ).fetchall()
+        assert Counter(count for _, count in routed) == {1: len(routed)}, "a job was routed twice"
+        told = connection.execute(
+            "SELECT COUNT(*) FROM container_manager_routingevent WHERE kind = 'job_routed'"
+        ).fetchone()
+        assert told == (len(routed),)
+        held = connection.execute(
+            "SELECT COUNT(*) FROM container_manager_containerjob WHERE host_id IS NOT NULL"
+        ).fetchone()
+        assert held == (len(routed),)
+
+
+def jobs(connection: psycopg.Connection) -> int:
+    return connection.execute("SELECT COUNT(*) FROM container_manager_containerjob").fetchone()[0]
+
+
+def test_a_process_frozen_in_the_routing_transaction_holds_nobody_up_for_long(database: dict[str, str]) -> None:
+    with (
+        router(database, "freeze", 3) as frozen,
+        psycopg.connect(database["CONTAINER_MANAGER_DATABASE_URL"]) as connection,
+    ):
+        try:
+            state = Path(f"/proc/{frozen.pid}/stat")
+            eventually_sync(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", 30)
+            began = time.monotonic()
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
+            waited = time.monotonic() - began
+            connection.rollback()
+            assert 1 < waited < 6, "the lock was not held, or for too long"
+            with router(database, "other", 1) as other:
+                assert other.communicate(timeout=30)[0].count("\n") == 16
+            os.kill(frozen.pid, signal.SIGCONT)
+            out, err = frozen.communicate(timeout=30)
+        finally:
+            frozen.kill()
+    assert out.split() == [], "its transaction was thrown out, and it knows"
+    assert "error" in err
+    assert frozen.returncode == 0
+
+
+def test_the_queue_and_its_explanations_are_the_same_on_postgresql(cluster: Postgres, tmp_path: Path) -> None:
+    tests = ("test_queue", "test_routing", "test_explaining")
+    result = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov",
+            # The service's threads keep their connections to the end, beyond that of the test database.
+            "-W", "ignore::pytest.PytestUnraisableExceptionWarning", "-W", "ignore::pytest.PytestWarning",
+            *(f"tests/integration/{name}.py" for name in tests),
+        ],
+        env=environment(tmp_path, CONTAINER_MANAGER_DATABASE_URL=cluster.database(), CI="true"),
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-3000:]
