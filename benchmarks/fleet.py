@@ -107,7 +107,8 @@ def median_ms(work: Callable[[], Any], times: int) -> float:
 class Table:
     """Prints rows as they come, and all of them as JSON at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, postgresql: bool = False) -> None:
+        self.postgresql = postgresql
         self._rows: list[dict[str, Any]] = []
 
     def row(self, what: str, **figures: Any) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from benchmarks import fleet, over_http
+from benchmarks import fleet, over_http, pgbench
 
 BATCH = 10_000
 
@@ -47,12 +47,15 @@ def single_decisions(table: fleet.Table, hosts: int, active: int, times: int) ->
     snapshot = fleet.median_ms(host_store.snapshot, times)
     pure = fleet.median_ms(lambda: router.decide(states, request, 1), times)
     durable = fleet.median_ms(submit, times)
+    reference = pgbench.latency_ms(os.environ["CONTAINER_MANAGER_DATABASE_URL"]) if table.postgresql else None
+    against = {"pgbench_ms": reference, "to_pgbench": durable / reference} if reference else {}
     table.row(
         f"single decision, {hosts:,} hosts, {active:,} active jobs",
         snapshot_ms=snapshot,
         pure_ms=pure,
         durable_ms=durable,
         ratio=durable / (snapshot + pure),
+        **against,
     )
 
 
@@ -191,8 +194,9 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--json", help="write the figures to this file, - for stdout")
     arguments = parser.parse_args()
-    table = fleet.Table()
-    print(f"database: {fleet.prepare(arguments.database_url)}")
+    vendor = fleet.prepare(arguments.database_url)
+    table = fleet.Table(postgresql=vendor == "postgresql")
+    print(f"database: {vendor}")
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -40,8 +40,8 @@ def new_ids(counts: Mapping[type[models.Model], int], known: Mapping[type[models
             parts.append(f"SELECT %s, id FROM {table} WHERE digest = %s")  # noqa: S608 - names of our own tables
             parameters += [table, known[model]]
         elif counts[model] and connection.vendor == "postgresql":
-            parts.append("SELECT %s, nextval((%s || '_id_seq')::regclass) FROM generate_series(1, %s)")
-            parameters += [table, table, counts[model]]
+            parts.append(f"SELECT %s, nextval('{table}_id_seq') FROM generate_series(1, %s)")  # noqa: S608
+            parameters += [table, counts[model]]
         elif counts[model]:
             # Nobody else writes before this transaction ends, so the next ids are those after the last.
             parts.append("SELECT %s, COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = %s")
