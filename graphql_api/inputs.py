@@ -115,18 +115,18 @@ def given(value: Any) -> dict[str, Any]:
     }
 
 
-LARGEST_BATCH = 10_000
+LARGEST_BATCH, LARGEST_PLAN = 10_000, 1000
 
 
-def at_most(count: int, argument: str) -> None:
+def at_most(count: int, argument: str, limit: int = LARGEST_BATCH) -> None:
     """Refuse batches that are too large."""
-    if count > LARGEST_BATCH:
-        bad_input(f"{argument}: {count} are too many; at most {LARGEST_BATCH} at a time.")
+    if count > limit:
+        bad_input(f"{argument}: {count} are too many; at most {limit} at a time.")
 
 
-def read_jobs(inputs: list[JobInput], argument: str) -> list[JobSpec | ValidationFailed]:
+def read_jobs(inputs: list[JobInput], argument: str, limit: int = LARGEST_BATCH) -> list[JobSpec | ValidationFailed]:
     """Each input checked, in order."""
-    at_most(len(inputs), argument)
+    at_most(len(inputs), argument, limit)
     return [_read(entry, f"{argument}.{i}.") for i, entry in enumerate(inputs)]
 
 

@@ -18,7 +18,19 @@ MAX_DEPTH = 12
 MAX_ALIASES = 100
 MAX_COST = 20_000
 LARGEST_PAGE, LONG_PAGE = 100, 1000
-LISTS = {"hosts": 50, "jobs": 50, "routingDecisions": 50, "routingEvents": 50, "logs": 50, "decisions": 5, "checks": 5}
+LISTS = {
+    "hosts": 50,
+    "jobs": 50,
+    "routingDecisions": 50,
+    "routingEvents": 50,
+    "logs": 50,
+    "decisions": 5,
+    "checks": 5,
+    # As many as were sent, which the document does not say.
+    "submitJobs": 100,
+    "routeJobs": 100,
+    "placements": 10,
+}
 """How many a list is taken to have when it is not said."""
 
 Measure = tuple[int, int, int]

@@ -11,7 +11,7 @@ from graphql_api import ids
 from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
 from graphql_api.errors import as_type
-from graphql_api.inputs import HostInput, HostPatch, JobInput, at_most, given, read_jobs
+from graphql_api.inputs import LARGEST_BATCH, HostInput, HostPatch, JobInput, at_most, given, read_jobs
 from graphql_api.types import (
     Conflict,
     ContainerJob,
@@ -21,8 +21,6 @@ from graphql_api.types import (
     RoutingRefused,
     ValidationFailed,
 )
-
-LARGEST_BATCH = 10_000
 
 HostResult = Annotated[ExecutorHost | ValidationFailed | NotFound | Conflict, strawberry.union("HostResult")]
 SubmitJobResult = Annotated[ContainerJob | ValidationFailed | Conflict, strawberry.union("SubmitJobResult")]

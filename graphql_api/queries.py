@@ -1,7 +1,8 @@
 """Reading: hosts, capacity, jobs, decisions, events."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import cache, partial
 
 import strawberry
 from django.db.models import Q
@@ -9,7 +10,8 @@ from django.db.models import Q
 from container_manager import models
 from container_manager.errors import UserError
 from container_manager.routing import checks
-from container_manager.routing.types import Decision, HostState, JobRequirements
+from container_manager.routing.advice import advise
+from container_manager.routing.types import Decision, JobRequirements
 from container_manager.specs import JobSpec
 from container_manager.store import decisions as decision_store
 from container_manager.store import events as event_store
@@ -22,6 +24,7 @@ from graphql_api.context import Info
 from graphql_api.enums import ExecutorType, Verdict
 from graphql_api.errors import as_type
 from graphql_api.inputs import (
+    LARGEST_PLAN,
     HostAssumption,
     HostFilter,
     JobFilter,
@@ -162,22 +165,24 @@ class Query:
             ],
         )
 
-    @strawberry.field(description="Where would these go, now or with the fleet changed? Writes nothing.")
+    @strawberry.field(
+        description="Where would these go, now or with the fleet changed? Writes nothing. "
+        f"At most {LARGEST_PLAN} jobs at a time."
+    )
     async def plan_routing(
         self, info: Info, jobs: list[JobInput], assume: list[HostAssumption] | None = None
     ) -> RoutingPlan:
-        read = read_jobs(jobs, "jobs")
+        read = read_jobs(jobs, "jobs", LARGEST_PLAN)
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
         try:
             planned = await info.context.service.plan(specs, read_assumptions(assume or []))
         except UserError as error:
             return RoutingPlan(placements=[as_type(error)] * len(read))
         decisions = iter(planned.decisions)
+        advise_once = cache(partial(advise, planned.hosts)) if assume else None
         return RoutingPlan(
             placements=[
-                _planned(next(decisions), planned.hosts if assume else None)
-                if isinstance(entry, JobSpec)
-                else as_type(entry)
+                _planned(next(decisions), advise_once) if isinstance(entry, JobSpec) else as_type(entry)
                 for entry in read
             ]
         )
@@ -218,10 +223,10 @@ class Query:
         return Connection[RoutingEvent].of(nodes, more=len(rows) > limit, before=position is not None)
 
 
-def _planned(decision: Decision, hosts: Sequence[HostState] | None) -> Placement | RoutingRefused:
+def _planned(decision: Decision, advise: types.Advise | None) -> Placement | RoutingRefused:
     if decision.host is not None:
         return Placement.of(decision, decision.host)
-    return RoutingRefused.by(decision, hosts)
+    return RoutingRefused.by(decision, advise)
 
 
 def _takes_something(host: models.ExecutorHost) -> bool:

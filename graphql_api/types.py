@@ -1,11 +1,12 @@
 """The types that clients see. Plain values, built from rows; what is nested comes through batching loaders."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 import strawberry
+from django.utils import timezone
 from graphql import GraphQLError
 from strawberry.scalars import JSON
 
@@ -14,7 +15,6 @@ from container_manager.executors.configs import CONFIGS, hide_secrets
 from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.routing import types as routing_types
-from container_manager.routing.advice import advise
 from container_manager.routing.types import Evaluation, HostState, JobRequirements
 from container_manager.store import decisions as decision_store
 from container_manager.store import events as event_store
@@ -172,6 +172,9 @@ class RejectionCount:
     hosts: int
 
 
+Advise = Callable[[JobRequirements], Sequence[routing_types.Suggestion]]
+
+
 def rejection_counts(counts: Iterable[Sequence[Any]]) -> list[RejectionCount]:
     """From pairs of code and number."""
     return [RejectionCount(code=CheckCode(code), hosts=hosts) for code, hosts in counts]
@@ -188,27 +191,27 @@ class RoutingRefused(UserError):
     verdict: Verdict
     rejections: list[RejectionCount]
     requirements: strawberry.Private[JobRequirements]
-    hosts: strawberry.Private[Sequence[HostState] | None] = None
+    advise: strawberry.Private[Advise | None] = None
 
     @strawberry.field(
         description="Single changes, of the job first, then of one host; each alone would let the job run now."
     )
     async def suggestions(self, info: Info) -> list[Suggestion]:
-        if self.hosts is None:
+        if self.advise is None:
             found = await info.context.advice.load(self.requirements)
         else:
-            found = await asyncio.to_thread(advise, self.hosts, self.requirements)
+            found = list(await asyncio.to_thread(self.advise, self.requirements))
         return [Suggestion(message=suggestion.message, hosts=suggestion.hosts) for suggestion in found]
 
     @classmethod
-    def by(cls, decision: routing_types.Decision, hosts: Sequence[HostState] | None = None) -> Self:
-        """From a decision; suggestions are for the fleet now, or for `hosts` when the fleet was a supposed one."""
+    def by(cls, decision: routing_types.Decision, advise: Advise | None = None) -> Self:
+        """From a decision; suggestions are for the fleet as it is now, or by `advise` for one that was supposed."""
         return cls(
             message=decision.reason,
             verdict=_verdict(decision.verdict),
             rejections=rejection_counts(decision.evaluation.rejections().items()),
             requirements=decision.evaluation.requirements,
-            hosts=hosts,
+            advise=advise,
         )
 
 
@@ -274,9 +277,12 @@ class ContainerJob(Node):
     finished_at: datetime | None
     row: strawberry.Private[models.ContainerJob]
 
-    @strawberry.field(description="Why it waits, while PENDING after a refusal.")
+    @strawberry.field(
+        description="Why it waits, while PENDING after a refusal; always the latest one. Jobs that need the same wait "
+        "for the same: a refusal that changes is told and recorded for the oldest of them."
+    )
     async def waiting_on(self, info: Info) -> RoutingRefused | None:
-        if self.row.status != JobStatus.PENDING:
+        if self.row.status != JobStatus.PENDING or (self.row.not_before and self.row.not_before > timezone.now()):
             return None
         refusal = await info.context.refusals.load(self.row.class_key)
         if refusal is None:

@@ -24,6 +24,10 @@ class Submission:
     actor: Actor | None = None
     action: str = "submitJob"
 
+    @property
+    def weight(self) -> int:
+        return len(self.jobs)
+
 
 @under_routing_lock
 def submit(tx: Transaction, items: Sequence[Submission]) -> list[list[ContainerJob | Conflict]]:

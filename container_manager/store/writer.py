@@ -10,7 +10,8 @@ from container_manager.store.transaction import Fact, Unit, commit
 
 logger = logging.getLogger(__name__)
 
-LARGEST_BATCH = 1000
+LARGEST_BATCH, HEAVIEST_BATCH = 1000, 10_000
+"""When a transaction takes no further entry: by their number, and by their weight; an item may have one above 1."""
 
 Entry = tuple[Unit, Any, asyncio.Future[Any]]
 
@@ -46,8 +47,10 @@ class Writer:
     async def _run(self) -> None:
         while True:
             batch = [await self._waiting.get()]
-            while len(batch) < LARGEST_BATCH and not self._waiting.empty():
+            weight = _weight(batch[0])
+            while len(batch) < LARGEST_BATCH and weight < HEAVIEST_BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
+                weight += _weight(batch[-1])
             try:
                 await self._commit(batch)
             finally:
@@ -72,6 +75,10 @@ class Writer:
             except Exception:
                 # What is committed is committed; a listener's fault must not stop all writing.
                 logger.exception("telling of a commit")
+
+
+def _weight(entry: Entry) -> int:
+    return getattr(entry[1], "weight", 1)
 
 
 async def write_directly(unit: Unit, item: Any) -> Any:

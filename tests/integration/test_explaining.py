@@ -90,8 +90,8 @@ async def test_a_plan_names_bad_assumptions(admin: Api, simulated: Hosts) -> Non
     assert bad["fields"] == [{"field": "assume.0.routingWeight"}]
     twice = await admin.error(PLAN, jobs=[{"image": "x"}], assume=[{"hostId": of(host)}] * 2)
     assert "named twice" in twice["message"]
-    many = await admin.error(PLAN, jobs=[{"image": "x"}] * 10_001)
-    assert "at most 10000" in many["message"]
+    many = await admin.error(PLAN, jobs=[{"image": "x"}] * 1001)
+    assert "at most 1000" in many["message"]
 
 
 async def test_a_plan_puts_those_who_wait_first(admin: Api, simulated: Hosts) -> None:

@@ -53,6 +53,21 @@ def add_token(tx: transaction.Transaction, items: list[str]) -> list[object]:
     return answers
 
 
+class Heavy(list):
+    weight = 6000
+
+
+async def test_a_transaction_takes_no_more_when_it_is_heavy_enough(writer: Writer) -> None:
+    sizes: list[int] = []
+
+    def count(tx: transaction.Transaction, items: list[Heavy]) -> list[None]:
+        sizes.append(len(items))
+        return [None] * len(items)
+
+    await asyncio.gather(*(writer.write(count, Heavy()) for _ in range(5)))
+    assert sizes == [2, 2, 1]
+
+
 @pytest.fixture
 async def writer() -> Writer:
     started = Writer()
