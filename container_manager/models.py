@@ -59,6 +59,7 @@ class EventKind(models.TextChoices):
     HOST_HEALTH_CHANGED = "host_health_changed"
     HOST_EJECTED = "host_ejected"
     HOST_RESERVED = "host_reserved"
+    HOST_RELEASED = "host_released"
     HOST_DRAINED = "host_drained"
     HOST_RESUMED = "host_resumed"
     HOST_DELETED = "host_deleted"

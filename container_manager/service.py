@@ -39,7 +39,6 @@ from container_manager.store import jobs as job_store
 from container_manager.store.decisions import HostVerdict
 from container_manager.store.hosts import HealthReport, HostChange
 from container_manager.store.installation import identify
-from container_manager.store.queue import Plan
 from container_manager.store.transaction import Actor, Fact, note
 from container_manager.store.writer import Writer
 
@@ -211,7 +210,7 @@ class Service:
         answers: list[Decision | UserError] = await self.writer.write(routing.route_named, (job_ids, actor))
         return answers
 
-    async def plan(self, specs: Sequence[JobSpec], assumed: Mapping[int, Mapping[str, Any]]) -> Plan:
+    async def plan(self, specs: Sequence[JobSpec], assumed: Mapping[int, Mapping[str, Any]]) -> list[Decision]:
         """Where these jobs would go, on the fleet as it is but for what is assumed of hosts, by id; writes nothing.
 
         Raises:
@@ -283,7 +282,7 @@ def _job(spec: JobSpec, actor: Actor) -> ContainerJob:
     )
 
 
-def _plan(jobs: Sequence[ContainerJob], assumed: Mapping[int, Mapping[str, Any]]) -> Plan:
+def _plan(jobs: Sequence[ContainerJob], assumed: Mapping[int, Mapping[str, Any]]) -> list[Decision]:
     hosts = {host.id: host for host in host_store.snapshot()}
     for host_id, changes in assumed.items():
         if host_id not in hosts:

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from container_manager.errors import FieldError, ValidationFailed
 from container_manager.executors.configs import CONFIGS, config_errors
 from container_manager.models import ExecutorType
-from container_manager.routing.types import LEAST_CPU, LEAST_MEMORY
+from container_manager.routing.types import HIGHEST_PRIORITY, LEAST_CPU, LEAST_MEMORY, MOST_CPU
 
 # distribution/reference: [registry[:port]/]path[:tag][@digest], the path in lower case.
 _IMAGE = re.compile(
@@ -77,7 +77,7 @@ class JobSpec(Spec):
     memory_limit_mb: Annotated[int, Field(ge=LEAST_MEMORY, le=LARGEST_INTEGER)] | None = None
     cpu_limit: Annotated[float, Field(ge=LEAST_CPU / 1000, le=10_000, allow_inf_nan=False)] | None = None
     timeout_seconds: Count | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    priority: Annotated[int, Field(ge=-HIGHEST_PRIORITY, le=HIGHEST_PRIORITY)] = 0
     preferred_executor: ExecutorType | None = None
     executor_required: bool = False
     region_preference: ShortText = ""
@@ -104,7 +104,7 @@ class _HostLimits(Spec):
     routing_weight: Annotated[int, Field(ge=0, le=1000)] = 100
     max_concurrent_jobs: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] = 10
     max_memory_mb: Annotated[int, Field(ge=0, le=LARGEST_INTEGER)] | None = None
-    max_cpu_cores: Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    max_cpu_cores: Annotated[float, Field(ge=0, le=MOST_CPU / 1000, allow_inf_nan=False)] | None = None
     is_active: bool = True
 
 

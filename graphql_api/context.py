@@ -11,7 +11,7 @@ from container_manager.models import ContainerJob, ExecutorHost, QueueRefusal, R
 from container_manager.routing.types import JobRequirements, Suggestion
 from container_manager.service import Service
 from container_manager.store import decisions as decision_store
-from container_manager.store import dispatch, queue, routing, threads
+from container_manager.store import dispatch, queue, threads, waiting
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store.records import Recorded
@@ -62,7 +62,7 @@ async def _evaluations(ids: list[int]) -> list[Recorded | None]:
 
 
 async def _refusals(keys: list[str]) -> list[QueueRefusal | None]:
-    found = await threads.read(routing.refusals, set(keys))
+    found = await threads.read(waiting.refusals, set(keys))
     return [found.get(key) for key in keys]
 
 

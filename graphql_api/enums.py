@@ -48,6 +48,11 @@ class CheckCode(Enum):
     MEMORY = "MEMORY"
     CPU = "CPU"
     RESERVED = "RESERVED"
+    OTHER = strawberry.enum_value("OTHER", description="A check that this installation has registered itself.")
+
+    @classmethod
+    def _missing_(cls, value: object) -> "CheckCode":  # noqa: ARG003 - whatever it is called
+        return cls.OTHER
 
 
 @strawberry.enum(

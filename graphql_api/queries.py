@@ -1,8 +1,9 @@
 """Reading: hosts, capacity, jobs, decisions, events."""
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from functools import cache, partial
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import repeat
+from typing import Any
 
 import strawberry
 from django.db.models import Q
@@ -10,8 +11,7 @@ from django.db.models import Q
 from container_manager import models
 from container_manager.errors import UserError
 from container_manager.routing import checks
-from container_manager.routing.advice import advise
-from container_manager.routing.types import Decision, JobRequirements
+from container_manager.routing.types import JobRequirements
 from container_manager.specs import JobSpec
 from container_manager.store import decisions as decision_store
 from container_manager.store import events as event_store
@@ -40,13 +40,11 @@ from graphql_api.types import (
     ExecutorCapacity,
     ExecutorHost,
     HostVerdict,
-    Placement,
     QueueGroup,
     QueueSummary,
     RoutingDecision,
     RoutingEvent,
     RoutingPlan,
-    RoutingRefused,
     capacity,
 )
 
@@ -174,17 +172,14 @@ class Query:
     ) -> RoutingPlan:
         read = read_jobs(jobs, "jobs", LARGEST_PLAN)
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
+        planned: Iterator[Any]
         try:
-            planned = await info.context.service.plan(specs, read_assumptions(assume or []))
+            decisions = await info.context.service.plan(specs, read_assumptions(assume or []))
+            planned = iter(types.planned(decisions))
         except UserError as error:
-            return RoutingPlan(placements=[as_type(error)] * len(read))
-        decisions = iter(planned.decisions)
-        advise_once = cache(partial(advise, planned.hosts)) if assume else None
+            planned = repeat(as_type(error))
         return RoutingPlan(
-            placements=[
-                _planned(next(decisions), advise_once) if isinstance(entry, JobSpec) else as_type(entry)
-                for entry in read
-            ]
+            placements=[next(planned) if isinstance(entry, JobSpec) else as_type(entry) for entry in read]
         )
 
     @strawberry.field(
@@ -221,12 +216,6 @@ class Query:
         rows = await threads.read(event_store.after, position or 0, limit + 1, where)
         nodes = [(row.id, RoutingEvent.of(row)) for row in rows[:limit]]
         return Connection[RoutingEvent].of(nodes, more=len(rows) > limit, before=position is not None)
-
-
-def _planned(decision: Decision, advise: types.Advise | None) -> Placement | RoutingRefused:
-    if decision.host is not None:
-        return Placement.of(decision, decision.host)
-    return RoutingRefused.by(decision, advise)
 
 
 def _takes_something(host: models.ExecutorHost) -> bool:

@@ -1,8 +1,9 @@
 """The types that clients see. Plain values, built from rows; what is nested comes through batching loaders."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Self
 
 import strawberry
@@ -15,6 +16,7 @@ from container_manager.executors.configs import CONFIGS, hide_secrets
 from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.routing import types as routing_types
+from container_manager.routing.advice import advise
 from container_manager.routing.types import Evaluation, HostState, JobRequirements
 from container_manager.store import decisions as decision_store
 from container_manager.store import events as event_store
@@ -33,6 +35,9 @@ from graphql_api.enums import (
 )
 from graphql_api.ids import from_cursor, page_size, to_cursor, to_global
 from graphql_api.pages import Connection, Node, PageInfo
+
+MOST_PLANNED_HOSTS = 2000
+LARGEST_PAGE = 100
 
 # ------------------------------------------------------------------ hosts
 
@@ -172,7 +177,7 @@ class RejectionCount:
     hosts: int
 
 
-Advise = Callable[[JobRequirements], Sequence[routing_types.Suggestion]]
+Advise = Callable[[], Awaitable[list[routing_types.Suggestion]]]
 
 
 def rejection_counts(counts: Iterable[Sequence[Any]]) -> list[RejectionCount]:
@@ -200,12 +205,12 @@ class RoutingRefused(UserError):
         if self.advise is None:
             found = await info.context.advice.load(self.requirements)
         else:
-            found = list(await asyncio.to_thread(self.advise, self.requirements))
+            found = await self.advise()
         return [Suggestion(message=suggestion.message, hosts=suggestion.hosts) for suggestion in found]
 
     @classmethod
     def by(cls, decision: routing_types.Decision, advise: Advise | None = None) -> Self:
-        """From a decision; suggestions are for the fleet as it is now, or by `advise` for one that was supposed."""
+        """From a decision; suggestions are for the fleet as it is now, or by `advise` for that of a plan."""
         return cls(
             message=decision.reason,
             verdict=_verdict(decision.verdict),
@@ -388,13 +393,14 @@ class CheckResult:
 
     @classmethod
     def of(cls, result: routing_types.CheckResult) -> Self:
+        code = CheckCode(result.code)
         return cls(
-            code=CheckCode(result.code),
+            code=code,
             passed=result.passed,
             verdict=_verdict(result.verdict),
             needed=result.needed,
             available=result.available,
-            message=result.message,
+            message=result.message if code is not CheckCode.OTHER else f"{result.code}: {result.message}",
         )
 
 
@@ -493,6 +499,7 @@ class Placement:
     strategy: Strategy
     reason: str
     decision: strawberry.Private[routing_types.Decision]
+    most: strawberry.Private[int]
 
     @strawberry.field
     async def host(self, info: Info) -> ExecutorHost:
@@ -501,9 +508,12 @@ class Placement:
             raise GraphQLError(f"Host {self._state.name} has just been deleted.", extensions={"code": "NOT_FOUND"})
         return found
 
-    @strawberry.field(description="Every host that was looked at, with every check; the chosen one first.")
+    @strawberry.field(
+        description="Every host that was looked at, with every check; the chosen one first. All placements of a plan "
+        f"together show at most {MOST_PLANNED_HOSTS}."
+    )
     async def hosts(self, first: int | None = None, after: str | None = None) -> Connection[HostVerdict]:
-        start, limit = from_cursor(after) or 0, page_size(first)
+        start, limit = from_cursor(after) or 0, page_size(first, self.most)
         return await host_verdicts(self.decision.evaluation, self._state.id, start, limit)
 
     @property
@@ -512,13 +522,33 @@ class Placement:
         return self.decision.host
 
     @classmethod
-    def of(cls, decision: routing_types.Decision, state: HostState) -> Self:
+    def of(cls, decision: routing_types.Decision, state: HostState, most: int) -> Self:
         return cls(
+            most=most,
             executor_type=ExecutorType(state.executor_type),
             strategy=Strategy(decision.evaluation.requirements.strategy),
             reason=decision.reason,
             decision=decision,
         )
+
+
+def planned(decisions: Sequence[routing_types.Decision]) -> list[Placement | RoutingRefused]:
+    """The results of a plan. Advice is for the fleet as the plan has filled it, once for all refused for the same."""
+    asked: dict[int, asyncio.Task[list[routing_types.Suggestion]]] = {}
+
+    async def advice(evaluation: Evaluation) -> list[routing_types.Suggestion]:
+        if id(evaluation) not in asked:
+            work = asyncio.to_thread(advise, evaluation.hosts, evaluation.requirements)
+            asked[id(evaluation)] = asyncio.create_task(work)
+        return await asked[id(evaluation)]
+
+    most = min(max(MOST_PLANNED_HOSTS // max(len(decisions), 1), 1), LARGEST_PAGE)
+    return [
+        RoutingRefused.by(decision, partial(advice, decision.evaluation))
+        if decision.host is None
+        else Placement.of(decision, decision.host, most)
+        for decision in decisions
+    ]
 
 
 PlanResult = Annotated[Placement | RoutingRefused | ValidationFailed | NotFound, strawberry.union("PlanResult")]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from container_manager.store import decisions as decision_store
-from container_manager.store import routing
+from container_manager.store.waiting import forget_refusals
 from container_manager.store.writer import Writer
 
 PAUSE_SECONDS = 600.0
@@ -24,7 +24,7 @@ class Housekeeping:
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
             beat()
-            await self._writer.write(routing.forget_refusals, None)
+            await self._writer.write(forget_refusals, None)
             while await self._writer.write(decision_store.forget, self._keep_evaluations):
                 beat()
             await asyncio.sleep(PAUSE_SECONDS)

@@ -22,8 +22,13 @@ HELPFUL = frozenset(
         EventKind.HOST_UPDATED,
         EventKind.HOST_RESUMED,
         EventKind.HOST_HEALTH_CHANGED,
+        # The last usable host of its kind is never ejected, so that even losing one may help.
+        EventKind.HOST_DRAINED,
+        EventKind.HOST_DELETED,
+        EventKind.HOST_RELEASED,
     }
 )
+DECIDED = frozenset({EventKind.JOB_ROUTED, EventKind.JOB_REFUSED})
 
 
 DATED = frozenset({EventKind.JOB_REFUSED, EventKind.HOST_EJECTED})
@@ -40,13 +45,14 @@ class QueueLoop:
         self._writer = writer
         self._wake = asyncio.Event()
         self._helped = False
+        self._passed_at = timezone.now()
         writer.on_commit(self._heard)
 
     def _heard(self, events: Sequence[Fact]) -> None:
-        if any(event.kind in HELPFUL for event in events):
+        kinds = {event.kind for event in events}
+        if kinds & HELPFUL or _left_over(events):
             self._helped = True
-            self._wake.set()
-        elif any(event.kind in DATED for event in events):
+        if self._helped or kinds & DATED:
             self._wake.set()
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -54,7 +60,7 @@ class QueueLoop:
         while True:
             beat()
             if self._helped:
-                self._helped = False
+                self._helped, self._passed_at = False, timezone.now()
                 self._helped = await self._writer.write(routing.route_waiting, None) or self._helped
             if not self._helped and not await wait_for(self._wake, await self._patience()):
                 self._helped = True
@@ -63,7 +69,13 @@ class QueueLoop:
         """Nothing is held."""
 
     async def _patience(self) -> float:
-        moment = await threads.read(queue.next_moment)
+        moment = await threads.read(queue.next_moment, self._passed_at)
         if moment is None:
             return REPAIR_SECONDS
         return min(max((moment - timezone.now()).total_seconds(), 0.01), REPAIR_SECONDS)
+
+
+def _left_over(events: Sequence[Fact]) -> bool:
+    """Whether a job was submitted on which nothing was decided, because its transaction had enough to do."""
+    submitted = {event.job_id for event in events if event.kind == EventKind.JOB_SUBMITTED}
+    return bool(submitted - {event.job_id for event in events if event.kind in DECIDED})

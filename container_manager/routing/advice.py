@@ -3,17 +3,19 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from container_manager.routing.checks import cores
 from container_manager.routing.router import Fleet, tier
 from container_manager.routing.types import (
+    HIGHEST_PRIORITY,
     LEAST_CPU,
     LEAST_MEMORY,
+    MOST_CPU,
+    MOST_MEMORY,
     Evaluation,
     HostState,
     JobRequirements,
     Suggestion,
 )
-
-HIGHEST_PRIORITY = 1000
 
 Change = tuple[str, JobRequirements]
 HostChange = tuple[str, int, HostState]
@@ -57,12 +59,17 @@ def _changes_of_job(evaluation: Evaluation, near: dict[str, list[int]]) -> Itera
     if (memory := _most_free(hosts, near["MEMORY"], lambda h: (h.max_memory, h.memory))) >= LEAST_MEMORY:
         yield f"Ask for {memory} MiB of memory instead of {job.memory}.", job._replace(memory=memory)
     if (cpu := _most_free(hosts, near["CPU"], lambda h: (h.max_cpu, h.cpu))) >= LEAST_CPU:
-        yield f"Ask for {cpu / 1000:g} cores instead of {job.cpu / 1000:g}.", job._replace(cpu=cpu)
+        yield f"Ask for {cores(cpu)} instead of {cores(job.cpu)}.", job._replace(cpu=cpu)
     if job.region_required:
         for region in _commonest(hosts[at].region for at in near["REGION"]):
             yield f"Require region {region} instead of {job.region_preference}.", job._replace(region_preference=region)
         yield f"Do not require region {job.region_preference}.", job._replace(region_required=False)
-    yield from _other_executors(job, [hosts[at].executor_type for at in near["EXECUTOR_TYPE"]])
+    if job.executor_required:
+        # Not those that only take jobs which prefer them: a job that is advised to may not have meant that.
+        for kind in _commonest(hosts[at].executor_type for at in near["EXECUTOR_TYPE"] if not hosts[at].only_preferred):
+            message = f"Require executor {kind} instead of {job.preferred_executor}."
+            yield message, job._replace(preferred_executor=kind)
+        yield f"Do not require executor {job.preferred_executor}.", job._replace(executor_required=False)
     for key, value in job.selector:
         rest = tuple(pair for pair in job.selector if pair[0] != key)
         yield f"Drop {key}={value} from the host selector.", job._replace(selector=rest)
@@ -71,15 +78,6 @@ def _changes_of_job(evaluation: Evaluation, near: dict[str, list[int]]) -> Itera
     kept_for = [priority for at in near["RESERVED"] if (priority := hosts[at].reserved_priority) is not None]
     if kept_for and (least := min(kept_for)) < HIGHEST_PRIORITY:
         yield f"Raise the priority from {job.priority} to {least + 1}.", job._replace(priority=least + 1)
-
-
-def _other_executors(job: JobRequirements, types: Sequence[str]) -> Iterator[Change]:
-    verb = "Require" if job.executor_required else "Prefer"
-    for kind in _commonest(types):
-        instead = f" instead of {job.preferred_executor}" if job.preferred_executor else ""
-        yield f"{verb} executor {kind}{instead}.", job._replace(preferred_executor=kind)
-    if job.executor_required:
-        yield f"Do not require executor {job.preferred_executor}.", job._replace(executor_required=False)
 
 
 def _most_free(
@@ -100,10 +98,14 @@ def _commonest(values: Iterable[str]) -> list[str]:
 def _changes_of_host(evaluation: Evaluation, near: dict[str, list[int]]) -> Iterator[HostChange]:
     job, hosts = evaluation.requirements, evaluation.hosts
     for code, (message, repair) in _REPAIRS.items():
-        repaired = [(at, repair(hosts[at], job)) for at in near[code]]
+        repaired = [(at, host) for at in near[code] if _can_be_set(host := repair(hosts[at], job))]
         if repaired:
             at, host = min(repaired, key=lambda pair: (tier(pair[1], job), _raised(hosts[pair[0]], pair[1]), pair[0]))
             yield message(host), at, host
+
+
+def _can_be_set(host: HostState) -> bool:
+    return max(host.max_jobs, host.max_memory or 0) <= MOST_MEMORY and (host.max_cpu or 0) <= MOST_CPU
 
 
 def _raised(before: HostState, after: HostState) -> int:
@@ -113,6 +115,10 @@ def _raised(before: HostState, after: HostState) -> int:
 
 
 _REPAIRS: dict[str, tuple[Callable[[HostState], str], Callable[[HostState, JobRequirements], HostState]]] = {
+    "EJECTED": (
+        lambda h: f"Resume host {h.name}, if its launches succeed again.",
+        lambda h, _: h._replace(ejected=False),
+    ),
     "DRAINING": (lambda h: f"Resume host {h.name}.", lambda h, _: h._replace(is_draining=False)),
     "INACTIVE": (lambda h: f"Activate host {h.name}.", lambda h, _: h._replace(is_active=True)),
     "UNHEALTHY": (lambda h: f"Bring host {h.name} back to health.", lambda h, _: h._replace(health="healthy")),
@@ -126,7 +132,7 @@ _REPAIRS: dict[str, tuple[Callable[[HostState], str], Callable[[HostState, JobRe
         lambda h, job: h._replace(max_memory=h.memory + job.memory),
     ),
     "CPU": (
-        lambda h: f"Raise maxCpuCores of host {h.name} to {(h.max_cpu or 0) / 1000:g}.",
+        lambda h: f"Raise maxCpuCores of host {h.name} to {cores(h.max_cpu or 0).removesuffix(' cores')}.",
         lambda h, job: h._replace(max_cpu=h.cpu + job.cpu),
     ),
 }

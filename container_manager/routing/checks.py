@@ -57,8 +57,9 @@ def _room(needed: int, used: int, limit: int | None) -> int:
     return NOT_NOW if needed <= limit else NEVER
 
 
-def _cores(millis: int) -> str:
-    return f"{millis / 1000:g} cores"
+def cores(millis: int) -> str:
+    """Millicores in words, exactly."""
+    return f"{millis / 1000:.3f}".rstrip("0").rstrip(".") + " cores"
 
 
 def _free(used: int, limit: int | None, unit: Callable[[int], str]) -> str:
@@ -160,8 +161,8 @@ CHECKS: list[Check] = [
         "CPU",
         lambda job: job.cpu,
         lambda host, cpu: _room(cpu, host.cpu, host.max_cpu),
-        lambda job: _cores(job.cpu),
-        lambda host: _free(host.cpu, host.max_cpu, _cores),
+        lambda job: cores(job.cpu),
+        lambda host: _free(host.cpu, host.max_cpu, cores),
     ),
     Check(
         "RESERVED",

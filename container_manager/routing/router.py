@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 
 from container_manager.routing import checks
@@ -39,13 +39,13 @@ def decide(hosts: Iterable[HostState], jobs: Iterable[JobRequest], seed: int) ->
     return decisions
 
 
-def settle(fleet: "Fleet", waiting: Iterable[JobClass]) -> list[Outcome]:
+def settle(fleet: "Fleet", waiting: Iterable[JobClass]) -> Iterator[Outcome]:
     """Place as many of each class as fit, by priority, then by the age of a class's oldest job.
 
     Only as many members are asked for as there is room, and one to know whether somebody is left.
     """
     ordered = sorted(waiting, key=lambda job_class: (-job_class.requirements.priority, job_class.age))
-    return [fleet.settle(job_class) for job_class in ordered]
+    return (fleet.settle(job_class) for job_class in ordered)
 
 
 def classes(jobs: Iterable[JobRequest]) -> list[JobClass]:

@@ -10,6 +10,9 @@ from typing import NamedTuple
 LEAST_MEMORY, LEAST_CPU = 6, 10
 """What a job must ask for at least; no engine runs a container with less."""
 
+MOST_MEMORY, MOST_CPU, HIGHEST_PRIORITY = 2**31 - 1, 1_000_000_000, 1000
+"""The largest limits of a host, and the highest priority of a job."""
+
 
 class Verdict(IntEnum):
     """NEVER: not even with the fleet active, healthy and empty. NOT_NOW: once it is free, up or back in service."""
@@ -74,12 +77,13 @@ class JobRequest(NamedTuple):
 class JobClass(NamedTuple):
     """Waiting jobs of equal requirements. `members(n)` gives the keys of the `n` oldest, or of all if they are fewer.
 
-    `age` is that of the oldest.
+    `age` is that of the oldest; `key` is the caller's.
     """
 
     requirements: JobRequirements
     age: int
     members: Callable[[int], Sequence[int]]
+    key: str = ""
 
 
 class CheckResult(NamedTuple):

@@ -100,10 +100,15 @@ def rows_of(model: type[models.Model], objects: Sequence[models.Model]) -> Rows:
     return Rows(model, columns, rows)
 
 
-def update(model: type[models.Model], fixed: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
+def update(
+    model: type[models.Model], fixed: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], where: str
+) -> None:
     """Update rows given as (id, value, ...): `columns` are the names and SQL types of the values.
 
-    `fixed` is SQL that sets other columns, the same in all rows.
+    `fixed` is SQL that sets other columns, the same in all rows; `where` is what must be true of each.
+
+    Raises:
+        RuntimeError: it was not true of one, so nothing may stay as it is in this transaction.
     """
     if not rows:
         return
@@ -114,15 +119,17 @@ def update(model: type[models.Model], fixed: str, columns: Mapping[str, str], ro
             arrays = ", ".join(f"%s::{kind}[]" for kind in ("bigint", *columns.values()))
             cursor.execute(
                 f"UPDATE {table} SET {fixed}, {values} FROM unnest({arrays}) AS new(id, {', '.join(columns)}) "  # noqa: S608
-                f"WHERE {table}.id = new.id",
+                f"WHERE {table}.id = new.id AND {table}.{where}",
                 [list(column) for column in zip(*rows, strict=True)],
             )
         else:
             values = ", ".join(f"{name} = %s" for name in columns)
             cursor.executemany(
-                f"UPDATE {table} SET {fixed}, {values} WHERE id = %s",  # noqa: S608
+                f"UPDATE {table} SET {fixed}, {values} WHERE id = %s AND {where}",  # noqa: S608
                 [(*row[1:], row[0]) for row in rows],
             )
+        if cursor.rowcount != len(rows):
+            raise RuntimeError(f"{cursor.rowcount} of {len(rows)} rows of {table} were as expected")
 
 
 def among(column: str, ids: Iterable[int]) -> RawSQL:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation, RoutingFleet
@@ -117,7 +117,8 @@ def evaluations(ids: Iterable[int]) -> dict[int, records.Recorded]:
     rows = list(RoutingEvaluation.objects.filter(pk__in=list(ids)).values_list("pk", "fleet_id", "record"))
     packed = RoutingFleet.objects.filter(pk__in={fleet for _, fleet, _ in rows}).values_list("pk", "record")
     fleets = {pk: records.unpack_fleet(bytes(record)) for pk, record in packed}
-    return {pk: records.unpack(fleets[fleet], bytes(record)) for pk, fleet, record in rows}
+    # One whose fleet went in between has just been dropped itself.
+    return {pk: records.unpack(fleets[fleet], bytes(record)) for pk, fleet, record in rows if fleet in fleets}
 
 
 def verdicts(evaluation: Evaluation, chosen: int | None, after: int, limit: int) -> list[HostVerdict]:
@@ -170,6 +171,6 @@ def forget(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: 
     rows = list(old[:AT_ONCE])
     RoutingEvaluation.objects.filter(pk__in=[pk for pk, _ in rows]).delete()
     fleets = {fleet for _, fleet in rows}
-    in_use = RoutingEvaluation.objects.filter(fleet_id__in=fleets).values_list("fleet_id", flat=True).distinct()
-    RoutingFleet.objects.filter(pk__in=fleets - set(in_use)).delete()
+    used = Exists(RoutingEvaluation.objects.filter(fleet_id=OuterRef("pk")))
+    RoutingFleet.objects.filter(~used, pk__in=fleets).delete()
     return [len(rows) == AT_ONCE] * len(items)

@@ -17,6 +17,7 @@ from container_manager.models import ContainerJob, EventKind, ExecutorHost, Heal
 from container_manager.routing.types import HostState
 from container_manager.store import bulk
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
+from container_manager.store.waiting import release_host
 
 # Literals, not parameters: SQLite uses a partial index only when it can prove that the condition implies it.
 ACTIVE_SQL = "status IN ({})".format(", ".join(f"'{status}'" for status in sorted(lifecycle.ACTIVE)))
@@ -38,8 +39,10 @@ _SNAPSHOT = f"""
         SELECT host_id, COUNT(*) AS jobs, SUM(memory_limit) AS memory, SUM(cpu_limit) AS cpu
         FROM container_manager_containerjob WHERE {ACTIVE_SQL} GROUP BY host_id
     ) u ON u.host_id = h.id
-    LEFT JOIN container_manager_containerjob r
-        ON r.reserved_host_id = h.id AND r.reserved_host_id IS NOT NULL AND r.status = 'pending'
+    LEFT JOIN (
+        SELECT reserved_host_id, MAX(priority) AS priority FROM container_manager_containerjob
+        WHERE status = 'pending' AND reserved_host_id IS NOT NULL GROUP BY reserved_host_id
+    ) r ON r.reserved_host_id = h.id
     ORDER BY h.id
 """  # noqa: S608 - constants of this module
 
@@ -181,7 +184,9 @@ def save_hosts(tx: Transaction, changes: Sequence[HostChange]) -> list[object]:
 
 
 def _save_host(tx: Transaction, change: HostChange) -> object:
-    host = ExecutorHost() if change.host_id is None else ExecutorHost.objects.filter(pk=change.host_id).first()
+    # Locked, because a launch that succeeds is written without the routing lock.
+    rows = ExecutorHost.objects.select_for_update()
+    host = ExecutorHost() if change.host_id is None else rows.filter(pk=change.host_id).first()
     if host is None:
         return NotFound("There is no such host.")
     name = change.values.get("name", host.name)
@@ -222,6 +227,7 @@ def _delete_host(tx: Transaction, host_id: int, actor: Actor | None) -> object:
         return Conflict(f"Host {host.name} holds jobs ({host.used_jobs}); drain it and delete it once they have ended.")
     tx.by(actor, "deleteHost", host.name)
     tx.event(EventKind.HOST_DELETED, f"Host {host.name} was deleted.", host=host)
+    release_host(tx, host_id)
     ContainerJob.objects.filter(host=host).update(host=None)
     ExecutorHost.objects.filter(pk=host_id).delete()
     return host
@@ -274,6 +280,7 @@ def count_failure(tx: Transaction, host: ExecutorHost, error: str) -> None:
 
 def count_launch_failure(tx: Transaction, host: ExecutorHost, error: str) -> None:
     """Launches that keep failing have the host left alone for a while, longer each time; never the last of its kind."""
+    host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
     host.launch_failures += 1
     now = timezone.now()
     others = ExecutorHost.objects.filter(

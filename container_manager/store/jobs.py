@@ -12,8 +12,9 @@ from container_manager import lifecycle
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, EventKind
-from container_manager.store.routing import NO_JOB, route, unreserve
+from container_manager.store.routing import NO_JOB, route
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
+from container_manager.store.waiting import release
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob |
         status=JobStatus.CANCELLED, cancel_requested_at=now, finished_at=now, queue_deadline=None
     )
     if at_once:
-        unreserve(job_id)
+        release(tx, job_id)
     asked = not at_once and rows.filter(status__in=lifecycle.IN_HAND, cancel_requested_at=None).update(
         cancel_requested_at=now
     )

@@ -5,18 +5,21 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Q
 from django.utils import timezone
 
 from container_manager import lifecycle
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.routing import router
 from container_manager.routing.advice import advise
-from container_manager.routing.strategies import UNLIMITED
 from container_manager.routing.types import Decision, HostState, JobRequirements, Suggestion
 from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
-from container_manager.store.routing import PENDING, Pass, refusals
+from container_manager.store.routing import Pass
+from container_manager.store.waiting import PENDING, refusals
+
+NOTHING_ELSE: tuple[str, tuple[tuple[str, int], ...]] = ("NOT_NOW", ())
+"""What jobs wait for that no check refuses: the end of their back-off, or their turn."""
 
 
 class Waiting(NamedTuple):
@@ -30,15 +33,21 @@ class Waiting(NamedTuple):
 
 def waiting() -> list[Waiting]:
     """What waits, by what it waits for, the largest group first."""
-    rows = ContainerJob.objects.filter(PENDING).values_list("class_key")
-    classes = list(rows.annotate(jobs=Count("pk"), oldest=Min("pk")))
+    now = timezone.now()
+    pending = ContainerJob.objects.filter(PENDING)
+    ready = pending.filter(Q(not_before=None) | Q(not_before__lte=now)).values_list("class_key")
+    classes = list(ready.annotate(jobs=Count("pk"), oldest=Min("pk")))
     heads = ContainerJob.objects.only("submitted_at").in_bulk([oldest for _, _, oldest in classes])
     why = refusals(key for key, _, _ in classes)
     groups: defaultdict[tuple[str, tuple[tuple[str, int], ...]], list[tuple[int, datetime]]] = defaultdict(list)
     for key, jobs, oldest in classes:
         known = why.get(key)
-        what = (known.verdict, tuple((code, count) for code, count in known.rejections)) if known else ("NOT_NOW", ())
+        what = (known.verdict, tuple((code, count) for code, count in known.rejections)) if known else NOTHING_ELSE
         groups[what].append((jobs, heads[oldest].submitted_at))
+    back_off = pending.filter(not_before__isnull=False, not_before__gt=now)
+    backing_off = back_off.aggregate(jobs=Count("pk"), oldest=Min("submitted_at"))
+    if backing_off["jobs"]:
+        groups[NOTHING_ELSE].append((backing_off["jobs"], backing_off["oldest"]))
     found = [
         Waiting(verdict, list(rejections), sum(jobs for jobs, _ in members), min(oldest for _, oldest in members))
         for (verdict, rejections), members in groups.items()
@@ -51,29 +60,21 @@ def active() -> int:
     return ContainerJob.objects.filter(status__in=lifecycle.ACTIVE).count()
 
 
-def next_moment() -> datetime | None:
-    """When time alone next changes what can be routed: a back-off, a queue timeout or an ejection ends."""
-    now = timezone.now()
+def next_moment(since: datetime) -> datetime | None:
+    """When, after `since`, time alone next changes what can be routed: a back-off, timeout or ejection ends."""
     pending = ContainerJob.objects.filter(PENDING)
     moments = [
-        pending.filter(not_before__isnull=False, not_before__gt=now).aggregate(at=Min("not_before"))["at"],
+        pending.filter(not_before__isnull=False, not_before__gt=since).aggregate(at=Min("not_before"))["at"],
         pending.filter(queue_deadline__isnull=False).aggregate(at=Min("queue_deadline"))["at"],
-        ExecutorHost.objects.filter(ejected_until__gt=now).aggregate(at=Min("ejected_until"))["at"],
+        ExecutorHost.objects.filter(ejected_until__gt=since).aggregate(at=Min("ejected_until"))["at"],
     ]
     return min((moment for moment in moments if moment is not None), default=None)
 
 
-class Plan(NamedTuple):
-    """What would be decided on jobs, in order, and the fleet that was supposed."""
-
-    decisions: list[Decision]
-    hosts: Sequence[HostState]
-
-
-def plan(fresh: Sequence[ContainerJob], hosts: Sequence[HostState]) -> Plan:
+def plan(fresh: Sequence[ContainerJob], hosts: Sequence[HostState]) -> list[Decision]:
     """What would be decided on these jobs if they were submitted to such a fleet."""
-    decided = Pass(hosts, fresh, most=UNLIMITED).decisions()
-    return Plan([decided[-1 - index] for index in range(len(fresh))], hosts)
+    decided = Pass(hosts, fresh, bounded=False).decisions()
+    return [decided[-1 - index] for index in range(len(fresh))]
 
 
 def advice(jobs: Iterable[JobRequirements]) -> dict[JobRequirements, list[Suggestion]]:

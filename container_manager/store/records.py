@@ -70,9 +70,10 @@ def pack(evaluation: Evaluation, hosts: Columns) -> bytes:
 def unpack(fleet: Columns, data: bytes) -> Recorded:
     """Undo `pack`."""
     raw: dict[str, Any] = orjson.loads(zlib.decompress(data))
-    needs = raw["requirements"]
+    # Fields that this version no longer has are left out; such a record says OTHER_VERSION by its algorithm.
+    needs = {name: value for name, value in raw["requirements"].items() if name in JobRequirements._fields}
     needs["selector"] = tuple((key, value) for key, value in needs["selector"])
-    columns = {**fleet, **raw["hosts"]}
+    columns = {name: values for name, values in {**fleet, **raw["hosts"]}.items() if name in HostState._fields}
     rows = zip(*columns.values(), strict=True)
     evaluation = Evaluation(
         requirements=JobRequirements(**needs),

@@ -40,6 +40,6 @@ def _reserve(tx: Transaction, item: Reservation) -> bool:
     if chosen is None:
         return False
     decision = Decision(job.pk, chosen, Verdict.FEASIBLE, item.reason, 0, evaluation)
-    assign([decision])
+    assign(tx, [decision])
     tell(tx, [(job.pk, job.attempt, decision)], new_ids([decision]))
     return True

@@ -2,25 +2,24 @@
 
 import logging
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-import orjson
 from django.conf import settings
 from django.db import connection
-from django.db.models import BooleanField, Q
-from django.db.models.expressions import RawSQL
+from django.db.models import Q
 from django.utils import timezone
 
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.lifecycle import JobStatus
-from container_manager.models import ContainerJob, EventKind, QueueRefusal, class_key
+from container_manager.models import ContainerJob, EventKind, class_key
 from container_manager.routing import router
-from container_manager.routing.reasons import refusal
+from container_manager.routing.strategies import UNLIMITED
 from container_manager.routing.types import (
     Decision,
     Evaluation,
@@ -29,7 +28,7 @@ from container_manager.routing.types import (
     JobRequirements,
     Outcome,
 )
-from container_manager.store import bulk
+from container_manager.store import bulk, waiting
 from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
 from container_manager.store.transaction import Actor, Fact, Transaction, under_routing_lock
@@ -43,30 +42,10 @@ MOST_AT_ONCE = 10_000
 YOUNGEST = 1 << 62
 """The age of jobs that have no id yet; ids are ages."""
 
-# A literal, not a parameter: SQLite uses a partial index only when it can prove that the condition implies it.
-PENDING = RawSQL("container_manager_containerjob.status = 'pending'", [], output_field=BooleanField())
-_READY = "status = 'pending' AND (not_before IS NULL OR not_before <= %s)"
+MOST_RECORDED, MOST_CELLS = 1000, 1_000_000
+"""Evaluations that one transaction records, and how many hosts they may have together."""
 
-# Jumps from class to class on the index `job_waiting`, and reads of each class its oldest job only.
-_HEADS = f"""
-    WITH RECURSIVE waiting (class_key) AS (
-        SELECT (SELECT MIN(class_key) FROM container_manager_containerjob WHERE status = 'pending')
-        UNION ALL
-        SELECT (SELECT MIN(class_key) FROM container_manager_containerjob
-                WHERE status = 'pending' AND class_key > waiting.class_key)
-        FROM waiting WHERE waiting.class_key IS NOT NULL
-    )
-    SELECT job.id, job.class_key, job.attempt, job.memory_limit, job.cpu_limit, job.preferred_executor,
-           job.executor_required, job.region_preference, job.region_required, job.host_selector, job.strategy,
-           job.priority, job.reserved_host_id, job.submitted_at,
-           refusal.verdict AS refused_verdict, refusal.rejections AS refused_rejections
-    FROM waiting
-    JOIN container_manager_containerjob job ON job.id = (
-        SELECT id FROM container_manager_containerjob
-        WHERE class_key = waiting.class_key AND {_READY} ORDER BY id LIMIT 1
-    )
-    LEFT JOIN container_manager_queuerefusal refusal ON refusal.class_key = waiting.class_key
-"""  # noqa: S608 - constants of this module
+KEEP_ALIVE_SECONDS = 1.0
 
 
 class _Named(NamedTuple):
@@ -78,16 +57,21 @@ class _Named(NamedTuple):
 
 @dataclass(slots=True)
 class _Waiting:
-    """A class in this pass: its oldest saved job, if any, its jobs not saved yet, and how many saved ones were read."""
+    """A class in this pass: its oldest saved job, if any, and its jobs not saved yet.
 
+    `read`: how many saved ones were read; `cut`: there may be more of them, for which this pass had no time.
+    """
+
+    key: str
     requirements: JobRequirements
     head: ContainerJob | None = None
     fresh: list[int] = field(default_factory=list)
     read: int = 0
+    cut: bool = False
 
     @property
-    def key(self) -> str:
-        return class_key(self.requirements)
+    def age(self) -> int:
+        return self.head.pk if self.head is not None else YOUNGEST - self.fresh[0]
 
 
 class Pass:
@@ -95,6 +79,7 @@ class Pass:
 
     Saved jobs are known by their ids, `fresh` ones by their negative places: -1 is the first. `named` are waiting
     jobs that somebody asked for: a refusal that is new is recorded for each of them, for others once a class.
+    A `bounded` pass that has had enough stops: what comes later in the order is left to the next one, undecided.
     """
 
     def __init__(
@@ -102,51 +87,69 @@ class Pass:
         hosts: Sequence[HostState],
         fresh: Sequence[ContainerJob] = (),
         named: Iterable[_Named] = (),
-        most: int = MOST_AT_ONCE,
+        *,
+        bounded: bool = True,
     ) -> None:
         self._now = timezone.now()
         self._fresh = fresh
-        self._left = most
+        self._left = MOST_AT_ONCE if bounded else UNLIMITED
+        self._records_left = min(MOST_RECORDED, MOST_CELLS // (len(hosts) or 1) + 1) if bounded else UNLIMITED
         self._named: defaultdict[str, dict[int, int]] = defaultdict(dict)
         for entry in named:
             self._named[entry.class_key][entry.pk] = entry.attempt
         self._attempts: dict[int, int] = {}
-        self._waiting: dict[JobRequirements, _Waiting] = {}
-        for head in _heads(self._now):
-            needs = head.requirements()
-            self._waiting[needs] = _Waiting(needs, head)
-        for index, job in enumerate(fresh):
+        self._waiting = self._classes()
+        self.more = False
+        """Whether something was left to the next pass."""
+        self.outcomes: list[Outcome] = []
+        self._decide(router.Fleet(hosts, secrets.randbits(63)))
+
+    def _classes(self) -> dict[str, _Waiting]:
+        # By the keys that the rows carry, whatever function gave them.
+        classes = {
+            head.class_key: _Waiting(head.class_key, head.requirements(), head) for head in waiting.heads(self._now)
+        }
+        for index, job in enumerate(self._fresh):
             needs = job.requirements()
-            if needs not in self._waiting:
-                self._waiting[needs] = _Waiting(needs)
-            self._waiting[needs].fresh.append(-1 - index)
             job.class_key = class_key(needs)
-        self.outcomes = router.settle(
-            router.Fleet(hosts, secrets.randbits(63)),
-            [JobClass(w.requirements, _age(w), partial(self._members, w)) for w in self._waiting.values()],
-        )
+            if job.class_key not in classes:
+                classes[job.class_key] = _Waiting(job.class_key, needs)
+            classes[job.class_key].fresh.append(-1 - index)
+        return classes
 
-    @property
-    def more(self) -> bool:
-        """Whether jobs were left for the next pass because this one had enough."""
-        return not self._left
+    def _decide(self, fleet: router.Fleet) -> None:
+        classes = [JobClass(w.requirements, w.age, partial(self._members, w), w.key) for w in self._waiting.values()]
+        alive = time.monotonic()
+        for outcome in router.settle(fleet, classes):
+            self.outcomes.append(outcome)
+            entry = self._waiting[outcome.job_class.key]
+            if outcome.placed or (
+                outcome.refused and (entry.fresh or not waiting.is_known(entry.head, outcome.refused))
+            ):
+                self._records_left -= 1
+            if entry.cut or not self._left or not self._records_left:
+                self.more = True
+                break
+            if time.monotonic() > alive + KEEP_ALIVE_SECONDS:
+                # The database throws out whoever stands still inside a transaction.
+                alive = time.monotonic()
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
 
-    def _members(self, waiting: _Waiting, count: int) -> Sequence[int]:
-        if waiting.head is None:
-            return waiting.fresh[:count]
+    def _members(self, entry: _Waiting, count: int) -> Sequence[int]:
+        if entry.head is None:
+            return entry.fresh[:count]
         ready = Q(not_before=None) | Q(not_before__lte=self._now)
-        rows = ContainerJob.objects.filter(PENDING, ready, class_key=waiting.key)
-        self._left += waiting.read
+        rows = ContainerJob.objects.filter(waiting.PENDING, ready, class_key=entry.key)
+        self._left += entry.read
         most = min(count, self._left)
         found = dict(rows.order_by("pk").values_list("pk", "attempt")[:most])
         self._attempts |= found
-        keys = list(found)
-        waiting.read = len(keys)
-        self._left -= waiting.read
-        if not self._left and most < count:
-            # Those that are not saved yet do not overtake what was not even read.
-            return keys
-        return keys + waiting.fresh[: count - len(keys)]
+        entry.read = len(found)
+        self._left -= entry.read
+        entry.cut = entry.read == most < count
+        # Those that are not saved yet do not overtake what was not even read.
+        return list(found) if entry.cut else [*found, *entry.fresh[: count - len(found)]]
 
     def decisions(self) -> dict[int, Decision]:
         """What was decided on each placed job and on each that is not saved yet."""
@@ -161,7 +164,7 @@ class Pass:
         if outcome.refused is None:
             return []
         placed = {decision.key for decision in outcome.placed if decision.key < 0}
-        fresh = self._waiting[outcome.job_class.requirements].fresh
+        fresh = self._waiting[outcome.job_class.key].fresh
         return router.refuse([key for key in fresh if key not in placed], outcome.refused)
 
     # -------------------------------------------------------------- writing
@@ -172,7 +175,7 @@ class Pass:
         for decision in decided:
             if decision.key < 0:
                 _apply(self._fresh[-1 - decision.key], decision)
-        assign([decision for decision in decided if decision.key > 0])
+        assign(tx, [decision for decision in decided if decision.key > 0])
         decided += self._news()
         ids = decision_store.new_ids(decided, len(self._fresh))
         for job, pk in zip(self._fresh, ids.jobs, strict=True):
@@ -190,68 +193,51 @@ class Pass:
 
     def _news(self) -> list[Decision]:
         """Keeps why each class waits, where that is new; answers decisions on its oldest and on those named."""
-        changed, settled, news = [], [], []
+        changed: list[tuple[str, Evaluation]] = []
+        settled: list[str] = []
+        news: list[Decision] = []
         for outcome in self.outcomes:
-            waiting = self._waiting[outcome.job_class.requirements]
-            head: Any = waiting.head
+            entry = self._waiting[outcome.job_class.key]
+            head: Any = entry.head
             if outcome.refused is None:
-                settled += [waiting.key] if head is not None and head.refused_verdict else []
-            elif head is None or not _is_known(head, outcome.refused):
-                changed.append(_refusal(waiting.key, outcome.refused))
-                told = self._named[waiting.key] | ({head.pk: head.attempt} if head is not None else {})
-                keys = sorted(told.keys() - {decision.key for decision in outcome.placed})
+                settled += [entry.key] if head is not None and head.refused_verdict and not entry.cut else []
+            elif not waiting.is_known(head, outcome.refused):
+                changed.append((entry.key, outcome.refused))
+                told = self._named[entry.key] | ({head.pk: head.attempt} if head is not None else {})
                 self._attempts |= told
-                news += router.refuse(keys, outcome.refused)
-        _keep(changed)
-        if settled:
-            QueueRefusal.objects.filter(pk__in=settled).delete()
+                news += router.refuse(
+                    sorted(told.keys() - {decision.key for decision in outcome.placed}), outcome.refused
+                )
+        waiting.keep(changed)
+        waiting.drop(settled)
         return news
-
-    # -------------------------------------------------------------- the one reservation
 
     def reserve(self, tx: Transaction) -> bool:
         """Keep room for the job that has waited longest, and give up what is kept in vain.
 
-        Answers whether room has become anybody's again.
+        Answers whether room has become anybody's again. A pass that did not see all classes changes nothing.
         """
-        given_up = False
-        for outcome in self.outcomes:
-            needs = outcome.job_class.requirements
-            if needs.reserved_host is not None and outcome.refused is not None:
-                if router.worth_keeping(outcome.refused, {needs.reserved_host}) is not None:
-                    return False
-                head = self._waiting[needs].head
-                assert head is not None  # noqa: S101 - a reservation is a saved job's
-                unreserve(head.pk)
-                given_up = True
+        refused = {outcome.job_class.key: outcome for outcome in self.outcomes if outcome.refused is not None}
+        holder = waiting.holder()
+        if self.more or (holder is not None and holder.class_key not in refused):
+            return False
+        if holder is not None:
+            evaluation = refused[holder.class_key].refused
+            assert evaluation is not None  # noqa: S101 - it is among the refused
+            if router.worth_keeping(evaluation, {holder.reserved_host_id or 0}) is not None:
+                return False
+            waiting.release(tx, holder.pk)
         longest = self._now - timedelta(seconds=settings.CONTAINER_MANAGER.reserve_after_seconds)
         starving = [
-            (head.submitted_at, head, outcome.refused)
-            for outcome in self.outcomes
-            if not outcome.placed
-            and outcome.refused is not None
-            and (head := self._waiting[outcome.job_class.requirements].head) is not None
-            and head.submitted_at <= longest
+            (head.submitted_at, head.pk, head, outcome.refused)
+            for key, outcome in refused.items()
+            if not outcome.placed and (head := self._waiting[key].head) is not None and head.submitted_at <= longest
         ]
-        for _, head, evaluation in sorted(starving, key=lambda entry: (entry[0], entry[1].pk)):
-            if (host := router.worth_keeping(evaluation)) is not None:
-                _reserve(tx, head, host, evaluation)
+        for _, _, head, evaluation in sorted(starving, key=lambda entry: entry[:2]):
+            if evaluation is not None and (host := router.worth_keeping(evaluation)) is not None:
+                waiting.reserve(tx, head, host, evaluation)
                 break
-        return given_up
-
-
-def _heads(now: datetime) -> Iterable[ContainerJob]:
-    """The oldest job of each class that waits and may be routed now."""
-    with connection.cursor() as cursor:
-        # Mostly nothing waits, and this is the shortest way to know.
-        cursor.execute("SELECT MIN(class_key) FROM container_manager_containerjob WHERE status = 'pending'")
-        if cursor.fetchone() == (None,):
-            return []
-    return ContainerJob.objects.raw(_HEADS, [bulk.as_moment(now)])
-
-
-def _age(waiting: _Waiting) -> int:
-    return waiting.head.pk if waiting.head is not None else YOUNGEST - waiting.fresh[0]
+        return holder is not None
 
 
 def _apply(job: ContainerJob, decision: Decision) -> None:
@@ -264,12 +250,12 @@ def _apply(job: ContainerJob, decision: Decision) -> None:
         job.queue_deadline = None
 
 
-def assign(placed: Iterable[Decision]) -> None:
+def assign(tx: Transaction, placed: Iterable[Decision]) -> None:
     """Reserve their hosts for saved PENDING jobs; the decisions' keys are their ids."""
     rows = []
     for decision in placed:
         if decision.evaluation.requirements.reserved_host is not None:
-            unreserve(decision.key)
+            waiting.release(tx, decision.key)
         assert decision.host is not None  # noqa: S101 - it was placed
         rows.append((decision.key, decision.host.id, decision.host.executor_type, decision.reason))
     bulk.update(
@@ -277,6 +263,7 @@ def assign(placed: Iterable[Decision]) -> None:
         "status = 'routed', queue_deadline = NULL",
         {"host_id": "bigint", "executor_type": "text", "routing_reason": "text"},
         rows,
+        where="status = 'pending'",
     )
 
 
@@ -297,55 +284,6 @@ def tell(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: dec
     elif decided:
         placed = sum(1 for _, _, decision in decided if decision.host is not None)
         logger.info("routing: %d jobs placed, %d refused", placed, len(decided) - placed)
-
-
-# ------------------------------------------------------------------ refusals, one a class
-
-
-def _refusal(key: str, evaluation: Evaluation) -> QueueRefusal:
-    return QueueRefusal(
-        class_key=key,
-        verdict=evaluation.verdict().name,
-        message=refusal(evaluation),
-        rejections=[list(pair) for pair in evaluation.rejections().items()],
-    )
-
-
-def _is_known(head: Any, evaluation: Evaluation) -> bool:
-    """Whether this is what the class was refused with before."""
-    if head.refused_verdict != evaluation.verdict().name:
-        return False
-    before = orjson.loads(head.refused_rejections)
-    return bool(before == [list(pair) for pair in evaluation.rejections().items()])
-
-
-def _keep(refusals: Sequence[QueueRefusal]) -> None:
-    QueueRefusal.objects.bulk_create(
-        refusals, update_conflicts=True, unique_fields=["class_key"], update_fields=["verdict", "message", "rejections"]
-    )
-
-
-def refusals(keys: Iterable[str]) -> dict[str, QueueRefusal]:
-    """Why classes wait, by their keys."""
-    return QueueRefusal.objects.in_bulk(list(keys))
-
-
-def _reserve(tx: Transaction, job: ContainerJob, host: HostState, evaluation: Evaluation) -> None:
-    job.reserved_host_id = host.id
-    job.class_key = class_key(job.requirements())
-    ContainerJob.objects.filter(pk=job.pk).update(reserved_host_id=host.id, class_key=job.class_key)
-    _keep([_refusal(job.class_key, evaluation._replace(requirements=job.requirements()))])
-    message = f"Host {host.name} keeps its room for this job, which has waited long."
-    tx.events.append(Fact(EventKind.HOST_RESERVED, message, job.pk, host.id, host.name, host.executor_type))
-
-
-def unreserve(job_id: int) -> None:
-    """Room that was kept for this job is anybody's again."""
-    job = ContainerJob.objects.filter(pk=job_id).exclude(reserved_host=None).defer("environment").first()
-    if job is not None:
-        job.reserved_host_id = None
-        key = class_key(job.requirements())
-        ContainerJob.objects.filter(pk=job_id).update(reserved_host_id=None, class_key=key)
 
 
 # ------------------------------------------------------------------ units of work
@@ -384,10 +322,10 @@ def route_named(
         done = route(tx, named=left)
         decided |= done.decisions()
         if not done.more:
-            refused = {class_key(o.job_class.requirements): o.refused for o in done.outcomes if o.refused is not None}
+            refused = {o.job_class.key: o.refused for o in done.outcomes if o.refused is not None}
             for job in left:
-                if job.pk not in decided and (evaluation := refused.get(job.class_key)) is not None:
-                    decided |= {job.pk: router.refuse([job.pk], evaluation)[0]}
+                if job.pk not in decided and job.class_key in refused:
+                    decided[job.pk] = router.refuse([job.pk], refused[job.class_key])[0]
             break
     for ids, actor in items:
         tx.by(actor, "routeJobs" if len(ids) != 1 else "routeJob", f"{len(ids)} jobs" if len(ids) != 1 else ids[0])
@@ -405,12 +343,12 @@ def _answer(job_id: int, jobs: Mapping[int, _Named], decided: Mapping[int, Decis
 def _expire(tx: Transaction) -> None:
     """Jobs that were not routed in time have failed."""
     now = timezone.now()
-    rows = ContainerJob.objects.filter(PENDING, queue_deadline__isnull=False, queue_deadline__lte=now)
+    rows = ContainerJob.objects.filter(waiting.PENDING, queue_deadline__isnull=False, queue_deadline__lte=now)
     late = list(rows.defer("environment")[:MOST_AT_ONCE])
-    why = refusals({job.class_key for job in late})
+    why = waiting.refusals({job.class_key for job in late})
     for job in late:
         if job.reserved_host_id is not None:
-            unreserve(job.pk)
+            waiting.release(tx, job.pk)
         reason = why[job.class_key].message if job.class_key in why else "The queue had not come to it."
         job.error = f"It was not routed within its queueTimeoutSeconds of {job.queue_timeout_seconds}. {reason}"
         tx.event(EventKind.JOB_FINISHED, job.error, job=job)
@@ -419,14 +357,5 @@ def _expire(tx: Transaction) -> None:
         "status = 'failed', queue_deadline = NULL",
         {"error": "text", "finished_at": "timestamptz"},
         [(job.pk, job.error, bulk.as_moment(now)) for job in late],
+        where="status = 'pending'",
     )
-
-
-def forget_refusals(tx: Transaction, items: Sequence[None]) -> list[None]:  # noqa: ARG001
-    """Drop why classes waited that wait no more."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "DELETE FROM container_manager_queuerefusal WHERE NOT EXISTS (SELECT 1 FROM container_manager_containerjob "
-            "job WHERE job.status = 'pending' AND job.class_key = container_manager_queuerefusal.class_key)"
-        )
-    return [None] * len(items)

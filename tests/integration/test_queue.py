@@ -26,6 +26,7 @@ from container_manager.store import bulk, decisions, dispatch, hosts, jobs, queu
 from container_manager.store.decisions import verdicts
 from container_manager.store.dispatch import Fence, HostFault
 from container_manager.store.transaction import Actor, commit_one
+from container_manager.store.waiting import forget_refusals
 from container_manager.store.writer import write_directly
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 from tests.waiting import eventually
@@ -122,7 +123,6 @@ async def test_what_waits_comes_before_what_is_new_at_equal_priority() -> None:
 
 async def test_a_pass_that_had_enough_leaves_the_rest_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "MOST_AT_ONCE", 5)
-    monkeypatch.setattr(routing.Pass.__init__, "__defaults__", ((), (), 5))
     await make_host(max_concurrent_jobs=100)
     waiting = [await make_job() for _ in range(12)]
     (new,) = await submit()
@@ -156,7 +156,7 @@ async def test_refusals_that_nobody_waits_for_are_dropped() -> None:
     await make_host(max_concurrent_jobs=0)
     first, other = (await submit())[0], (await submit(memory_limit=65))[0]
     await write_directly(jobs.cancel, (first.pk, None))
-    await write_directly(routing.forget_refusals, None)
+    await write_directly(forget_refusals, None)
     assert [refusal.class_key async for refusal in QueueRefusal.objects.all()] == [other.class_key]
 
 
@@ -184,7 +184,7 @@ async def test_once_routed_a_job_has_no_queue_timeout() -> None:
     (later,) = await submit(queue_timeout_seconds=5, memory_limit=64, host_selector={"gpu": "yes"})
     deadline = (await fresh(later)).queue_deadline
     assert deadline - later.submitted_at == timedelta(seconds=5)
-    assert await threads.read(queue.next_moment) == deadline
+    assert await threads.read(queue.next_moment, timezone.now()) == deadline
     await ExecutorHost.objects.aupdate(labels={"gpu": "yes"})
     await a_pass()
     assert ((await fresh(later)).status, (await fresh(later)).queue_deadline) == ("routed", None)
@@ -279,7 +279,7 @@ async def test_a_host_whose_launches_keep_failing_is_left_alone_for_a_while() ->
     refusal = await QueueRefusal.objects.aget(class_key=waiting.class_key)
     assert refusal.rejections == [["EJECTED", 1], ["SLOTS", 1]]
     until = (await ExecutorHost.objects.aget(pk=broken.pk)).ejected_until
-    assert await threads.read(queue.next_moment) == until
+    assert await threads.read(queue.next_moment, timezone.now()) == until
     await fail_launches(broken, 5)
     again = (await ExecutorHost.objects.aget(pk=broken.pk)).ejected_until
     assert again - until > timedelta(seconds=29), "longer each time"

@@ -379,9 +379,9 @@ async def test_a_fault_of_the_database_is_told_to_all_at_once(writer: Writer, mo
 
 async def test_a_back_off_that_is_over_wakes_nobody() -> None:
     await make_job(not_before=timezone.now() - timedelta(seconds=1))
-    assert await threads.read(queue.next_moment) is None
+    assert await threads.read(queue.next_moment, timezone.now()) is None
     later = await make_job(not_before=timezone.now() + timedelta(hours=1))
-    assert await threads.read(queue.next_moment) == later.not_before
+    assert await threads.read(queue.next_moment, timezone.now()) == later.not_before
 
 
 async def test_a_cancelled_job_whose_host_fails_it_is_not_tried_again() -> None:

@@ -310,7 +310,7 @@ def suggestions(fleet: list[HostState], **needs: object) -> list[str]:
     [
         ({"max_memory": 900, "memory": 100}, {"memory": 2048}, "Ask for 800 MiB of memory instead of 2048."),
         ({"max_memory": 900, "memory": 100}, {"memory": 2048}, "Raise maxMemoryMb of host host-1 to 2148."),
-        ({"max_cpu": 1500}, {"cpu": 4000}, "Ask for 1.5 cores instead of 4."),
+        ({"max_cpu": 1500}, {"cpu": 4000}, "Ask for 1.5 cores instead of 4 cores."),
         ({"max_cpu": 1500}, {"cpu": 4000}, "Raise maxCpuCores of host host-1 to 4."),
         ({}, {"region_preference": "us", "region_required": True}, "Require region eu instead of us."),
         ({}, {"region_preference": "us", "region_required": True}, "Do not require region us."),
@@ -320,7 +320,8 @@ def suggestions(fleet: list[HostState], **needs: object) -> list[str]:
             {"preferred_executor": "cloudrun", "executor_required": True},
             "Require executor docker instead of cloudrun.",
         ),
-        ({"only_preferred": True}, {}, "Prefer executor docker."),
+        ({"max_cpu": 1000567}, {"cpu": 2000000}, "Ask for 1000.567 cores instead of 2000 cores."),
+        ({"ejected": True}, {}, "Resume host host-1, if its launches succeed again."),
         ({"labels": {"a": "x"}}, {"selector": (("a", "x"), ("b", "y"))}, "Drop b=y from the host selector."),
         ({}, {"selector": (("a", "x"), ("b", "y"))}, "Drop the host selector."),
         ({"reserved_priority": 3}, {}, "Raise the priority from 0 to 4."),
@@ -340,6 +341,11 @@ def test_advice_takes_the_smallest_change() -> None:
         "Ask for 824 MiB of memory instead of 1000.",
         "Raise maxMemoryMb of host host-2 to 1200.",
     ]
+
+
+def test_advice_is_only_what_can_be_done() -> None:
+    assert suggestions([host(only_preferred=True)]) == [], "who did not ask for a simulation is not sent there"
+    assert suggestions([host(max_memory=2**31 - 1, memory=2**31 - 1)], memory=2**30) == []
 
 
 def test_there_is_no_advice_where_one_change_is_not_enough() -> None:
@@ -383,5 +389,5 @@ def test_only_the_oldest_are_read_of_a_class_that_has_no_room_for_all() -> None:
     assert outcome.refused is not None
     assert max(asked) == 4
     asked.clear()
-    router.settle(router.Fleet([host(max_jobs=0)], 0), [JobClass(JobRequirements(), 0, members)])
+    list(router.settle(router.Fleet([host(max_jobs=0)], 0), [JobClass(JobRequirements(), 0, members)]))
     assert asked == []
