@@ -97,7 +97,7 @@ class Service:
             async with asyncio.timeout(2):
                 await threads.read(host_store.any_exist)
         except Exception as error:  # noqa: BLE001 - whatever it is, the database does not answer
-            logger.warning("readiness: %s", error)
+            logger.warning("readiness: %r", error)
             problems.append("The database does not answer.")
         return problems
 

@@ -164,7 +164,8 @@ class Query:
         )
 
     @strawberry.field(
-        description="Where would these go, now or with the fleet changed? Writes nothing. "
+        description="Where would these go, now or with the fleet changed? Writes nothing. Jobs that wait already come "
+        "first, as they would. "
         f"At most {LARGEST_PLAN} jobs at a time."
     )
     async def plan_routing(
@@ -184,7 +185,7 @@ class Query:
 
     @strawberry.field(
         description="Every check of this host for this job, now. For a job that holds the host, what it holds counts "
-        "as free."
+        "as free. Null when either does not exist."
     )
     async def why_not(self, info: Info, job_id: strawberry.ID, host_id: strawberry.ID) -> HostVerdict | None:
         job, host = ids.to_pk("ContainerJob", job_id, "jobId"), ids.to_pk("ExecutorHost", host_id, "hostId")

@@ -199,7 +199,8 @@ class RoutingRefused(UserError):
     advise: strawberry.Private[Advise | None] = None
 
     @strawberry.field(
-        description="Single changes, of the job first, then of one host; each alone would let the job run now."
+        description="Single changes, of the job first, then of one host; each alone would let the job run now, "
+        "were it its turn."
     )
     async def suggestions(self, info: Info) -> list[Suggestion]:
         if self.advise is None:

@@ -1,11 +1,14 @@
 """Plans, why-not, suggestions and the queue, as a client of the API sees them."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.utils import timezone
 
 from container_manager.models import ContainerJob, ExecutorHost, RoutingDecision, RoutingEvent
+from container_manager.routing import checks
 from graphql_api.ids import to_global
 from tests.client import Api
 from tests.factories import ContainerJobFactory
@@ -227,3 +230,49 @@ async def test_a_batch_of_ten_thousand_is_one_transaction(admin: Api, simulated:
             "oldestSubmittedAt": (await admin(QUEUE))["oldestSubmittedAt"],
         }
     ]  # fmt: skip
+
+
+async def test_a_plan_larger_than_the_fleet_says_what_would_help(admin: Api, simulated: Hosts) -> None:
+    await simulated(name="one", max_concurrent_jobs=1)
+    placed, refused, other = await plan(admin, {}, {}, {"memoryLimitMb": 64})
+    assert (placed["__typename"], refused["__typename"]) == ("Placement", "RoutingRefused")
+    for entry in (refused, other):
+        assert [s["message"] for s in entry["suggestions"]] == ["Raise maxConcurrentJobs of host one to 2."]
+
+
+async def test_a_plan_keeps_what_is_wrong_with_each_job(admin: Api, simulated: Hosts) -> None:
+    bad, gone = await plan(admin, {"image": "NOT AN IMAGE"}, {}, assume=[{"hostId": to_global("ExecutorHost", 999)}])
+    assert (bad["__typename"], gone["__typename"]) == ("ValidationFailed", "NotFound")
+
+
+async def test_a_plan_shows_no_more_hosts_than_it_can(admin: Api, simulated: Hosts) -> None:
+    await simulated(max_concurrent_jobs=5000)
+    error = await admin.error(PLAN.replace("first: 2", "first: 3"), jobs=[{"image": "x"}] * 1000)
+    assert error["message"] == "first: must be from 0 to 2."
+
+
+async def test_a_job_in_its_back_off_waits_for_no_check(admin: Api, simulated: Hosts) -> None:
+    await simulated(max_concurrent_jobs=0)
+    await admin.submit()
+    later = await make_job(not_before=timezone.now() + timedelta(hours=1))
+    assert (await admin(WAITING, id=to_global("ContainerJob", later.pk)))["waitingOn"] is None
+
+
+async def test_a_registered_check_is_shown(admin: Api, simulated: Hosts) -> None:
+    await simulated()
+    odd = checks.Check("LICENCE", lambda _: None, lambda *_: 1, lambda _: "a licence", lambda _: "none")
+    checks.register(odd)
+    try:
+        job = await admin.submit()
+    finally:
+        checks.CHECKS.remove(odd)
+    shown = await admin(
+        "query($id: ID!) { job(id: $id) { waitingOn { rejections { code hosts } } "
+        "decisions { replay hosts { edges { node { checks { code message } } } } } } }",
+        id=job["id"],
+    )
+    assert shown["waitingOn"]["rejections"] == [{"code": "OTHER", "hosts": 1}]
+    (decision,) = shown["decisions"]
+    assert decision["replay"] == "OTHER_VERSION"
+    last = decision["hosts"]["edges"][0]["node"]["checks"][-1]
+    assert (last["code"], last["message"]) == ("OTHER", "LICENCE: recorded by a check that is no longer registered")

@@ -22,7 +22,7 @@ from container_manager.models import (
     class_key,
 )
 from container_manager.service import Service
-from container_manager.store import bulk, decisions, dispatch, hosts, jobs, queue, routing, threads
+from container_manager.store import bulk, decisions, dispatch, hosts, jobs, queue, routing, threads, waiting
 from container_manager.store.decisions import verdicts
 from container_manager.store.dispatch import Fence, HostFault
 from container_manager.store.transaction import Actor, commit_one
@@ -124,13 +124,13 @@ async def test_what_waits_comes_before_what_is_new_at_equal_priority() -> None:
 async def test_a_pass_that_had_enough_leaves_the_rest_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routing, "MOST_AT_ONCE", 5)
     await make_host(max_concurrent_jobs=100)
-    waiting = [await make_job() for _ in range(12)]
+    old = [await make_job() for _ in range(12)]
     (new,) = await submit()
     assert new.status == "pending", "it does not overtake what was not read"
-    assert Counter([(await fresh(job)).status for job in waiting]) == {"routed": 5, "pending": 7}
+    assert Counter([(await fresh(job)).status for job in old]) == {"routed": 5, "pending": 7}
     assert await a_pass() is True
     assert await a_pass() is False
-    assert [(await fresh(job)).status for job in (*waiting, new)] == ["routed"] * 13
+    assert [(await fresh(job)).status for job in (*old, new)] == ["routed"] * 13
     named = [await make_job() for _ in range(12)]
     answers = await ExecutorFactory().route_jobs(named)
     assert [answer.key for answer in answers] == [job.pk for job in named]
@@ -257,6 +257,110 @@ async def test_nobody_has_room_kept_before_the_set_wait() -> None:
     assert (await fresh(job)).reserved_host_id is None
 
 
+async def test_a_pass_that_had_enough_makes_no_second_reservation(
+    impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = await make_host(max_concurrent_jobs=1)
+    blocker = await make_job(host=host, status="running")
+    (old,) = await submit(memory_limit=70)
+    await a_pass()
+    assert (await fresh(old)).reserved_host_id == host.pk
+    await submit(3, memory_limit=71, priority=1)
+    monkeypatch.setattr(routing, "MOST_AT_ONCE", 2)
+    for _ in range(3):
+        await a_pass()
+    assert await ContainerJob.objects.exclude(reserved_host=None).acount() == 1
+    assert len(await threads.read(hosts.snapshot)) == 1
+    await ContainerJob.objects.filter(pk=blocker.pk).aupdate(status="succeeded")
+    for _ in range(3):
+        await a_pass()
+    assert await ContainerJob.objects.filter(status="routed").acount() == 1
+
+
+async def test_a_job_outlives_the_host_that_kept_room_for_it(impatient: None) -> None:
+    host = await make_host(max_concurrent_jobs=1)
+    blocker = await make_job(host=host, status="running")
+    (job,) = await submit()
+    await a_pass()
+    await ContainerJob.objects.filter(pk=blocker.pk).aupdate(status="succeeded", host=None)
+    await write_directly(hosts.delete_hosts, (host.pk, None))
+    assert (await kinds(job))[-1] == "host_released"
+    other = await make_host()
+    await a_pass()
+    assert ((await fresh(job)).status, (await fresh(job)).host_id) == ("routed", other.pk)
+
+
+async def test_a_class_is_known_by_the_key_that_its_jobs_carry() -> None:
+    await make_host(max_concurrent_jobs=5)
+    jobs_of_before = [await make_job() for _ in range(2)]
+    await ContainerJob.objects.aupdate(class_key="given by an older version")
+    (new,) = await submit()
+    assert [(await fresh(job)).status for job in (*jobs_of_before, new)] == ["routed"] * 3
+
+
+# ------------------------------------------------------------------ bounds and moments
+
+
+async def test_what_one_pass_leaves_is_routed_without_anybody_asking(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "MOST_RECORDED", 3)
+    await make_host(max_concurrent_jobs=50, config={"accept": "any", "run_ms": 60_000})
+    distinct = [ContainerJobFactory.build(memory_limit=64 + number) for number in range(12)]
+    answers = await service.writer.write(jobs.submit, jobs.Submission(distinct))
+    assert [job.status for job in answers] == ["routed"] * 3 + ["pending"] * 9
+    await eventually(_nothing_waits, 10)
+    assert await RoutingDecision.objects.exclude(host_id=None).acount() == 12
+
+
+async def test_a_pass_that_had_enough_lets_nobody_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
+    await make_host(max_concurrent_jobs=50)
+    old = [await make_job(memory_limit=64 + number) for number in range(4)]
+    monkeypatch.setattr(routing, "MOST_RECORDED", 2)
+    (new,) = await submit(memory_limit=200)
+    assert [(await fresh(job)).status for job in (*old, new)] == ["routed", "routed", "pending", "pending", "pending"]
+
+
+async def _nothing_waits() -> bool:
+    return not await ContainerJob.objects.filter(status="pending").aexists()
+
+
+async def test_a_moment_between_a_pass_and_the_look_ahead_is_not_forgotten() -> None:
+    began = timezone.now()
+    job = await make_job(not_before=began + timedelta(milliseconds=1))
+    await eventually(lambda: timezone.now() > job.not_before)
+    assert await threads.read(queue.next_moment, began) == job.not_before
+
+
+async def test_a_back_off_waits_for_nothing_else() -> None:
+    await make_host(max_concurrent_jobs=0)
+    await submit()
+    await make_job(not_before=timezone.now() + timedelta(hours=1))
+    found = await threads.read(queue.waiting)
+    assert [(group.verdict, group.rejections, group.jobs) for group in found] == [
+        ("NEVER", [("SLOTS", 1)], 1),
+        ("NOT_NOW", [], 1),
+    ]
+
+
+def test_finding_what_waits_needs_no_statistics(db: None) -> None:
+    """Just after a batch PostgreSQL knows nothing of it, and must not read a class's jobs once for every class."""
+    if connection.vendor != "postgresql":
+        return
+    built = [ContainerJobFactory.build(memory_limit=64 + number) for number in range(3000)]
+    commit_one(jobs.submit, jobs.Submission(built))
+    with CaptureQueriesContext(connection) as captured:
+        assert len(waiting.heads(timezone.now())) > 2000
+    (heads,) = [query["sql"] for query in captured if "RECURSIVE" in query["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute("SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off")
+        cursor.execute("EXPLAIN " + heads)
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+        cursor.execute("RESET enable_sort; RESET enable_seqscan; RESET enable_bitmapscan")
+    assert "job_waiting" in plan
+    assert "job_status" not in plan
+
+
 # ------------------------------------------------------------------ ejection
 
 
@@ -274,9 +378,9 @@ async def test_a_host_whose_launches_keep_failing_is_left_alone_for_a_while() ->
     await fail_launches(broken, 1)
     event = await RoutingEvent.objects.aget(kind=EventKind.HOST_EJECTED)
     assert event.message == "5 launches in a row failed; left alone for 30 s. no space left"
-    placed, waiting = await submit(2)
-    assert (placed.host_id, waiting.status) == (sound.pk, "pending")
-    refusal = await QueueRefusal.objects.aget(class_key=waiting.class_key)
+    placed, left = await submit(2)
+    assert (placed.host_id, left.status) == (sound.pk, "pending")
+    refusal = await QueueRefusal.objects.aget(class_key=left.class_key)
     assert refusal.rejections == [["EJECTED", 1], ["SLOTS", 1]]
     until = (await ExecutorHost.objects.aget(pk=broken.pk)).ejected_until
     assert await threads.read(queue.next_moment, timezone.now()) == until
