@@ -11,7 +11,7 @@ from strawberry.extensions import MaskErrors
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from container_manager import errors
-from graphql_api import types
+from graphql_api import results
 
 REQUEST_ERRORS = (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError)
 
@@ -21,25 +21,25 @@ logger = logging.getLogger(__name__)
 def as_type(error: errors.UserError) -> Any:
     """The union member that tells this error."""
     if isinstance(error, errors.ValidationFailed):
-        fields = [types.FieldError(field=e.field, message=e.message) for e in error.fields]
-        return types.ValidationFailed(message=str(error), fields=fields)
+        fields = [results.FieldError(field=e.field, message=e.message) for e in error.fields]
+        return results.ValidationFailed(message=str(error), fields=fields)
     return _PLAIN[type(error)](message=str(error))
 
 
-_PLAIN: dict[type[errors.UserError], Any] = {errors.NotFound: types.NotFound, errors.Conflict: types.Conflict}
+_PLAIN: dict[type[errors.UserError], Any] = {errors.NotFound: results.NotFound, errors.Conflict: results.Conflict}
 
 
-class _AsValidationFailed(strawberry.ExceptionHandler[errors.ValidationFailed, types.ValidationFailed]):
+class _AsValidationFailed(strawberry.ExceptionHandler[errors.ValidationFailed, results.ValidationFailed]):
     def handle(self, exception: errors.ValidationFailed, **_: Any) -> Any:
         return as_type(exception)
 
 
-class _AsNotFound(strawberry.ExceptionHandler[errors.NotFound, types.NotFound]):
+class _AsNotFound(strawberry.ExceptionHandler[errors.NotFound, results.NotFound]):
     def handle(self, exception: errors.NotFound, **_: Any) -> Any:
         return as_type(exception)
 
 
-class _AsConflict(strawberry.ExceptionHandler[errors.Conflict, types.Conflict]):
+class _AsConflict(strawberry.ExceptionHandler[errors.Conflict, results.Conflict]):
     def handle(self, exception: errors.Conflict, **_: Any) -> Any:
         return as_type(exception)
 

@@ -12,15 +12,8 @@ from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
 from graphql_api.errors import as_type
 from graphql_api.inputs import LARGEST_BATCH, HostInput, HostPatch, JobInput, at_most, given, read_jobs
-from graphql_api.types import (
-    Conflict,
-    ContainerJob,
-    ExecutorHost,
-    NotFound,
-    RoutingDecision,
-    RoutingRefused,
-    ValidationFailed,
-)
+from graphql_api.results import Conflict, NotFound, RoutingRefused, ValidationFailed
+from graphql_api.types import ContainerJob, ExecutorHost, RoutingDecision
 
 HostResult = Annotated[ExecutorHost | ValidationFailed | NotFound | Conflict, strawberry.union("HostResult")]
 SubmitJobResult = Annotated[ContainerJob | ValidationFailed | Conflict, strawberry.union("SubmitJobResult")]

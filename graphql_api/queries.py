@@ -20,6 +20,7 @@ from container_manager.store import jobs as job_store
 from container_manager.store import queue as queue_store
 from container_manager.store import threads
 from graphql_api import ids, types
+from graphql_api.capacity import ExecutorCapacity, capacity
 from graphql_api.context import Info
 from graphql_api.enums import ExecutorType, Verdict
 from graphql_api.errors import as_type
@@ -35,17 +36,15 @@ from graphql_api.inputs import (
     read_jobs,
 )
 from graphql_api.pages import Connection, Node
+from graphql_api.plans import QueueGroup, QueueSummary, RoutingPlan
+from graphql_api.plans import planned as planned_results
+from graphql_api.results import rejection_counts
 from graphql_api.types import (
     ContainerJob,
-    ExecutorCapacity,
     ExecutorHost,
     HostVerdict,
-    QueueGroup,
-    QueueSummary,
     RoutingDecision,
     RoutingEvent,
-    RoutingPlan,
-    capacity,
 )
 
 NODES: dict[str, Callable[[Info, int], Awaitable[Node | None]]] = {
@@ -157,7 +156,7 @@ class Query:
                     verdict=Verdict[group.verdict],
                     jobs=group.jobs,
                     oldest_submitted_at=group.oldest,
-                    rejections=types.rejection_counts(group.rejections),
+                    rejections=rejection_counts(group.rejections),
                 )
                 for group in groups
             ],
@@ -176,7 +175,7 @@ class Query:
         planned: Iterator[Any]
         try:
             decisions = await info.context.service.plan(specs, read_assumptions(assume or []))
-            planned = iter(types.planned(decisions))
+            planned = iter(planned_results(decisions))
         except UserError as error:
             planned = repeat(as_type(error))
         return RoutingPlan(

@@ -1,59 +1,38 @@
 """The types that clients see. Plain values, built from rows; what is nested comes through batching loaders."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Any, Self
+from datetime import datetime
+from typing import Annotated, Self
 
 import strawberry
 from django.utils import timezone
-from graphql import GraphQLError
 from strawberry.scalars import JSON
 
 from container_manager import models
 from container_manager.executors.configs import CONFIGS, hide_secrets
-from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.routing import types as routing_types
-from container_manager.routing.advice import advise
-from container_manager.routing.types import Evaluation, HostState, JobRequirements
+from container_manager.routing.types import Evaluation
 from container_manager.store import decisions as decision_store
 from container_manager.store import events as event_store
 from container_manager.store import threads
 from container_manager.store.events import Event
+from graphql_api.capacity import Capacity, capacity
 from graphql_api.context import Info
 from graphql_api.enums import (
     CheckCode,
     ExecutorType,
     HealthStatus,
-    LogStream,
     Replay,
     RoutingEventKind,
     Strategy,
     Verdict,
 )
 from graphql_api.ids import from_cursor, page_size, to_cursor, to_global
-from graphql_api.pages import Connection, Node, PageInfo
-
-MOST_PLANNED_HOSTS = 2000
-LARGEST_PAGE = 100
+from graphql_api.logs import LogConnection, log_page
+from graphql_api.pages import Connection, Node
+from graphql_api.results import RejectionCount, RoutingRefused, rejection_counts, verdict_of
 
 # ------------------------------------------------------------------ hosts
-
-
-@strawberry.type(
-    description="Null limits mean unlimited. What is reserved is derived from the jobs that hold the host, "
-    "never from a counter."
-)
-class Capacity:
-    max_concurrent_jobs: int
-    running_jobs: int
-    available_slots: int
-    max_memory_mb: int | None
-    reserved_memory_mb: int
-    max_cpu_cores: float | None
-    reserved_cpu_cores: float
 
 
 @strawberry.type
@@ -114,134 +93,7 @@ class ExecutorHost(Node):
         )
 
 
-def capacity(hosts: list[models.ExecutorHost]) -> Capacity:
-    """The capacity of hosts together; unlimited if one of them is."""
-    memory = [h.max_memory_mb if h.max_memory_mb is not None else h.reported_memory_mb for h in hosts]
-    cores = [h.max_cpu_cores if h.max_cpu_cores is not None else h.reported_cpu_cores for h in hosts]
-    return Capacity(
-        max_concurrent_jobs=sum(host.max_concurrent_jobs for host in hosts),
-        running_jobs=sum(host.used_jobs for host in hosts),
-        available_slots=sum(max(host.max_concurrent_jobs - host.used_jobs, 0) for host in hosts),
-        max_memory_mb=_total(memory),
-        reserved_memory_mb=sum(host.used_memory_mb for host in hosts),
-        max_cpu_cores=_total(cores),
-        reserved_cpu_cores=sum(host.used_cpu_millis for host in hosts) / 1000,
-    )
-
-
-def _total(limits: list[Any]) -> Any:
-    return None if any(limit is None for limit in limits) else sum(limits)
-
-
-@strawberry.type
-class ExecutorCapacity:
-    executor_type: ExecutorType
-    region: str
-    hosts: int
-    available_hosts: int
-    capacity: Capacity
-
-
-# ------------------------------------------------------------------ errors as data
-
-
-@strawberry.interface
-class UserError:
-    message: str
-
-
-@strawberry.type
-class FieldError:
-    field: str
-    message: str
-
-
-@strawberry.type
-class ValidationFailed(UserError):
-    fields: list[FieldError]
-
-
-@strawberry.type
-class NotFound(UserError):
-    pass
-
-
-@strawberry.type
-class Conflict(UserError):
-    pass
-
-
-@strawberry.type
-class RejectionCount:
-    code: CheckCode
-    hosts: int
-
-
-Advise = Callable[[], Awaitable[list[routing_types.Suggestion]]]
-
-
-def rejection_counts(counts: Iterable[Sequence[Any]]) -> list[RejectionCount]:
-    """From pairs of code and number."""
-    return [RejectionCount(code=CheckCode(code), hosts=hosts) for code, hosts in counts]
-
-
-@strawberry.type(description="The smallest change, checked by routing again, that would let the job run.")
-class Suggestion:
-    message: str
-    hosts: int = strawberry.field(description="How many hosts could take the job then.")
-
-
-@strawberry.type
-class RoutingRefused(UserError):
-    verdict: Verdict
-    rejections: list[RejectionCount]
-    requirements: strawberry.Private[JobRequirements]
-    advise: strawberry.Private[Advise | None] = None
-
-    @strawberry.field(
-        description="Single changes, of the job first, then of one host; each alone would let the job run now, "
-        "were it its turn."
-    )
-    async def suggestions(self, info: Info) -> list[Suggestion]:
-        if self.advise is None:
-            found = await info.context.advice.load(self.requirements)
-        else:
-            found = await self.advise()
-        return [Suggestion(message=suggestion.message, hosts=suggestion.hosts) for suggestion in found]
-
-    @classmethod
-    def by(cls, decision: routing_types.Decision, advise: Advise | None = None) -> Self:
-        """From a decision; suggestions are for the fleet as it is now, or by `advise` for that of a plan."""
-        return cls(
-            message=decision.reason,
-            verdict=_verdict(decision.verdict),
-            rejections=rejection_counts(decision.evaluation.rejections().items()),
-            requirements=decision.evaluation.requirements,
-            advise=advise,
-        )
-
-
 # ------------------------------------------------------------------ jobs and decisions
-
-
-@strawberry.type
-class LogLine:
-    cursor: str
-    stream: LogStream
-    at: datetime
-    text: str
-
-
-@strawberry.type
-class LogEdge:
-    cursor: str
-    node: LogLine
-
-
-@strawberry.type
-class LogConnection:
-    edges: list[LogEdge]
-    page_info: PageInfo
 
 
 @strawberry.type
@@ -315,7 +167,7 @@ class ContainerJob(Node):
     @strawberry.field(description="What its ended attempts wrote, oldest first; kept after the containers are gone.")
     async def logs(self, info: Info, after: str | None = None, first: int | None = None) -> LogConnection:
         start, limit = from_cursor(after) or 0, page_size(first, 1000)
-        return _log_page(await info.context.outputs.load(self.row.pk), start, limit)
+        return log_page(await info.context.outputs.load(self.row.pk), start, limit)
 
     @classmethod
     def of(cls, job: models.ContainerJob) -> Self:
@@ -358,31 +210,6 @@ def _executor_type(value: str) -> ExecutorType | None:
     return ExecutorType(value) if value else None
 
 
-def _log_page(lines: list[OutputLine], start: int, limit: int) -> LogConnection:
-    # A line's cursor is its number, from 1.
-    edges = [
-        LogEdge(
-            cursor=(cursor := to_cursor(start + offset + 1)),
-            node=LogLine(
-                cursor=cursor,
-                stream=LogStream(line.stream),
-                at=datetime.fromtimestamp(line.at_ns / 1e9, tz=UTC),
-                text=line.text,
-            ),
-        )
-        for offset, line in enumerate(lines[start : start + limit])
-    ]
-    return LogConnection(
-        edges=edges,
-        page_info=PageInfo(
-            has_next_page=start + limit < len(lines),
-            has_previous_page=start > 0,
-            start_cursor=edges[0].cursor if edges else None,
-            end_cursor=edges[-1].cursor if edges else None,
-        ),
-    )
-
-
 @strawberry.type(description="One check of one host: what was needed and what there was.")
 class CheckResult:
     code: CheckCode
@@ -398,15 +225,11 @@ class CheckResult:
         return cls(
             code=code,
             passed=result.passed,
-            verdict=_verdict(result.verdict),
+            verdict=verdict_of(result.verdict),
             needed=result.needed,
             available=result.available,
             message=result.message if code is not CheckCode.OTHER else f"{result.code}: {result.message}",
         )
-
-
-def _verdict(verdict: routing_types.Verdict) -> Verdict:
-    return Verdict[verdict.name]
 
 
 @strawberry.type(description="`host` is null once it has been deleted; the name stays.")
@@ -426,7 +249,7 @@ class HostVerdict:
     def of(cls, verdict: decision_store.HostVerdict) -> Self:
         return cls(
             host_name=verdict.host_name,
-            verdict=_verdict(verdict.verdict),
+            verdict=verdict_of(verdict.verdict),
             checks=[CheckResult.of(check) for check in verdict.checks],
             weight=verdict.weight,
             chosen=verdict.chosen,
@@ -489,91 +312,6 @@ class RoutingDecision(Node):
             rejections=rejection_counts(decision.rejections or ()),
             row=decision,
         )
-
-
-# ------------------------------------------------------------------ plans and the queue
-
-
-@strawberry.type(description="Where a job would go.")
-class Placement:
-    executor_type: ExecutorType
-    strategy: Strategy
-    reason: str
-    decision: strawberry.Private[routing_types.Decision]
-    most: strawberry.Private[int]
-
-    @strawberry.field
-    async def host(self, info: Info) -> ExecutorHost:
-        found = await host(info, self._state.id)
-        if found is None:
-            raise GraphQLError(f"Host {self._state.name} has just been deleted.", extensions={"code": "NOT_FOUND"})
-        return found
-
-    @strawberry.field(
-        description="Every host that was looked at, with every check; the chosen one first. All placements of a plan "
-        f"together show at most {MOST_PLANNED_HOSTS}."
-    )
-    async def hosts(self, first: int | None = None, after: str | None = None) -> Connection[HostVerdict]:
-        start, limit = from_cursor(after) or 0, page_size(first, self.most)
-        return await host_verdicts(self.decision.evaluation, self._state.id, start, limit)
-
-    @property
-    def _state(self) -> HostState:
-        assert self.decision.host is not None  # noqa: S101 - refusals are of another type
-        return self.decision.host
-
-    @classmethod
-    def of(cls, decision: routing_types.Decision, state: HostState, most: int) -> Self:
-        return cls(
-            most=most,
-            executor_type=ExecutorType(state.executor_type),
-            strategy=Strategy(decision.evaluation.requirements.strategy),
-            reason=decision.reason,
-            decision=decision,
-        )
-
-
-def planned(decisions: Sequence[routing_types.Decision]) -> list[Placement | RoutingRefused]:
-    """The results of a plan. Advice is for the fleet as the plan has filled it, once for all refused for the same."""
-    asked: dict[int, asyncio.Task[list[routing_types.Suggestion]]] = {}
-
-    async def advice(evaluation: Evaluation) -> list[routing_types.Suggestion]:
-        if id(evaluation) not in asked:
-            work = asyncio.to_thread(advise, evaluation.hosts, evaluation.requirements)
-            asked[id(evaluation)] = asyncio.create_task(work)
-        return await asked[id(evaluation)]
-
-    most = min(max(MOST_PLANNED_HOSTS // max(len(decisions), 1), 1), LARGEST_PAGE)
-    return [
-        RoutingRefused.by(decision, partial(advice, decision.evaluation))
-        if decision.host is None
-        else Placement.of(decision, decision.host, most)
-        for decision in decisions
-    ]
-
-
-PlanResult = Annotated[Placement | RoutingRefused | ValidationFailed | NotFound, strawberry.union("PlanResult")]
-
-
-@strawberry.type
-class RoutingPlan:
-    placements: list[PlanResult] = strawberry.field(description="One for each job, in the order given.")
-
-
-@strawberry.type(description="What waits, by what it waits for.")
-class QueueGroup:
-    verdict: Verdict
-    jobs: int
-    oldest_submitted_at: datetime
-    rejections: list[RejectionCount]
-
-
-@strawberry.type
-class QueueSummary:
-    pending: int
-    active: int
-    oldest_submitted_at: datetime | None
-    groups: list[QueueGroup]
 
 
 # ------------------------------------------------------------------ events
