@@ -94,14 +94,30 @@ def analyze() -> None:
         cursor.execute("ANALYZE")
 
 
+_results: list[Any] = []
+
+
+def last_result() -> Any:
+    """What the work before this one has answered."""
+    return _results[-1]
+
+
+def medians_ms(works: list[Callable[[], Any]], times: int) -> list[float]:
+    """The median time of each work, done in turn, in milliseconds."""
+    taken: list[list[float]] = [[] for _ in works]
+    for turn in range(times + 2):
+        for work, times_of_work in zip(works, taken, strict=True):
+            began = time.perf_counter()
+            _results.append(work())
+            if turn > 1:
+                times_of_work.append((time.perf_counter() - began) * 1000)
+        _results.clear()
+    return [statistics.median(entry) for entry in taken]
+
+
 def median_ms(work: Callable[[], Any], times: int) -> float:
-    """The median time of `work`, in milliseconds."""
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        taken.append((time.perf_counter() - began) * 1000)
-    return statistics.median(taken)
+    """The median time of one work, in milliseconds."""
+    return medians_ms([work], times)[0]
 
 
 class Table:

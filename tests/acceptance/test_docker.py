@@ -33,7 +33,7 @@ async def test_a_job_runs_from_submission_to_its_output(admin: Api, host: dict, 
     async with admin.subscribe(EVENTS, after=cursor) as events:
         job = await admin.submit(command=["sh", "-c", "echo out; echo err >&2; exit 3"], environment=[])
         assert (job["status"], job["host"]["name"]) == ("ROUTED", "engine")
-        assert "engine" in job["routingReason"]
+        assert job["routingReason"] == "The only choice; 1 of 1 hosts fit."
         kinds = []
         async for event in events:
             assert event["job"]["id"] == job["id"]
