@@ -21,8 +21,9 @@ def give_class_keys(apps, schema_editor):
 
 
 def drop_evaluations(apps, schema_editor):
-    # They were kept in another form, which this version's decisions say as EXPIRED.
+    # They were kept in another form; decisions that rested on them say EXPIRED, and must not find later ones.
     apps.get_model("container_manager", "RoutingEvaluation").objects.all().delete()
+    apps.get_model("container_manager", "RoutingDecision").objects.update(evaluation_id=0)
 
 
 class Migration(migrations.Migration):
