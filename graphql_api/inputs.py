@@ -80,7 +80,11 @@ class JobInput:
 
 
 def _as_sent(_: type, values: Mapping[str, Any], __: object) -> Mapping[str, Any]:
-    return {name: _plain(value) for name, value in values.items() if value is not None}
+    return {
+        name: value.value if isinstance(value, Strategy) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 # Thousands come at once, and the spec checks them anyway: no object is built of each in between.
@@ -109,7 +113,7 @@ def given(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     return {
-        name: _plain(entry)
+        name: entry
         for name, entry in vars(value).items()
         if entry is not UNSET and (entry is not None or name in NULLABLE)
     }
@@ -135,10 +139,6 @@ def _read(entry: JobInput, prefix: str) -> JobSpec | ValidationFailed:
         return read_job(given(entry), prefix)
     except ValidationFailed as error:
         return error
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Strategy) else value
 
 
 def read_assumptions(assume: list[HostAssumption]) -> dict[int, dict[str, Any]]:

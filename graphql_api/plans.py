@@ -15,12 +15,12 @@ from container_manager.routing.types import Evaluation, HostState
 from graphql_api.context import Info
 from graphql_api.enums import ExecutorType, Strategy, Verdict
 from graphql_api.ids import from_cursor, page_size
+from graphql_api.limits import LARGEST_PAGE
 from graphql_api.pages import Connection
 from graphql_api.results import NotFound, RejectionCount, RoutingRefused, ValidationFailed
 from graphql_api.types import ExecutorHost, HostVerdict, host, host_verdicts
 
 MOST_PLANNED_HOSTS = 2000
-LARGEST_PAGE = 100
 
 
 @strawberry.type(description="Where a job would go.")
