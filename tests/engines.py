@@ -12,7 +12,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import bcrypt
@@ -119,7 +119,8 @@ class Engine:
     def _signal(self, number: int) -> None:
         for pid in _descendants(self._process.pid):
             if _name(pid) == "dockerd":
-                os.kill(pid, number)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def serve_registry(self, port: int, login: str = "") -> str:
         """Start a registry that only this engine reaches, by its own loopback; its name. `login` is NAME:PASSWORD."""
@@ -165,23 +166,29 @@ class Engine:
         if self._process is not None:
             self.resume()
             for pid in reversed(_descendants(self._process.pid)):
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
             self._process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+# What the kernel answers of a process that has just ended.
+GONE = (FileNotFoundError, ProcessLookupError)
+
+
 def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except GONE:
+        return ""
 
 
 def _descendants(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            found += [int(child) for child in children.read_text().split()]
+            with suppress(*GONE):
+                found += [int(child) for child in children.read_text().split()]
     return found
 
 
