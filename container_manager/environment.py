@@ -69,12 +69,18 @@ class Environment(BaseModel):
     )
     probe_timeout_seconds: float = Field(3, gt=0, le=86_400, description="seconds after which a probe has failed")
     lease_seconds: float = Field(
-        15, ge=3, le=86_400, description="seconds after which another worker may take over a job"
+        12, ge=3, le=86_400, description="seconds after which another worker may take over a job"
     )
     launch_timeout_seconds: float = Field(
         60, gt=0, le=86_400, description="seconds for one create or start call to an engine"
     )
     pull_timeout_seconds: float = Field(600, gt=0, le=86_400, description="seconds for pulling an image")
+    infrastructure_retries: int = Field(
+        5, ge=0, le=1000, description="how often a job is tried elsewhere when hosts that answer fail it"
+    )
+    orphan_grace_seconds: float = Field(
+        60, gt=0, le=86_400, description="seconds after which a container that no job needs is removed"
+    )
     stop_grace_seconds: float = Field(10, ge=0, le=86_400, description="seconds between TERM and KILL")
     log_limit_bytes: int = Field(
         1_048_576, ge=1024, description="bytes of output kept per attempt; the middle is dropped"

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
 from container_manager.store import events as event_store
 from container_manager.store import threads
@@ -15,6 +16,7 @@ PAGE = 500
 QUEUE_LIMIT = 1000
 REPAIR_SECONDS = 5.0
 
+T = TypeVar("T")
 Wanted = Callable[[Event], bool]
 
 
@@ -44,6 +46,7 @@ class EventLog:
         self._committed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._draining = False
+        self._drain_begun = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -60,6 +63,7 @@ class EventLog:
     def drain(self) -> None:
         """Let every subscription complete."""
         self._draining = True
+        self._drain_begun.set()
         for subscriber in self._subscribers:
             subscriber.ready.set()
 
@@ -71,7 +75,7 @@ class EventLog:
         """Something was committed: read on."""
         self._committed.set()
 
-    async def subscribe(self, after: int | None, wanted: Wanted = lambda _: True) -> AsyncIterator[Event]:
+    async def subscribe(self, after: int | None, wanted: Wanted = lambda _: True) -> AsyncGenerator[Event, None]:
         """Each wanted event beyond `after` once, in order; None begins with the next one. Ends when the log drains."""
         cursor = self._cursor if after is None else after
         while not self._draining:
@@ -92,6 +96,27 @@ class EventLog:
                 self._subscribers.discard(subscriber)
                 if not self._subscribers:
                     self._empty.set()
+
+    async def until_drained(self, values: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+        """The values, but no longer than until the log drains."""
+        drained = asyncio.create_task(self._drain_begun.wait())
+        following = None
+        try:
+            while not self._draining:
+                following = asyncio.ensure_future(anext(values))
+                await asyncio.wait({following, drained}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    return
+                try:
+                    value = following.result()
+                except StopAsyncIteration:
+                    return
+                yield value
+        finally:
+            tasks = [task for task in (following, drained) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _catch_up(self, cursor: int) -> AsyncIterator[Event]:
         while not self._draining and (page := await threads.read(event_store.after, cursor, PAGE)):

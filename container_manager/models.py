@@ -10,7 +10,7 @@ from django.db.models.base import ModelState
 from django.utils import timezone
 
 from container_manager import lifecycle
-from container_manager.executors.configs import node_of, takes_only_preferred
+from container_manager.executors.configs import grants_of, node_of, takes_only_preferred
 from container_manager.fields import CoresField, EncryptedJSONField
 from container_manager.routing.types import JobRequirements
 
@@ -48,6 +48,7 @@ class EventKind(models.TextChoices):
     JOB_SUBMITTED = "job_submitted"
     JOB_ROUTED = "job_routed"
     JOB_REFUSED = "job_refused"
+    JOB_PROGRESS = "job_progress"
     JOB_LAUNCHED = "job_launched"
     JOB_STARTED = "job_started"
     JOB_FINISHED = "job_finished"
@@ -62,6 +63,8 @@ class EventKind(models.TextChoices):
     HOST_RELEASED = "host_released"
     HOST_DRAINED = "host_drained"
     HOST_RESUMED = "host_resumed"
+    HOST_LOST = "host_lost"
+    HOST_SWEPT = "host_swept"
     HOST_DELETED = "host_deleted"
 
 
@@ -93,6 +96,7 @@ class ExecutorHost(models.Model):
     # Derived from `config` when it is saved, because routing and claiming must not decrypt.
     node = models.CharField(max_length=255, blank=True, default="")
     only_preferred = models.BooleanField(default=False)
+    grants = models.JSONField(default=list)
 
     health_status = models.CharField(max_length=10, choices=HealthStatus.choices, default=HealthStatus.UNKNOWN)
     last_health_check = models.DateTimeField(null=True, default=None)
@@ -119,6 +123,7 @@ class ExecutorHost(models.Model):
     def derive(self) -> None:
         """Set the columns that are read from `config`."""
         self.only_preferred = takes_only_preferred(self.executor_type, self.config)
+        self.grants = grants_of(self.executor_type, self.config)
         self.node = node_of(self.executor_type, self.config, settings.CONTAINER_MANAGER.node)
 
     def save(self, **kwargs: Any) -> None:
@@ -133,7 +138,14 @@ class ContainerJob(models.Model):
     name = models.CharField(max_length=200, blank=True, default="")
     labels = models.JSONField(default=dict)
     image = models.CharField(max_length=500)
+    entry_point = models.JSONField(default=list)
     command = models.JSONField(default=list)
+    working_dir = models.CharField(max_length=500, blank=True, default="")
+    user = models.CharField(max_length=100, blank=True, default="")
+    network = models.CharField(max_length=100, blank=True, default="")
+    read_only_root = models.BooleanField(default=False)
+    # By path in the container: MiB.
+    tmpfs = models.JSONField(default=dict)
     environment = EncryptedJSONField()
     environment_names = models.JSONField(default=list)
     memory_limit = models.PositiveIntegerField(null=True, default=None)
@@ -156,6 +168,8 @@ class ContainerJob(models.Model):
     )
     executor_type = models.CharField(max_length=20, blank=True, default="")
     routing_reason = models.TextField(blank=True, default="")
+    # What is going on now, while that takes its time.
+    message = models.TextField(blank=True, default="")
     # The host whose room is kept for this job, because it has waited long.
     reserved_host = models.ForeignKey(
         ExecutorHost, null=True, default=None, on_delete=models.SET_NULL, related_name="+", db_index=False
@@ -176,6 +190,9 @@ class ContainerJob(models.Model):
     cancel_requested_at = models.DateTimeField(null=True, default=None)
     started_at = models.DateTimeField(null=True, default=None)
     finished_at = models.DateTimeField(null=True, default=None)
+    # Why and when we began to stop it: written before the signal, because its end may look like one of its own.
+    stop_reason = models.CharField(max_length=10, blank=True, default="")
+    stopped_at = models.DateTimeField(null=True, default=None)
 
     lease_owner = models.CharField(max_length=64, blank=True, default="")
     lease_expires_at = models.DateTimeField(null=True, default=None)
@@ -235,6 +252,7 @@ class ContainerJob(models.Model):
             strategy=self.strategy,
             priority=self.priority,
             reserved_host=self.reserved_host_id,
+            grants=needed_grants(self.user, self.network),
         )
 
     def derive(self) -> None:
@@ -253,6 +271,11 @@ def _unsaved() -> dict[str, Any]:
     return {name: value for name, value in vars(ContainerJob()).items() if name not in {"_state", "submitted_at"}}
 
 
+def needed_grants(user: str, network: str) -> tuple[str, ...]:
+    """What a job asks of a host that not every host grants, in the words of `grants_of`."""
+    return (*(["user"] if user else []), *([f"network {network}"] if network else []))
+
+
 @lru_cache(maxsize=4096)
 def class_key(requirements: JobRequirements) -> str:
     """A name for jobs of equal requirements, the same in all processes."""
@@ -268,15 +291,41 @@ class QueueRefusal(models.Model):
     rejections = models.JSONField(default=list)
 
 
-class JobOutput(models.Model):
-    """What one attempt wrote, compressed: a JSON list of [stream, nanoseconds since 1970, text]."""
+class JobAttempt(models.Model):
+    """An attempt that another one has followed; the job itself has its latest. Keeps ids and names: hosts may go."""
 
     job_id = models.BigIntegerField()
     attempt = models.PositiveIntegerField()
+    status = models.CharField(max_length=10)
+    host_id = models.BigIntegerField(null=True, default=None)
+    host_name = models.CharField(max_length=100, blank=True, default="")
+    executor_type = models.CharField(max_length=20, blank=True, default="")
+    execution_id = models.CharField(max_length=200, blank=True, default="")
+    exit_code = models.IntegerField(null=True, default=None)
+    error = models.TextField(blank=True, default="")
+    launched_at = models.DateTimeField(null=True, default=None)
+    started_at = models.DateTimeField(null=True, default=None)
+    finished_at = models.DateTimeField(null=True, default=None)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["job_id", "attempt"], name="one_row_per_attempt")]
+
+
+class JobOutput(models.Model):
+    """What one attempt wrote, compressed: a JSON list of [stream, nanoseconds since 1970, text].
+
+    `part` 0 is what we said before it ran, 1 is the container's own.
+    """
+
+    job_id = models.BigIntegerField()
+    attempt = models.PositiveIntegerField()
+    part = models.PositiveSmallIntegerField(default=1)
     lines = models.BinaryField()
 
     class Meta:
-        constraints: ClassVar = [models.UniqueConstraint(fields=["job_id", "attempt"], name="one_output_per_attempt")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["job_id", "attempt", "part"], name="one_output_per_part")
+        ]
 
 
 class RoutingFleet(models.Model):

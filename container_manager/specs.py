@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.alias_generators import to_camel
 
 from container_manager.errors import FieldError, ValidationFailed
-from container_manager.executors.configs import CONFIGS, config_errors
+from container_manager.executors.configs import CONFIGS, config_errors, is_network
 from container_manager.models import ExecutorType
 from container_manager.routing.types import HIGHEST_PRIORITY, LEAST_CPU, LEAST_MEMORY, MOST_CPU
 
@@ -32,6 +32,10 @@ def _is_variable(name: str) -> str:
     if not name or "=" in name:
         raise ValueError("a variable's name must not be empty or contain =")
     return name
+
+
+def _is_network(name: str) -> str:
+    return is_network(name) if name else name
 
 
 def _is_host_name(name: str) -> str:
@@ -67,12 +71,25 @@ class EnvironmentVariableSpec(Spec):
     value: Text
 
 
+class TmpfsSpec(Spec):
+    """A file system in memory."""
+
+    path: Annotated[str, StringConstraints(pattern="^/.", max_length=255), AfterValidator(_has_no_nul)]
+    size_mb: Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
+
+
 class JobSpec(Spec):
     """A job to run. Memory in MiB, CPU in cores, times in seconds."""
 
     image: Annotated[str, StringConstraints(max_length=500), AfterValidator(_is_image)]
     name: Annotated[str, StringConstraints(max_length=200), NoNul] = ""
     command: Annotated[list[Text], Field(max_length=1000, default_factory=list)]
+    entry_point: Annotated[list[Text], Field(max_length=1000, default_factory=list)]
+    working_dir: Annotated[str, StringConstraints(max_length=500, pattern="^(/.*)?$"), NoNul] = ""
+    user: Annotated[str, StringConstraints(max_length=100, pattern=r"^([\w.-]+(:[\w.-]+)?)?$")] = ""
+    network: Annotated[str, StringConstraints(max_length=100), AfterValidator(_is_network)] = ""
+    read_only_root: bool = False
+    tmpfs: Annotated[list[TmpfsSpec], Field(max_length=16, default_factory=list)]
     environment: Annotated[list[EnvironmentVariableSpec], Field(max_length=1000, default_factory=list)]
     memory_limit_mb: Annotated[int, Field(ge=LEAST_MEMORY, le=LARGEST_INTEGER)] | None = None
     cpu_limit: Annotated[float, Field(ge=LEAST_CPU / 1000, le=10_000, allow_inf_nan=False)] | None = None
@@ -95,6 +112,8 @@ class JobSpec(Spec):
             raise ValueError("executorRequired: needs a preferredExecutor")
         if len({variable.name for variable in self.environment}) != len(self.environment):
             raise ValueError("environment: a variable is named twice")
+        if len({mount.path for mount in self.tmpfs}) != len(self.tmpfs):
+            raise ValueError("tmpfs: a path is named twice")
         if self.region_required and not self.region_preference:
             raise ValueError("regionRequired: needs a regionPreference")
         return self

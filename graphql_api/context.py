@@ -6,14 +6,14 @@ from typing import Any
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from container_manager.executors.output import OutputLine
-from container_manager.models import ContainerJob, ExecutorHost, QueueRefusal, Role, RoutingDecision
+from container_manager.models import ContainerJob, ExecutorHost, JobAttempt, QueueRefusal, Role, RoutingDecision
 from container_manager.routing.types import JobRequirements, Suggestion
 from container_manager.service import Service
+from container_manager.store import attempts, queue, threads, waiting
 from container_manager.store import decisions as decision_store
-from container_manager.store import dispatch, queue, threads, waiting
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
+from container_manager.store.attempts import LogLine
 from container_manager.store.records import Recorded
 from container_manager.store.transaction import Actor
 
@@ -51,8 +51,13 @@ async def _decisions_of_job(ids: list[int]) -> list[list[RoutingDecision]]:
     return [found[pk] for pk in ids]
 
 
-async def _outputs(ids: list[int]) -> list[list[OutputLine]]:
-    found = await threads.read(dispatch.outputs, set(ids))
+async def _outputs(ids: list[int]) -> list[list[LogLine]]:
+    found = await threads.read(attempts.outputs, set(ids))
+    return [found[pk] for pk in ids]
+
+
+async def _attempts(ids: list[int]) -> list[list[JobAttempt]]:
+    found = await threads.read(attempts.of_jobs, set(ids))
     return [found[pk] for pk in ids]
 
 
@@ -89,6 +94,7 @@ class Context:
         self.decisions = DataLoader(load_fn=_decisions, cache=False)
         self.decisions_of_job = DataLoader(load_fn=_decisions_of_job, cache=False)
         self.outputs = DataLoader(load_fn=_outputs, cache=False)
+        self.attempts = DataLoader(load_fn=_attempts, cache=False)
         self.evaluations = DataLoader(load_fn=_evaluations, cache=False)
         self.refusals = DataLoader(load_fn=_refusals, cache=False)
         self.advice = DataLoader(load_fn=_advice, cache=False)

@@ -42,6 +42,9 @@ class CheckCode(Enum):
     HEALTH_UNKNOWN = "HEALTH_UNKNOWN"
     EJECTED = "EJECTED"
     EXECUTOR_TYPE = "EXECUTOR_TYPE"
+    EXECUTOR_LIMITS = strawberry.enum_value(
+        "EXECUTOR_LIMITS", description="What the job asks for that not every host grants: a user, a network."
+    )
     REGION = "REGION"
     SELECTOR = "SELECTOR"
     SLOTS = "SLOTS"

@@ -51,12 +51,26 @@ class EnvironmentVariable:
     value: str
 
 
+@strawberry.input(description="A file system in memory, which counts against the job's memory.")
+class TmpfsInput:
+    path: str
+    size_mb: int
+
+
 @strawberry.input
 class JobInput:
     image: str
     name: str | None = UNSET
     command: list[str] | None = UNSET
     environment: list[EnvironmentVariable] | None = UNSET
+    entry_point: list[str] | None = UNSET
+    working_dir: str | None = UNSET
+    user: str | None = strawberry.field(default=UNSET, description="NAME, UID or UID:GID; only on hosts that allow it.")
+    network: str | None = strawberry.field(
+        default=UNSET, description="Instead of the host's; only on hosts that allow it (config.allow.networks)."
+    )
+    read_only_root: bool | None = UNSET
+    tmpfs: list[TmpfsInput] | None = UNSET
     memory_limit_mb: int | None = UNSET
     cpu_limit: float | None = UNSET
     timeout_seconds: int | None = UNSET

@@ -1,13 +1,17 @@
 """Lines of output."""
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import strawberry
 
-from container_manager.executors.output import OutputLine
+from container_manager.store import attempts
 from graphql_api.enums import LogStream
-from graphql_api.ids import to_cursor
+from graphql_api.ids import bad_input
 from graphql_api.pages import PageInfo
+
+_CURSOR = re.compile(r"\d{1,9}\.\d\.\d{1,19}\.\d{1,9}", re.ASCII)
 
 
 @strawberry.type
@@ -30,26 +34,34 @@ class LogConnection:
     page_info: PageInfo
 
 
-def log_page(lines: list[OutputLine], start: int, limit: int) -> LogConnection:
-    """So many lines from the one at `start`."""
-    # A line's cursor is its number, from 1.
-    edges = [
-        LogEdge(
-            cursor=(cursor := to_cursor(start + offset + 1)),
-            node=LogLine(
-                cursor=cursor,
-                stream=LogStream(line.stream),
-                at=datetime.fromtimestamp(line.at_ns / 1e9, tz=UTC),
-                text=line.text,
-            ),
-        )
-        for offset, line in enumerate(lines[start : start + limit])
-    ]
+def log_line(line: attempts.LogLine) -> LogLine:
+    """A line as clients see it."""
+    return LogLine(
+        cursor=".".join(map(str, line.cursor)),
+        stream=LogStream(line.line.stream),
+        at=datetime.fromtimestamp(line.line.at_ns / 1e9, tz=UTC),
+        text=line.line.text,
+    )
+
+
+def log_cursor(cursor: str | None, argument: str = "after") -> attempts.LogCursor | None:
+    """Undo a line's cursor."""
+    if cursor is None:
+        return None
+    if not _CURSOR.fullmatch(cursor):
+        bad_input(f"{argument}: {cursor!r} is not the cursor of a line.")
+    return attempts.LogCursor(*map(int, cursor.split(".")))
+
+
+def log_page(lines: Sequence[attempts.LogLine], after: attempts.LogCursor | None, limit: int) -> LogConnection:
+    """So many lines beyond a cursor."""
+    left = attempts.beyond(lines, after)
+    edges = [LogEdge(cursor=node.cursor, node=node) for node in map(log_line, left[:limit])]
     return LogConnection(
         edges=edges,
         page_info=PageInfo(
-            has_next_page=start + limit < len(lines),
-            has_previous_page=start > 0,
+            has_next_page=limit < len(left),
+            has_previous_page=len(left) < len(lines),
             start_cursor=edges[0].cursor if edges else None,
             end_cursor=edges[-1].cursor if edges else None,
         ),

@@ -54,6 +54,16 @@ class Mutation:
 
     @strawberry.mutation(
         permission_classes=[IsAdmin],
+        description="The host will not come back: it becomes inactive, and its jobs run again elsewhere, which nothing "
+        "else lets them. Should it come back all the same, what is left of them there is removed. Conflict while it "
+        "answers its health checks.",
+    )
+    async def declare_host_lost(self, info: Info, id: strawberry.ID) -> HostResult:
+        pk = ids.to_pk("ExecutorHost", id)
+        return ExecutorHost.of(await info.context.service.declare_lost(pk, info.context.actor))
+
+    @strawberry.mutation(
+        permission_classes=[IsAdmin],
         description="Probes the hosts (all when none is named) at once and returns what was found.",
     )
     async def check_health(self, info: Info, host_ids: list[strawberry.ID] | None = None) -> list[ExecutorHost]:
@@ -102,6 +112,13 @@ class Mutation:
     )
     async def cancel_job(self, info: Info, id: strawberry.ID) -> JobResult:
         return ContainerJob.of(await info.context.service.cancel(ids.to_pk("ContainerJob", id), info.context.actor))
+
+    @strawberry.mutation(
+        permission_classes=[IsOperator],
+        description="A new attempt of a job that ended without success, routed at once; anything else is a Conflict.",
+    )
+    async def retry_job(self, info: Info, id: strawberry.ID) -> JobResult:
+        return ContainerJob.of(await info.context.service.retry(ids.to_pk("ContainerJob", id), info.context.actor))
 
 
 def _submitted(answer: models.ContainerJob | errors.UserError) -> ContainerJob | ValidationFailed | Conflict:

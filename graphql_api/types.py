@@ -12,6 +12,7 @@ from container_manager.executors.configs import CONFIGS, hide_secrets
 from container_manager.lifecycle import JobStatus
 from container_manager.routing import types as routing_types
 from container_manager.routing.types import Evaluation
+from container_manager.store import attempts as attempt_store
 from container_manager.store import decisions as decision_store
 from container_manager.store import events as event_store
 from container_manager.store import threads
@@ -28,7 +29,7 @@ from graphql_api.enums import (
     Verdict,
 )
 from graphql_api.ids import from_cursor, page_size, to_cursor, to_global
-from graphql_api.logs import LogConnection, log_page
+from graphql_api.logs import LogConnection, log_cursor, log_page
 from graphql_api.pages import Connection, Node
 from graphql_api.results import RejectionCount, RoutingRefused, rejection_counts, verdict_of
 
@@ -116,6 +117,12 @@ class ContainerJob(Node):
         description="True: only hosts of regionPreference. False: those first, then any other region."
     )
     host_selector: JSON = strawberry.field(description="Labels that a host must carry.")
+    entry_point: list[str]
+    working_dir: str
+    user: str
+    network: str
+    read_only_root: bool
+    tmpfs: JSON = strawberry.field(description="MiB by path.")
     strategy: Strategy
     status: JobStatus
     executor_type: ExecutorType | None
@@ -123,6 +130,7 @@ class ContainerJob(Node):
     execution_id: str
     exit_code: int | None
     error: str
+    message: str = strawberry.field(description="What is going on now, while it takes its time: the pull of its image.")
     attempt: int = strawberry.field(
         description="1 for the first. A terminal state is final for its attempt; only a retry opens the next."
     )
@@ -164,10 +172,17 @@ class ContainerJob(Node):
     async def decisions(self, info: Info) -> list[Annotated["RoutingDecision", strawberry.lazy("graphql_api.types")]]:
         return [RoutingDecision.of(row) for row in await info.context.decisions_of_job.load(self.row.pk)]
 
-    @strawberry.field(description="What its ended attempts wrote, oldest first; kept after the containers are gone.")
+    @strawberry.field(
+        description="What its ended attempts wrote, oldest first; kept after the containers are gone. "
+        "Subscription.jobLogs has also what is being written."
+    )
     async def logs(self, info: Info, after: str | None = None, first: int | None = None) -> LogConnection:
-        start, limit = from_cursor(after) or 0, page_size(first, 1000)
-        return log_page(await info.context.outputs.load(self.row.pk), start, limit)
+        return log_page(await info.context.outputs.load(self.row.pk), log_cursor(after), page_size(first, 1000))
+
+    @strawberry.field(description="All attempts, oldest first; the last one is the job's own state.")
+    async def attempts(self, info: Info) -> list[Annotated["JobAttempt", strawberry.lazy("graphql_api.types")]]:
+        past = await info.context.attempts.load(self.row.pk)
+        return [JobAttempt.of(row) for row in (*past, attempt_store.latest(self.row))]
 
     @classmethod
     def of(cls, job: models.ContainerJob) -> Self:
@@ -187,6 +202,12 @@ class ContainerJob(Node):
             region_preference=job.region_preference,
             region_required=job.region_required,
             host_selector=JSON(job.host_selector),
+            entry_point=job.entry_point,
+            working_dir=job.working_dir,
+            user=job.user,
+            network=job.network,
+            read_only_root=job.read_only_root,
+            tmpfs=JSON(job.tmpfs),
             strategy=Strategy(job.strategy),
             status=JobStatus(job.status),
             executor_type=_executor_type(job.executor_type),
@@ -194,6 +215,7 @@ class ContainerJob(Node):
             execution_id=job.execution_id,
             exit_code=job.exit_code,
             error=job.error,
+            message=job.message,
             attempt=job.attempt,
             max_attempts=job.max_attempts,
             submitted_at=job.submitted_at,
@@ -203,6 +225,48 @@ class ContainerJob(Node):
             started_at=job.started_at,
             finished_at=job.finished_at,
             row=job,
+        )
+
+
+@strawberry.type(description="One run of a job, or one try to get it to run.")
+class JobAttempt:
+    attempt: int
+    status: JobStatus
+    host_name: str = strawberry.field(description="The name stays when the host has been deleted.")
+    executor_type: ExecutorType | None
+    execution_id: str
+    exit_code: int | None
+    error: str
+    launched_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    row: strawberry.Private[models.JobAttempt]
+
+    @strawberry.field(description="Null before it is routed, and once the host has been deleted.")
+    async def host(self, info: Info) -> ExecutorHost | None:
+        return await host(info, self.row.host_id)
+
+    @strawberry.field(description="The decision that sent it to its host.")
+    async def decision(self, info: Info) -> Annotated["RoutingDecision", strawberry.lazy("graphql_api.types")] | None:
+        for row in await info.context.decisions_of_job.load(self.row.job_id):
+            if row.attempt == self.row.attempt and row.host_id is not None:
+                return RoutingDecision.of(row)
+        return None
+
+    @classmethod
+    def of(cls, row: models.JobAttempt) -> Self:
+        return cls(
+            attempt=row.attempt,
+            status=JobStatus(row.status),
+            host_name=row.host_name,
+            executor_type=_executor_type(row.executor_type),
+            execution_id=row.execution_id,
+            exit_code=row.exit_code,
+            error=row.error,
+            launched_at=row.launched_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            row=row,
         )
 
 

@@ -74,8 +74,10 @@ class Engine:
         return f"unix://{self.socket}"
 
     def start(self) -> "Engine":
+        # Started again when it ends, as a service manager would; what it ran may survive it.
         command = [
             "unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc",
+            "sh", "-c", 'while true; do rm -f "$0"; "$@"; done', self.folder / "pid",
             "dockerd", "--host", self.url, "--data-root", self.folder / "data", "--exec-root", self.folder / "exec",
             "--pidfile", self.folder / "pid", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
         ]  # fmt: skip
@@ -109,16 +111,23 @@ class Engine:
             process.kill()
             process.wait(10)
 
-    def pause(self) -> None:
+    def pause(self, program: str = "dockerd") -> None:
         """Stop the engine as SIGSTOP does: it accepts connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP, program)
 
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+    def resume(self, program: str = "dockerd") -> None:
+        self._signal(signal.SIGCONT, program)
 
-    def _signal(self, number: int) -> None:
+    def restart(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the engine; it is started again at once."""
+        self._signal(how)
+
+    def wait_until_up(self) -> None:
+        eventually_sync(self._answers, 60, "the engine does not answer")
+
+    def _signal(self, number: int, program: str = "dockerd") -> None:
         for pid in _descendants(self._process.pid):
-            if _name(pid) == "dockerd":
+            if _name(pid) == program:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
 

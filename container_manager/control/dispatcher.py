@@ -18,7 +18,9 @@ from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-RENEWALS_PER_LEASE = 3
+RENEWALS_PER_LEASE = 4
+
+_ABOUT_HOSTS = frozenset({EventKind.HOST_UPDATED, EventKind.HOST_HEALTH_CHANGED, EventKind.HOST_LOST})
 
 
 class Dispatcher:
@@ -43,14 +45,29 @@ class Dispatcher:
         for event in events:
             if event.kind == EventKind.JOB_ROUTED:
                 self._wake.set()
-            elif event.kind == EventKind.JOB_CANCEL_REQUESTED and event.job_id in self._runs:
-                self._runs[event.job_id][0].cancel()
             elif event.kind == EventKind.JOB_CANCEL_REQUESTED:
-                # Perhaps claimed in the same commit, before its run is known here: renewing will tell.
-                self._renewed = -self._turn
-                self._wake.set()
-            elif event.kind == EventKind.HOST_UPDATED and event.host_id is not None:
-                self._launching.pop(event.host_id, None)
+                self._cancel(event.job_id)
+            elif event.kind in _ABOUT_HOSTS:
+                self._about_host(event)
+
+    def _cancel(self, job_id: int | None) -> None:
+        if job_id in self._runs:
+            self._runs[job_id][0].cancel()
+        else:
+            # Perhaps claimed in the same commit, before its run is known here: renewing will tell.
+            self._renewed = -self._turn
+            self._wake.set()
+
+    def _about_host(self, event: Fact) -> None:
+        if event.kind == EventKind.HOST_UPDATED and event.host_id is not None:
+            self._launching.pop(event.host_id, None)
+            return
+        for run, task in self._runs.values():
+            if run.host_id == event.host_id and event.kind == EventKind.HOST_LOST:
+                # Its job runs elsewhere, and it would wait for ever for a word from the host.
+                task.cancel()
+            elif run.host_id == event.host_id:
+                run.look_again()
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:

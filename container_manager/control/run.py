@@ -4,11 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.conf import settings
+from django.db import Error as DatabaseError
 from django.utils import timezone
 
 from container_manager.executors.base import (
@@ -32,7 +34,7 @@ from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.store import dispatch, threads
 from container_manager.store import hosts as host_store
-from container_manager.store.dispatch import End, Fence, HostFault, LeaseLostError
+from container_manager.store.dispatch import End, Fence, HostFault, LeaseLostError, Progress
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -42,14 +44,13 @@ T = TypeVar("T")
 FIRST_LOOK_AGAIN, LAST_LOOK_AGAIN = 0.5, 15.0
 """Seconds between looks at an executor that does not answer."""
 
-LOOK_EVERY = 60.0
-"""Seconds between looks at an execution whose end is waited for."""
+PROGRESS_EVERY = 2.0
+"""Seconds between two reports of how a launch gets on."""
 
 SETTLE = 2.0
 """Seconds that a start without an answer has to take effect, once the executor answers again."""
 
 LEFTOVER_LOOKS, LEFTOVER_PAUSE = 10, 0.1
-ANSWERED_RETRIES = 2
 MOST_HARVESTS = 5
 ENDED_BY_SIGNAL = {137, 143}
 VANISHED = "The container is gone from its host; what became of it is unknown."
@@ -74,11 +75,15 @@ class JobRun:
         self._marked = job.launched_at is not None or bool(job.execution_id)
         self.ended = False
         self._started_at: datetime | None = job.started_at
-        self._stopping_as: JobStatus | None = None
+        # Why we stop it, or the worker before us did, and since when; and whether the executor says that we have.
+        self._stopping_as = JobStatus(job.stop_reason) if job.stop_reason else None
+        self._stopping_since = job.stopped_at
         self._stopped = False
         self._harvests = 0
         self._looked = False
         self._pause = FIRST_LOOK_AGAIN
+        self._reports = _Reports()
+        self._look = asyncio.Event()
         self._cancelled = asyncio.Event()
         if job.cancel_requested_at:
             self._cancelled.set()
@@ -86,6 +91,15 @@ class JobRun:
     def cancel(self) -> None:
         """The job's end was asked for."""
         self._cancelled.set()
+
+    @property
+    def host_id(self) -> int | None:
+        """Where it runs."""
+        return self._job.host_id
+
+    def look_again(self) -> None:
+        """The executor answers again: there is no need to wait any longer."""
+        self._look.set()
 
     async def drive(self) -> None:
         """Bring the job to its end, however often its executor falls silent on the way."""
@@ -99,9 +113,19 @@ class JobRun:
             except ExecutorError as error:
                 # Start may have been sent: unknown, until seen.
                 logger.warning("job %s: %s", self._job.pk, error)
-                self._may_exist = True
-                await asyncio.sleep(self._pause)
-                self._pause = min(self._pause * 2, LAST_LOOK_AGAIN)
+                await self._rest()
+            except DatabaseError as error:
+                # What was to be written may have been: the fence tells when it comes to it again.
+                logger.warning("job %s: the database: %s", self._job.pk, error)
+                await self._rest()
+
+    async def _rest(self) -> None:
+        self._may_exist = True
+        self._look.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause):
+                await self._look.wait()
+        self._pause = min(self._pause * 2, LAST_LOOK_AGAIN)
 
     async def _proceed(self) -> None:
         try:
@@ -126,7 +150,15 @@ class JobRun:
         if status is not None and status.started_at is not None:
             await self._started(status.started_at)
         end = self._judge(status)
-        await self._finish(executor, execution, replace(end, output=await self._harvest(executor, execution)))
+        end = replace(end, output=await self._harvest(executor, execution) if status is not None else ())
+        if status is not None and status.interrupted and self._ended_by_us(status) is None:
+            if not self._cancelled.is_set():
+                why = f"The engine of host {self._host_name} was started again, which ended the container."
+                await self._host_failed(HostFault(why, settings.CONTAINER_MANAGER.infrastructure_retries, end))
+                await self._remove(executor, execution)
+                return
+            end = replace(end, status=JobStatus.CANCELLED)
+        await self._finish(executor, execution, end)
 
     async def _current_host(self) -> ExecutorHost:
         """The host, read again after something went wrong: its settings may have been changed since the claim."""
@@ -136,6 +168,10 @@ class JobRun:
             host = (await threads.read(host_store.by_ids, [host.pk])).get(host.pk, host)
         self._looked = True
         return host
+
+    @property
+    def _host_name(self) -> str:
+        return self._job.host.name if self._job.host else ""
 
     # -------------------------------------------------------------- launching
 
@@ -149,11 +185,15 @@ class JobRun:
         if found is not None and found.state is not ExecutionState.CREATED:
             await self._adopt(found)
             return found
-        if self._execution is not None and found is None:
-            await self._end(End(JobStatus.FAILED, error=VANISHED))
-            return None
         if found is not None:
-            await self._discard(executor, found.id)
+            # Its owner may be frozen, but what is gone cannot be started late.
+            self._execution = self._execution or Execution(found.id, self._spec)
+            await executor.remove(found.id)
+        if self._execution is not None:
+            if self._marked and (self._started_at is not None or await executor.may_have_run(self._execution)):
+                await self._end(End(JobStatus.FAILED, error=VANISHED))
+                return None
+            self._execution = None
         # Only what is new takes a place in the line: looking, adopting and stopping must not wait behind a pull.
         if await self._before_cancel(self._slots.acquire()) is None:
             await self._end(End(JobStatus.CANCELLED))
@@ -192,26 +232,28 @@ class JobRun:
             await self._writer.write(dispatch.created, (self._fence, found.id))
             self._execution = Execution(found.id, self._spec)
 
-    async def _discard(self, executor: ContainerExecutor, execution_id: str) -> None:
-        """Remove what was prepared and has not run. Its owner may be frozen, but what is gone cannot be started late.
-
-        The id is forgotten first: an id without a container means that a container has vanished.
-        """
-        if self._execution is not None:
-            await self._writer.write(dispatch.discarded, self._fence)
-            self._execution = None
-        await executor.remove(execution_id)
-
     async def _create(self, executor: ContainerExecutor) -> Execution | None:
         """Create it, which may pull for minutes; None when it was cancelled meanwhile."""
+        reporting = asyncio.create_task(self._report())
         try:
-            created = await self._before_cancel(executor.create(self._spec))
+            created = await self._before_cancel(executor.create(self._spec, self._reports.hear))
             return None if created is None else Execution(created.result(), self._spec)
         except (ExecutorConfigurationError, ExecutorAuthenticationError, ExecutorClosedError):
             raise
         except ExecutorError as error:
             # Without a committed id nobody starts it: free to abandon, even if it has come into being.
             raise _NotStartedError(error) from error
+        finally:
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
+            if notes := self._reports.notes():
+                await self._writer.write(dispatch.progress, (self._fence, Progress("", notes)))
+
+    async def _report(self) -> None:
+        while True:
+            message = await self._reports.news()
+            await self._writer.write(dispatch.progress, (self._fence, Progress(message)))
+            await asyncio.sleep(PROGRESS_EVERY)
 
     async def _remove_leftover(self, executor: ContainerExecutor) -> None:
         """Remove what a create that was given up may have left; its name is taken before it can be found by it."""
@@ -240,8 +282,11 @@ class JobRun:
             if status is not None and status.state is not ExecutionState.CREATED:
                 return status
             if status is not None:
-                await self._discard(executor, execution.id)
-            self._marked = False
+                await executor.remove(execution.id)
+            if await executor.may_have_run(execution):
+                await self._end(End(JobStatus.FAILED, error=VANISHED))
+                return None
+            self._execution, self._marked = None, False
             if isinstance(error, ExecutorConfigurationError):
                 raise
             raise _NotStartedError(error) from error
@@ -263,22 +308,23 @@ class JobRun:
             while not ended.done():
                 left = self._time_left()
                 if cancelled.done() or not left:
-                    self._stopping_as = JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
-                    self._stopped = await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
+                    await self._stop(
+                        executor, execution, JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
+                    )
                     return await executor.status(execution)
-                await asyncio.wait(
-                    {ended, cancelled}, timeout=min(left, LOOK_EVERY), return_when=asyncio.FIRST_COMPLETED
-                )
-                if not ended.done() and not cancelled.done():
-                    # A connection can die without a word; looking is the repair.
-                    status = await executor.status(execution)
-                    if status is None or status.state is ExecutionState.EXITED:
-                        return status
+                await asyncio.wait({ended, cancelled}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             return ended.result()
         finally:
             ended.cancel()
             cancelled.cancel()
             await asyncio.gather(ended, cancelled, return_exceptions=True)
+
+    async def _stop(self, executor: ContainerExecutor, execution: Execution, reason: JobStatus) -> None:
+        if self._stopping_as is None:
+            # Kept before the signal: should we die, what ends by it is not taken for an end of its own.
+            await self._writer.write(dispatch.stopping, (self._fence, reason))
+            self._stopping_as, self._stopping_since = reason, timezone.now()
+        self._stopped = await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
 
     def _time_left(self) -> float:
         assert self._started_at is not None  # noqa: S101 - it runs
@@ -290,31 +336,27 @@ class JobRun:
         if status is None or status.state is not ExecutionState.EXITED:
             return End(JobStatus.FAILED, error=VANISHED)
         end = End(JobStatus.FAILED, status.exit_code, status.error, status.started_at, status.finished_at)
-        why = self._stopping_as if self._stopped else self._stopped_unseen(status)
+        why = self._ended_by_us(status)
         if why is JobStatus.TIMED_OUT:
             limit = self._job.timeout_seconds
             error = f"The job ran longer than its timeout of {limit} s and was stopped."
             return replace(end, status=why, error=error)
         if why is not None:
-            return replace(end, status=why)
+            return replace(end, status=why, error="")
         if status.exit_code == 0 and not status.error:
             return replace(end, status=JobStatus.SUCCEEDED)
         if status.out_of_memory and not status.error:
             return replace(end, error="It used more memory than its limit.")
         return end
 
-    def _stopped_unseen(self, status: ExecutionStatus) -> JobStatus | None:
-        """Why it was stopped by us without an answer, or by the worker before us, if its end looks like that."""
-        if status.exit_code not in ENDED_BY_SIGNAL or status.out_of_memory:
-            return None
-        if self._stopping_as is not None:
+    def _ended_by_us(self, status: ExecutionStatus) -> JobStatus | None:
+        """As what we have stopped it, if that is what ended it; also when nobody heard the answer."""
+        if self._stopping_as is None or self._stopped or self._stopping_since is None:
+            return self._stopping_as if self._stopped else None
+        if status.exit_code in ENDED_BY_SIGNAL and not status.out_of_memory:
             return self._stopping_as
-        if self._cancelled.is_set():
-            return JobStatus.CANCELLED
-        if status.started_at is None or status.finished_at is None:
-            return None
-        ran = (status.finished_at - status.started_at).total_seconds()
-        return JobStatus.TIMED_OUT if ran >= self._job.timeout_seconds else None
+        after = status.finished_at is not None and status.finished_at >= self._stopping_since
+        return self._stopping_as if after else None
 
     # -------------------------------------------------------------- ending
 
@@ -335,6 +377,9 @@ class JobRun:
             await self._end(end)
             return
         await self._end(end)
+        await self._remove(executor, execution)
+
+    async def _remove(self, executor: ContainerExecutor, execution: Execution) -> None:
         try:
             await executor.remove(execution.id)
         except ExecutorError as error:
@@ -346,8 +391,38 @@ class JobRun:
 
     async def _end_or_retry(self, error: ExecutorError) -> None:
         """Nothing has run, so the job may run elsewhere; as often as it takes while a host does not answer."""
-        retries = None if isinstance(error, ExecutorConnectionError) else ANSWERED_RETRIES
-        await self._writer.write(dispatch.host_failed, (self._fence, HostFault(str(error), retries)))
+        answered = not isinstance(error, ExecutorConnectionError)
+        retries = settings.CONTAINER_MANAGER.infrastructure_retries if answered else None
+        await self._host_failed(HostFault(str(error), retries))
+
+    async def _host_failed(self, fault: HostFault) -> None:
+        await self._writer.write(dispatch.host_failed, (self._fence, fault))
+        self.ended = True
+
+
+class _Reports:
+    """What an executor says about a launch that takes its time."""
+
+    def __init__(self) -> None:
+        self._said: list[OutputLine] = []
+        self._new = asyncio.Event()
+
+    def hear(self, message: str) -> None:
+        """Keep the first and the last one."""
+        self._said[1:] = [OutputLine("stderr", time.time_ns(), message)]
+        if len(self._said) == 1 or self._said[0].text == message:
+            del self._said[1:]
+        self._new.set()
+
+    async def news(self) -> str:
+        """The next message that is new."""
+        await self._new.wait()
+        self._new.clear()
+        return self._said[-1].text
+
+    def notes(self) -> list[OutputLine]:
+        """What is to stay in the attempt's output."""
+        return [line._replace(text=f"[container-manager: {line.text}]") for line in self._said]
 
 
 class _NotStartedError(Exception):
@@ -369,4 +444,10 @@ def launch_spec(job: ContainerJob, instance: str) -> LaunchSpec:
         environment=job.environment,
         memory_mb=job.memory_limit or 0,
         cpu_millis=round((job.cpu_limit or 0) * 1000),
+        entry_point=tuple(job.entry_point),
+        working_dir=job.working_dir,
+        user=job.user,
+        network=job.network,
+        read_only_root=job.read_only_root,
+        tmpfs=job.tmpfs,
     )

@@ -1,13 +1,16 @@
 """The interface of a place that runs containers, and its obligations."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from container_manager.executors.output import OutputLine
+
+Tell = Callable[[str], None]
+"""Hears in sentences how something that takes its time gets on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,10 @@ class ExecutorSettings:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """One attempt of one job. `name` is made from both, so that a launch repeated finds the first one."""
+    """One attempt of one job. `name` is made from both, so that a launch repeated finds the first one.
+
+    What is empty is as the image or the host has it. `tmpfs` is in MiB by path.
+    """
 
     job_id: int
     attempt: int
@@ -36,6 +42,12 @@ class LaunchSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_mb: int = 0
     cpu_millis: int = 0
+    entry_point: Sequence[str] = ()
+    working_dir: str = ""
+    user: str = ""
+    network: str = ""
+    read_only_root: bool = False
+    tmpfs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ class ExecutionState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStatus:
-    """What an executor says about an execution."""
+    """What an executor says about an execution. `interrupted`: the executor itself has ended it, as by a restart."""
 
     id: str
     state: ExecutionState
@@ -65,6 +77,7 @@ class ExecutionStatus:
     finished_at: datetime | None = None
     out_of_memory: bool = False
     error: str = ""
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +88,10 @@ class OwnedExecution:
     job_id: int
     attempt: int
     state: ExecutionState
+
+    def as_execution(self) -> Execution:
+        """Enough of it to stop it."""
+        return Execution(self.id, LaunchSpec(self.job_id, self.attempt, self.id[:12], ""))
 
 
 class ContainerExecutor(abc.ABC):
@@ -102,8 +119,10 @@ class ContainerExecutor(abc.ABC):
         """`max_jobs`, `current_jobs`, `available_slots`; and `memory_mb`, `cpu_cores` where the engine says so."""
 
     @abc.abstractmethod
-    async def create(self, spec: LaunchSpec) -> str:
+    async def create(self, spec: LaunchSpec, tell: Tell = lambda _: None) -> str:
         """Prepare the execution without running it and return its id; an existing one of that name is returned.
+
+        `tell` hears how a preparation that takes its time gets on.
 
         Raises:
             ExecutorConfigurationError: the image does not exist or the engine will not take these settings.
@@ -123,11 +142,22 @@ class ContainerExecutor(abc.ABC):
 
     @abc.abstractmethod
     async def wait(self, execution: Execution) -> ExecutionStatus | None:
-        """Return once the execution has ended, with its verdict; None when the executor does not know it."""
+        """Return once the execution has ended, with its verdict; None when the executor does not know it.
+
+        Notices also what ends while the executor does not answer, and connections that die without a word.
+        """
 
     @abc.abstractmethod
     async def logs(self, execution: Execution) -> list[OutputLine]:
         """What it wrote, stdout and stderr apart, bounded by `settings.output_limit`."""
+
+    @abc.abstractmethod
+    def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
+        """What it writes from that time on (nanoseconds since 1970), as it does, until it has ended."""
+
+    @abc.abstractmethod
+    async def may_have_run(self, execution: Execution) -> bool:
+        """Whether an execution that is gone, and was never seen running, may have run all the same."""
 
     @abc.abstractmethod
     async def stop(self, execution: Execution, grace: float) -> bool:

@@ -30,6 +30,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def is_network(network: str) -> str:
+    """Raises ValueError unless it names a network of its own."""
+    if network == "host" or not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", network):
+        raise ValueError("must be the name of a network, and not that of the host or of another container")
+    return network
+
+
+NetworkName = Annotated[str, AfterValidator(is_network)]
+
+
 class TLS(Settings):
     """PEM text, or paths on the server."""
 
@@ -46,13 +56,29 @@ class RegistryLogin(Settings):
     password: Hidden
 
 
+class Allowed(Settings):
+    """What a job may ask for. `networks`: besides the host's own."""
+
+    user: bool = True
+    networks: list[NetworkName] = []
+
+
+class Mount(Settings):
+    """A folder of the host that every container on it gets."""
+
+    source: str = Field(pattern="^/")
+    read_only: bool = True
+
+
 class DockerConfig(Settings):
     """A Docker engine."""
 
     node: str = ""
     url: str = DEFAULT_SOCKET
     tls: TLS | None = None
-    network: str = "none"
+    network: NetworkName = "none"
+    allow: Allowed = Allowed()
+    mounts: dict[Annotated[str, Field(pattern="^/.")], Mount] = {}
     pull: Literal["if-not-present", "always", "never"] = "if-not-present"
     registry_auth: dict[str, RegistryLogin] = {}
     max_launches: int = Field(5, ge=1, le=100)
@@ -69,13 +95,6 @@ class DockerConfig(Settings):
         if not (local or (remote and parts.port != 0)) or parts.query or parts.fragment or not url.isprintable():
             raise ValueError("must be unix:///path/of.sock, tcp://HOST:PORT or https://HOST:PORT")
         return url
-
-    @field_validator("network")
-    @classmethod
-    def _is_a_network_of_its_own(cls, network: str) -> str:
-        if network == "host" or not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", network):
-            raise ValueError("must be the name of a network, and not that of the host or of another container")
-        return network
 
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9]([a-zA-Z0-9.-]{0,252}))(:\d{1,5})?")
@@ -101,6 +120,17 @@ CONFIGS: dict[str, type[Settings]] = {"docker": DockerConfig, "simulated": Simul
 def takes_only_preferred(executor_type: str, config: Mapping[str, Any]) -> bool:
     """Whether the host is only for jobs that prefer its type."""
     return executor_type == "simulated" and config.get("accept", "preferred") == "preferred"
+
+
+def grants_of(executor_type: str, config: Mapping[str, Any]) -> list[str]:
+    """What the host's settings let a job have that not every host grants; "*" is everything."""
+    if executor_type == "simulated":
+        return ["*"]
+    if executor_type != "docker":
+        return []
+    allow = Allowed.model_validate(config.get("allow", {}))
+    networks = dict.fromkeys([config.get("network", "none"), *allow.networks])
+    return [*(["user"] if allow.user else []), *(f"network {name}" for name in networks)]
 
 
 def node_of(executor_type: str, config: Mapping[str, Any], here: str) -> str:

@@ -6,10 +6,12 @@ import json
 import re
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from container_manager.executors.base import (
     ExecutorSettings,
     LaunchSpec,
     OwnedExecution,
+    Tell,
 )
 from container_manager.executors.configs import TLS, DockerConfig
 from container_manager.executors.exceptions import (
@@ -35,18 +38,34 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.frames import Frames
-from container_manager.executors.output import OutputLine
+from container_manager.executors.output import BoundedOutput, OutputLine
+from container_manager.executors.watcher import Watcher
 
 LABEL = "container-manager"
 UNREACHABLE = 900
 """aiodocker's status for an engine that it could not reach."""
 
-MEBIBYTE = 1024 * 1024
+MEBIBYTE, MEGABYTE = 1024 * 1024, 1_000_000
+NANO = 1_000_000_000
 NANO_PER_MILLI = 1_000_000
 SMALLEST_MEMORY = 6 * MEBIBYTE
 ALREADY_STOPPED = 304
 NAME_LOOKUPS, NAME_LOOKUP_PAUSE = 40, 0.05
 COMMAND_FAILED = {126, 127}
+KILLED = {137, 143, 255}
+"""Exit codes of what the engine has ended as it stopped or came up again; 255 when the machine itself went down."""
+
+KILLED_THERE = "It was killed on its host, and not by this service."
+
+EVENTS_KEPT = 256
+"""The engine remembers that many events, and none from before it was started."""
+
+LOOK_EVERY = 15.0
+"""Seconds between two lists of what runs, which repair what the event stream has not told."""
+
+MOST_CALLS = 50
+"""Calls about single containers that may be under way at once; more would only queue in the engine."""
+
 INIT_FAILED = "[FATAL tini"
 STATES = {"created": ExecutionState.CREATED, "exited": ExecutionState.EXITED, "dead": ExecutionState.EXITED}
 NO_CREDENTIALS = re.compile(r"unauthorized|no basic auth credentials|access denied|denied:|forbidden", re.IGNORECASE)
@@ -62,6 +81,8 @@ class DockerExecutor(ContainerExecutor):
         self._docker: Docker | None = None
         self._connecting = asyncio.Lock()
         self._under_way: set[asyncio.Timeout] = set()
+        self._calls = asyncio.Semaphore(MOST_CALLS)
+        self._watcher = Watcher(self._ends, self._running, LOOK_EVERY)
         self._closed = False
 
     @property
@@ -89,9 +110,10 @@ class DockerExecutor(ContainerExecutor):
             "cpu_cores": float(info["NCPU"]),
         }
 
-    async def create(self, spec: LaunchSpec) -> str:
+    async def create(self, spec: LaunchSpec, tell: Tell = lambda _: None) -> str:
+        self._refuse_what_is_not_allowed(spec)
         if self._config.pull == "always":
-            await self._pull(spec.image)
+            await self._pull(spec.image, tell)
         try:
             return await self._create(spec)
         except _MissingImageError as missing:
@@ -99,8 +121,18 @@ class DockerExecutor(ContainerExecutor):
                 raise ExecutorConfigurationError(
                     f"image: {spec.image!r} is not on host {self.settings.name}, whose config.pull is never."
                 ) from missing
-        await self._pull(spec.image)
+        await self._pull(spec.image, tell)
         return await self._create(spec)
+
+    def _refuse_what_is_not_allowed(self, spec: LaunchSpec) -> None:
+        # Routing has checked it; the host's settings may have been changed since.
+        name, allow = self.settings.name, self._config.allow
+        if spec.user and not allow.user:
+            raise ExecutorConfigurationError(f"user: host {name} does not let jobs choose one (config.allow.user).")
+        if spec.network and spec.network not in {self._config.network, *allow.networks}:
+            raise ExecutorConfigurationError(
+                f"network: host {name} does not let jobs use {spec.network!r} (config.allow.networks)."
+            )
 
     async def start(self, execution: Execution) -> None:
         try:
@@ -116,6 +148,11 @@ class DockerExecutor(ContainerExecutor):
 
     async def status(self, execution: Execution) -> ExecutionStatus | None:
         status = await self._inspect(execution.id)
+        if status is not None and status.exit_code in KILLED and not status.out_of_memory:
+            history = await self._history()
+            if _tells(history, execution.id, "kill") and _tells(history, execution.id, "start"):
+                return replace(status, error=KILLED_THERE)
+            return replace(status, interrupted=await self._was_restarted_since(execution.id, history))
         if status is not None and status.exit_code in COMMAND_FAILED:
             # The engine could run its init but that could not run the command, and says so on stderr.
             with suppress(ExecutorError):  # the verdict does not depend on it
@@ -125,34 +162,97 @@ class DockerExecutor(ContainerExecutor):
         return status
 
     async def wait(self, execution: Execution) -> ExecutionStatus | None:
+        woken = self._watcher.attach(execution.id)
         try:
-            async with self._call(f"waiting for {execution.spec.name}", None) as docker:
-                await docker.containers.container(execution.id).wait()
-        except ExecutorOperationError as error:
-            if _status_of(error) != 404:
-                raise
-        # The verdict is the engine's record: `wait` says 0 of a container that never ran.
-        return await self.status(execution)
+            while True:
+                # Attached first: what ends after this look is told.
+                status = await self.status(execution)
+                if status is None or status.state is ExecutionState.EXITED:
+                    return status
+                await woken.wait()
+                woken.clear()
+                if self._closed:
+                    raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
+        finally:
+            await self._watcher.detach(execution.id, woken)
+
+    async def _ends(self) -> AsyncGenerator[str, None]:
+        """The ids of our containers that end, as the engine's events tell it; first "", once it listens."""
+        filters = {"type": ["container"], "event": ["die"], **self._own_filter()}
+        # aiodocker's own events are shared, unbounded, and leak their connection when the engine ends.
+        async with self._stream("events", "listening to events", {"filters": json.dumps(filters)}) as stream:
+            yield ""
+            while line := await stream.line():
+                yield json.loads(line)["Actor"]["ID"]
+
+    async def _running(self) -> set[str]:
+        return {owned.id for owned in await self.list_owned() if owned.state is not ExecutionState.EXITED}
+
+    async def _history(self) -> list[dict[str, Any]]:
+        """The events that the engine remembers, oldest first."""
+        doing, patience = "asking for past events", self.settings.call_timeout
+        async with self._call(doing, patience) as docker:
+            async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
+                # By the engine's clock, and to the end of the second that has begun.
+                now = int(parsedate_to_datetime(response.headers["Date"]).timestamp()) + 1
+        events = []
+        async with self._stream("events", doing, {"since": 1, "until": now}, patience) as stream:
+            while line := await stream.line():
+                events.append(json.loads(line))
+        return events
+
+    async def _was_restarted_since(self, container_id: str, history: list[dict[str, Any]]) -> bool:
+        """Whether the engine was started again after this container was, and so has ended it."""
+        if len(history) >= EVENTS_KEPT or _tells(history, container_id, "start"):
+            return False
+        async with self._call("asking for /info", self.settings.call_timeout) as docker:
+            info = await docker.system.info()
+        return not info.get("LiveRestoreEnabled")
+
+    async def may_have_run(self, execution: Execution) -> bool:
+        history = await self._history()
+        if _tells(history, execution.id, "start"):
+            return True
+        return len(history) >= EVENTS_KEPT and not _tells(history, execution.id, "create")
 
     async def logs(self, execution: Execution) -> list[OutputLine]:
-        frames = Frames(self.settings.output_limit)
-        async with self._call(f"reading the output of {execution.spec.name}", None) as docker:
-            # aiodocker's own reader merges the streams and leaks its connection when it is left early.
-            async with docker._query(  # noqa: SLF001
-                f"containers/{execution.id}/logs", params={"stdout": 1, "stderr": 1, "timestamps": 1}
-            ) as response:
-                # A deadline for each piece: the whole takes as long as there is to read.
-                while chunk := await asyncio.wait_for(response.content.readany(), self.settings.launch_timeout):
-                    frames.feed(chunk)
-        return frames.lines()
+        output = BoundedOutput(self.settings.output_limit)
+        # A deadline for each piece: the whole takes as long as there is to read.
+        async with self._calls, aclosing(self._output(execution, self.settings.launch_timeout)) as pieces:
+            async for lines in pieces:
+                for line in lines:
+                    output.add(line)
+        return list(output.lines())
+
+    async def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
+        since = f"{since_ns // NANO}.{since_ns % NANO:09}"
+        async with aclosing(self._output(execution, None, follow=1, since=since)) as pieces:
+            async for lines in pieces:
+                for line in lines:
+                    yield line
+
+    async def _output(
+        self, execution: Execution, patience: float | None, **wishes: int | str
+    ) -> AsyncGenerator[list[OutputLine], None]:
+        # A quarter of what is kept, so that one line does not push out all others.
+        frames = Frames(self.settings.output_limit // 4)
+        wishes = {"stdout": 1, "stderr": 1, "timestamps": 1, **wishes}
+        doing = f"reading the output of {execution.spec.name}"
+        # aiodocker's own reader merges the streams and leaks its connection when it is left early.
+        async with self._stream(f"containers/{execution.id}/logs", doing, wishes, patience) as stream:
+            while piece := await stream.piece():
+                yield frames.feed(piece)
+                # What has come already is given without waiting; others must have their turn.
+                await asyncio.sleep(0)
+            yield frames.rest()
 
     async def stop(self, execution: Execution, grace: float) -> bool:
         try:
-            async with self._call(f"stopping {execution.spec.name}", grace + self.settings.launch_timeout) as docker:
-                path = f"containers/{execution.id}/stop"
-                # aiodocker's stop hides that the container had stopped by itself (304).
-                async with docker._query(path, "POST", params={"t": round(grace)}, timeout=None) as response:  # noqa: SLF001
-                    return response.status != ALREADY_STOPPED
+            doing, patience = f"stopping {execution.spec.name}", grace + self.settings.launch_timeout
+            path = f"containers/{execution.id}/stop"
+            # aiodocker's stop hides that the container had stopped by itself (304).
+            async with self._stream(path, doing, {"t": round(grace)}, patience, method="POST") as stream:
+                return stream.response.status != ALREADY_STOPPED
         except ExecutorOperationError as error:
             if _status_of(error) != 404:
                 raise
@@ -160,7 +260,8 @@ class DockerExecutor(ContainerExecutor):
 
     async def remove(self, execution_id: str) -> None:
         try:
-            async with self._call(f"removing {execution_id[:12]}", self.settings.launch_timeout) as docker:
+            doing = f"removing {execution_id[:12]}"
+            async with self._calls, self._call(doing, self.settings.launch_timeout) as docker:
                 await docker.containers.container(execution_id).delete(v=True)
         except ExecutorOperationError as error:
             if _status_of(error) != 404 and "already in progress" not in str(error):
@@ -182,6 +283,7 @@ class DockerExecutor(ContainerExecutor):
     async def aclose(self) -> None:
         # What is under way would wait for ever on a closed connection.
         self._closed = True
+        await self._watcher.aclose()
         for scope in self._under_way:
             with suppress(RuntimeError):  # one that is over already
                 scope.reschedule(0)
@@ -193,7 +295,7 @@ class DockerExecutor(ContainerExecutor):
         return {"label": [f"{LABEL}.instance={self.settings.instance}"]}
 
     async def _create(self, spec: LaunchSpec) -> str:
-        settings = container_settings(spec, self._config.network, self.settings.instance)
+        settings = container_settings(spec, self._config, self.settings.instance)
         try:
             async with self._call(f"creating {spec.name}", self.settings.launch_timeout) as docker:
                 container = await docker.containers.create(settings, name=spec.name)
@@ -220,18 +322,26 @@ class DockerExecutor(ContainerExecutor):
             await asyncio.sleep(NAME_LOOKUP_PAUSE)
         raise ExecutorConnectionError(f"host {self.settings.name}: {spec.name} exists and cannot be found.")
 
-    async def _pull(self, image: str) -> None:
+    async def _pull(self, image: str, tell: Tell) -> None:
         registry = _registry(image)
         login = self._config.registry_auth.get(registry)
         headers = {} if login is None else {"X-Registry-Auth": _registry_header(login.username, login.password)}
+        began, layers = time.monotonic(), _Layers(image, self.settings.name)
+        tell(str(layers))
         try:
-            async with self._call(f"pulling {image}", None) as docker, asyncio.timeout(self.settings.pull_timeout):
-                async with docker._query(  # noqa: SLF001 - aiodocker's pull leaks its connection when cancelled
-                    "images/create", "POST", params={"fromImage": _with_tag(image)}, headers=headers, timeout=None
-                ) as response:
-                    async for step in response.content:
-                        if "error" in (progress := json.loads(step)):
-                            raise DockerError(500, progress["error"])
+            # aiodocker's pull leaks its connection when it is cancelled.
+            async with (
+                self._call(f"pulling {image}", self.settings.pull_timeout),
+                self._stream(
+                    "images/create", f"pulling {image}", {"fromImage": _with_tag(image)}, headers=headers, method="POST"
+                ) as stream,
+            ):
+                while step := await stream.line():
+                    if "error" in (progress := json.loads(step)):
+                        raise DockerError(500, progress["error"])
+                    if layers.hear(progress):
+                        tell(str(layers))
+            tell(f"Pulled image {image!r} to host {self.settings.name} in {time.monotonic() - began:.1f} s.")
         except ExecutorClosedError:
             raise
         except ExecutorConnectionError as error:
@@ -253,7 +363,7 @@ class DockerExecutor(ContainerExecutor):
 
     async def _inspect(self, reference: str) -> ExecutionStatus | None:
         try:
-            async with self._call(f"inspecting {reference[:64]}", self.settings.launch_timeout) as docker:
+            async with self._calls, self._call(f"inspecting {reference[:64]}", self.settings.launch_timeout) as docker:
                 container = await docker.containers.get(reference)
         except ExecutorOperationError as error:
             if _status_of(error) == 404:
@@ -284,6 +394,25 @@ class DockerExecutor(ContainerExecutor):
         except (aiohttp.ClientError, EOFError, OSError, json.JSONDecodeError) as error:
             raise ExecutorConnectionError(f"{where}: the connection broke while {doing}: {error}") from error
 
+    @asynccontextmanager
+    async def _stream(
+        self,
+        path: str,
+        doing: str,
+        params: Mapping[str, Any],
+        patience: float | None = None,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator["_Stream"]:
+        """An answer that is read piece by piece, each within `patience`; its connection is closed at the end."""
+        async with self._call(doing, patience) as docker:
+            response = await docker._do_query(path, method, params=params, headers=headers, timeout=None)  # noqa: SLF001
+        try:
+            yield _Stream(response, lambda: self._call(doing, patience))
+        finally:
+            response.close()
+
     async def _client(self) -> Docker:
         if self._docker is not None:
             return self._docker
@@ -309,16 +438,65 @@ class DockerExecutor(ContainerExecutor):
         return self._docker
 
 
+class _Stream:
+    """An answer that has begun."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, call: Callable[[], AbstractAsyncContextManager[Docker]]
+    ) -> None:
+        self.response = response
+        self._call = call
+
+    async def piece(self) -> bytes:
+        """What has come, or b"" at the end."""
+        async with self._call():
+            return await self.response.content.readany()
+
+    async def line(self) -> bytes:
+        """The next line, or b"" at the end."""
+        async with self._call():
+            return await self.response.content.readline()
+
+
 class _MissingImageError(Exception):
     """The engine does not have the image."""
 
 
-def container_settings(spec: LaunchSpec, network: str, instance: str) -> dict[str, Any]:
+class _Layers:
+    """What an engine tells of a pull, in a sentence."""
+
+    def __init__(self, image: str, host: str) -> None:
+        self._doing = f"Pulling image {image!r} to host {host}"
+        self._bytes: dict[str, tuple[int, int]] = {}
+        self._done: set[str] = set()
+
+    def hear(self, step: Mapping[str, Any]) -> bool:
+        """Take a step of the engine's report; whether it says anything new."""
+        layer, detail = step.get("id", ""), step.get("progressDetail") or {}
+        if step.get("status") == "Downloading" and "total" in detail:
+            self._bytes[layer] = (detail["current"], detail["total"])
+        elif step.get("status") in {"Pull complete", "Already exists"}:
+            self._done.add(layer)
+            self._bytes[layer] = (self._bytes.get(layer, (0, 0))[1],) * 2
+        elif step.get("status") == "Pulling fs layer":
+            self._bytes.setdefault(layer, (0, 0))
+        else:
+            return False
+        return True
+
+    def __str__(self) -> str:
+        if not self._bytes:
+            return f"{self._doing}."
+        got, total = (sum(column) / MEGABYTE for column in zip(*self._bytes.values(), strict=True))
+        return f"{self._doing}: {len(self._done)} of {len(self._bytes)} layers, {got:.0f} of {total:.0f} MB."
+
+
+def container_settings(spec: LaunchSpec, config: DockerConfig, instance: str) -> dict[str, Any]:
     """The engine's settings for a container: bounded, without privileges, and labelled as ours."""
     memory = max(spec.memory_mb * MEBIBYTE, SMALLEST_MEMORY)
     settings: dict[str, Any] = {
         "Image": spec.image,
-        "Env": [f"{name}={value}" for name, value in spec.environment.items()],
+        "Env": [f"{name}={value}" for name, value in {**_identity(spec), **spec.environment}.items()],
         "Labels": {
             f"{LABEL}.instance": instance,
             f"{LABEL}.job": str(spec.job_id),
@@ -327,7 +505,7 @@ def container_settings(spec: LaunchSpec, network: str, instance: str) -> dict[st
             f"{LABEL}.cpu-millis": str(spec.cpu_millis),
         },
         "HostConfig": {
-            "NetworkMode": network,
+            "NetworkMode": spec.network or config.network,
             "Memory": memory,
             # The same as Memory: without it a container gets as much again in swap.
             "MemorySwap": memory,
@@ -340,9 +518,30 @@ def container_settings(spec: LaunchSpec, network: str, instance: str) -> dict[st
             "Init": True,
         },
     }
-    if spec.command:
-        settings["Cmd"] = list(spec.command)
-    return settings
+    wishes = {
+        "Entrypoint": list(spec.entry_point),
+        "Cmd": list(spec.command),
+        "WorkingDir": spec.working_dir,
+        "User": spec.user,
+    }
+    more = {
+        "ReadonlyRootfs": spec.read_only_root,
+        "Tmpfs": {path: f"size={size}m" for path, size in spec.tmpfs.items()},
+        "Mounts": [
+            {"Type": "bind", "Source": mount.source, "Target": path, "ReadOnly": mount.read_only}
+            for path, mount in config.mounts.items()
+        ],
+    }
+    settings["HostConfig"] |= {name: value for name, value in more.items() if value}
+    return settings | {name: value for name, value in wishes.items() if value}
+
+
+def _identity(spec: LaunchSpec) -> dict[str, str]:
+    return {"CONTAINER_MANAGER_JOB": str(spec.job_id), "CONTAINER_MANAGER_ATTEMPT": str(spec.attempt)}
+
+
+def _tells(history: list[dict[str, Any]], container_id: str, action: str) -> bool:
+    return any(event["Actor"]["ID"] == container_id and event["Action"] == action for event in history)
 
 
 async def _disconnect(docker: Docker) -> None:

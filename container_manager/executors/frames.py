@@ -7,63 +7,64 @@ and at most 16 KiB of a line.
 import time
 from datetime import datetime
 
-from container_manager.executors.output import BoundedOutput, OutputLine
+from container_manager.executors.output import OutputLine
 
 STREAMS = {1: "stdout", 2: "stderr"}
 HEADER = 8
 
 
 class Frames:
-    """Takes the stream in pieces of any size; keeps its lines within `limit` bytes, each cut to a quarter of that."""
+    """Takes the stream in pieces of any size, and gives its lines, each cut to `longest` bytes."""
 
-    def __init__(self, limit: int) -> None:
-        self._output = BoundedOutput(limit)
-        self._longest_line = limit // 4
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
         self._received = bytearray()
         self._unfinished: dict[int, tuple[int, bytearray]] = {}
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> list[OutputLine]:
+        """The lines that this piece has ended."""
         received = self._received
         received += piece
+        lines: list[OutputLine] = []
         at, size = 0, len(received)
         while size - at >= HEADER:
             end = at + HEADER + int.from_bytes(received[at + 4 : at + HEADER], "big")
             if end > size:
                 break
-            self._frame(received[at], bytes(received[at + HEADER : end]))
+            line = self._frame(received[at], bytes(received[at + HEADER : end]))
+            if line is not None:
+                lines.append(line)
             at = end
         del received[:at]
+        return lines
 
-    def lines(self) -> list[OutputLine]:
-        """What was received, with a last line that was not ended."""
-        for stream, (at, text) in self._unfinished.items():
-            self._add(stream, at, bytes(text))
+    def rest(self) -> list[OutputLine]:
+        """The last lines, when they were not ended."""
+        lines = [self._line(stream, at, bytes(text)) for stream, (at, text) in self._unfinished.items()]
         self._unfinished.clear()
-        return list(self._output.lines())
+        return lines
 
-    def _frame(self, stream: int, payload: bytes) -> None:
+    def _frame(self, stream: int, payload: bytes) -> OutputLine | None:
         if stream not in STREAMS:
             # The engine's own words about its log, without a time stamp.
-            self._output.add(OutputLine("stderr", time.time_ns(), payload.decode(errors="replace").rstrip("\n")))
-            return
+            return OutputLine("stderr", time.time_ns(), payload.decode(errors="replace").rstrip("\n"))
         stamp, _, text = payload.partition(b" ")
         ended = text.endswith(b"\n")
         begun = self._unfinished.pop(stream, None)
         if begun is None and ended:
-            self._add(stream, nanoseconds(stamp), text[:-1])
-            return
+            return self._line(stream, nanoseconds(stamp), text[:-1])
         at, line = begun or (nanoseconds(stamp), bytearray())
-        if len(line) < self._longest_line:
+        if len(line) < self._longest:
             line += text[:-1] if ended else text
         if ended:
-            self._add(stream, at, bytes(line))
-        else:
-            self._unfinished[stream] = (at, line)
+            return self._line(stream, at, bytes(line))
+        self._unfinished[stream] = (at, line)
+        return None
 
-    def _add(self, stream: int, at: int, text: bytes) -> None:
-        if len(text) > self._longest_line:
-            text = text[: self._longest_line] + b" [container-manager: the line was cut here]"
-        self._output.add(OutputLine(STREAMS[stream], at, text.decode(errors="replace")))
+    def _line(self, stream: int, at: int, text: bytes) -> OutputLine:
+        if len(text) > self._longest:
+            text = text[: self._longest] + b" [container-manager: the line was cut here]"
+        return OutputLine(STREAMS[stream], at, text.decode(errors="replace"))
 
 
 def nanoseconds(stamp: bytes) -> int:

@@ -22,7 +22,7 @@ class BoundedOutput:
         self._head_size = 0
         self._tail: deque[OutputLine] = deque()
         self._tail_size = 0
-        self._dropped_lines = 0
+        self._dropped_lines = self._dropped_at = 0
         self._dropped_bytes = 0
 
     def add(self, line: OutputLine) -> None:
@@ -34,7 +34,8 @@ class BoundedOutput:
         self._tail.append(line)
         self._tail_size += size
         while self._tail_size > self._half and self._tail:
-            lost = _size(self._tail.popleft())
+            dropped = self._tail.popleft()
+            lost, self._dropped_at = _size(dropped), dropped.at_ns
             self._tail_size -= lost
             self._dropped_bytes += lost
             self._dropped_lines += 1
@@ -42,10 +43,9 @@ class BoundedOutput:
     def lines(self) -> Iterator[OutputLine]:
         yield from self._head
         if self._dropped_lines:
-            at = self._tail[0].at_ns if self._tail else self._head[-1].at_ns if self._head else 0
             yield OutputLine(
                 "stderr",
-                at,
+                self._dropped_at,
                 f"[container-manager: {self._dropped_lines} lines, {self._dropped_bytes} bytes dropped here]",
             )
         yield from self._tail

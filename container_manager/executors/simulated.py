@@ -8,6 +8,7 @@ import asyncio
 import random
 import re
 import time
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from container_manager.executors.base import (
     ExecutorSettings,
     LaunchSpec,
     OwnedExecution,
+    Tell,
 )
 from container_manager.executors.configs import SimulatedConfig
 from container_manager.executors.exceptions import (
@@ -57,7 +59,7 @@ class SimulatedExecutor(ContainerExecutor):
         limit = self.settings.max_jobs
         return {"max_jobs": limit, "current_jobs": current, "available_slots": max(limit - current, 0)}
 
-    async def create(self, spec: LaunchSpec) -> str:
+    async def create(self, spec: LaunchSpec, tell: Tell = lambda _: None) -> str:  # noqa: ARG002 - takes no time
         for execution in self._created.values():
             if execution.spec.name == spec.name:
                 return execution.id
@@ -82,7 +84,7 @@ class SimulatedExecutor(ContainerExecutor):
     async def status(self, execution: Execution) -> ExecutionStatus | None:
         return self._status(execution.id)
 
-    async def wait(self, execution: Execution) -> ExecutionStatus | None:
+    async def wait(self, execution: Execution) -> ExecutionStatus:
         while (status := self._status(execution.id)).state is not ExecutionState.EXITED:
             start_ms, run_ms, _ = _read(execution.id)
             # Short steps, so that a stop is seen; the last one ends on the millisecond.
@@ -90,11 +92,30 @@ class SimulatedExecutor(ContainerExecutor):
         return status
 
     async def logs(self, execution: Execution) -> list[OutputLine]:
-        start_ms, _, _ = _read(execution.id)
         output = BoundedOutput(self.settings.output_limit)
-        for offset_ms, text in _plan(execution.spec, self._config)[2]:
-            output.add(OutputLine("stdout", (start_ms + offset_ms) * 1_000_000, text))
+        stopped = self._stopped_ms.get(execution.id)
+        for line in self._lines(execution):
+            if stopped is None or line.at_ns <= stopped * 1_000_000:
+                output.add(line)
         return list(output.lines())
+
+    async def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
+        for line in self._lines(execution):
+            while line.at_ns > time.time_ns():
+                if self._status(execution.id).state is ExecutionState.EXITED:
+                    return
+                await asyncio.sleep(min(max(line.at_ns - time.time_ns(), 0) / 1e9, 0.05))
+            if line.at_ns >= since_ns:
+                yield line
+        await self.wait(execution)
+
+    async def may_have_run(self, execution: Execution) -> bool:  # noqa: ARG002 - nothing runs here
+        return False
+
+    def _lines(self, execution: Execution) -> Iterator[OutputLine]:
+        start_ms, _, _ = _read(execution.id)
+        for offset_ms, text in _plan(execution.spec, self._config)[2]:
+            yield OutputLine("stdout", (start_ms + offset_ms) * 1_000_000, text)
 
     async def stop(self, execution: Execution, grace: float) -> bool:  # noqa: ARG002 - it obeys at once
         if self._status(execution.id).state is ExecutionState.EXITED:

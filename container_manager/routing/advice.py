@@ -70,14 +70,20 @@ def _changes_of_job(evaluation: Evaluation, near: dict[str, list[int]]) -> Itera
             message = f"Require executor {kind} instead of {job.preferred_executor}."
             yield message, job._replace(preferred_executor=kind)
         yield f"Do not require executor {job.preferred_executor}.", job._replace(executor_required=False)
+    yield from _without_wishes(job)
+    kept_for = [priority for at in near["RESERVED"] if (priority := hosts[at].reserved_priority) is not None]
+    if kept_for and (least := min(kept_for)) < HIGHEST_PRIORITY:
+        yield f"Raise the priority from {job.priority} to {least + 1}.", job._replace(priority=least + 1)
+
+
+def _without_wishes(job: JobRequirements) -> Iterator[Change]:
     for key, value in job.selector:
         rest = tuple(pair for pair in job.selector if pair[0] != key)
         yield f"Drop {key}={value} from the host selector.", job._replace(selector=rest)
     if len(job.selector) > 1:
         yield "Drop the host selector.", job._replace(selector=())
-    kept_for = [priority for at in near["RESERVED"] if (priority := hosts[at].reserved_priority) is not None]
-    if kept_for and (least := min(kept_for)) < HIGHEST_PRIORITY:
-        yield f"Raise the priority from {job.priority} to {least + 1}.", job._replace(priority=least + 1)
+    for grant in job.grants:
+        yield f"Do not ask for {grant}.", job._replace(grants=tuple(other for other in job.grants if other != grant))
 
 
 def _most_free(

@@ -44,6 +44,12 @@ def _selector(host: HostState, selector: tuple[tuple[str, str], ...]) -> int:
     return FEASIBLE
 
 
+def _limits(host: HostState, needed: tuple[str, ...]) -> int:
+    if not needed or "*" in host.grants:
+        return FEASIBLE
+    return FEASIBLE if all(grant in host.grants for grant in needed) else NEVER
+
+
 def _reserved(host: HostState, claim: tuple[int, int | None]) -> int:
     if host.reserved_priority is None:
         return FEASIBLE
@@ -128,6 +134,13 @@ CHECKS: list[Check] = [
         _executor_type,
         _executor_wish,
         lambda host: host.executor_type + (", only for jobs that prefer it" if host.only_preferred else ""),
+    ),
+    Check(
+        "EXECUTOR_LIMITS",
+        lambda job: job.grants,
+        _limits,
+        lambda job: ", ".join(job.grants) or "nothing out of the ordinary",
+        lambda host: "everything" if "*" in host.grants else ", ".join(host.grants) or "nothing out of the ordinary",
     ),
     Check(
         "REGION",

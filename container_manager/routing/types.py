@@ -26,6 +26,7 @@ class HostState(NamedTuple):
     """A host at one moment, with what its active jobs use. None as a limit is unlimited.
 
     `reserved_priority`: its room is kept for one waiting job of this priority; None when it is not.
+    `grants`: what its settings let a job have beyond the ordinary; "*" is everything.
     """
 
     id: int
@@ -46,12 +47,14 @@ class HostState(NamedTuple):
     cpu: int = 0
     ejected: bool = False
     reserved_priority: int | None = None
+    grants: tuple[str, ...] = ()
 
 
 class JobRequirements(NamedTuple):
     """What a job needs and wishes; jobs with equal requirements form a class.
 
     `reserved_host`: the host whose room is kept for this job.
+    `grants`: what a host must grant.
     """
 
     memory: int = 0
@@ -64,6 +67,7 @@ class JobRequirements(NamedTuple):
     strategy: str = "weighted"
     priority: int = 0
     reserved_host: int | None = None
+    grants: tuple[str, ...] = ()
 
 
 class JobRequest(NamedTuple):

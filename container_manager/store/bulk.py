@@ -105,7 +105,7 @@ def update(
 ) -> None:
     """Update rows given as (id, value, ...): `columns` are the names and SQL types of the values.
 
-    `fixed` is SQL that sets other columns, the same in all rows; `where` is what must be true of each.
+    `fixed` is SQL that sets other columns, the same in all rows, or ""; `where` is what must be true of each.
 
     Raises:
         RuntimeError: it was not true of one, so nothing may stay as it is in this transaction.
@@ -113,19 +113,20 @@ def update(
     if not rows:
         return
     table = model._meta.db_table  # noqa: SLF001
+    fixed = f"{fixed}, " if fixed else ""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             values = ", ".join(f"{name} = new.{name}" for name in columns)
             arrays = ", ".join(f"%s::{kind}[]" for kind in ("bigint", *columns.values()))
             cursor.execute(
-                f"UPDATE {table} SET {fixed}, {values} FROM unnest({arrays}) AS new(id, {', '.join(columns)}) "  # noqa: S608
+                f"UPDATE {table} SET {fixed}{values} FROM unnest({arrays}) AS new(id, {', '.join(columns)}) "  # noqa: S608
                 f"WHERE {table}.id = new.id AND {table}.{where}",
                 [list(column) for column in zip(*rows, strict=True)],
             )
         else:
             values = ", ".join(f"{name} = %s" for name in columns)
             cursor.executemany(
-                f"UPDATE {table} SET {fixed}, {values} WHERE id = %s AND {where}",  # noqa: S608
+                f"UPDATE {table} SET {fixed}{values} WHERE id = %s AND {where}",  # noqa: S608
                 [(*row[1:], row[0]) for row in rows],
             )
         if cursor.rowcount != len(rows):

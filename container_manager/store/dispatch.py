@@ -1,12 +1,10 @@
 """What workers write. Every write carries the claim's epoch: whoever lost the job changes nothing."""
 
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-import orjson
 from django.db import connection
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
@@ -15,13 +13,20 @@ from django.utils import timezone
 from container_manager import lifecycle
 from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus, sources
-from container_manager.models import ContainerJob, EventKind, JobOutput
+from container_manager.models import ContainerJob, EventKind, ExecutorHost, JobOutput
+from container_manager.store import bulk
+from container_manager.store.attempts import next_attempt, pack
 from container_manager.store.hosts import count_failure, count_launch_failure, forgive
-from container_manager.store.transaction import Transaction, under_routing_lock
+from container_manager.store.transaction import Fact, Transaction, under_routing_lock
 
 CLAIM_AT_ONCE = 500
 LONGEST_BACK_OFF = 60
 IN_HAND = sorted(lifecycle.IN_HAND)
+IS_IN_HAND = "status IN ({})".format(", ".join(f"'{status}'" for status in IN_HAND))
+NOTES, OUTPUT = 0, 1
+"""The parts of an attempt's output."""
+
+T = TypeVar("T")
 
 
 class LeaseLostError(Exception):
@@ -37,15 +42,11 @@ class Worker:
     lease: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(NamedTuple):
     """A claim on a job; every write of its owner names it."""
 
     job_id: int
     epoch: int
-
-    def rows(self) -> Any:
-        return ContainerJob.objects.filter(pk=self.job_id, lease_epoch=self.epoch, status__in=IN_HAND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,9 @@ class End:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     output: Sequence[OutputLine] = field(default_factory=tuple)
+
+
+# ------------------------------------------------------------------ leases
 
 
 def claim(tx: Transaction, items: Sequence[Worker]) -> list[list[tuple[ContainerJob, Fence]]]:  # noqa: ARG001
@@ -74,13 +78,16 @@ def _claim(worker: Worker) -> list[tuple[ContainerJob, Fence]]:
     ids = list(rows.values_list("pk", flat=True)[:CLAIM_AT_ONCE])
     if not ids:
         return []
-    ContainerJob.objects.filter(pk__in=ids).update(
+    ContainerJob.objects.filter(bulk.among("id", ids)).update(
         status=Case(When(status=JobStatus.ROUTED, then=Value(JobStatus.LAUNCHING)), default=F("status")),
         lease_owner=worker.owner,
         lease_epoch=F("lease_epoch") + 1,
         lease_expires_at=Now() + worker.lease,
     )
-    jobs = ContainerJob.objects.select_related("host").filter(pk__in=ids).order_by("-priority", "pk")
+    jobs = list(ContainerJob.objects.filter(bulk.among("id", ids)).order_by("-priority", "pk"))
+    hosts = ExecutorHost.objects.in_bulk({job.host_id for job in jobs})
+    for job in jobs:
+        job.host = hosts.get(job.host_id)
     return [(job, Fence(job.pk, job.lease_epoch)) for job in jobs]
 
 
@@ -90,7 +97,7 @@ def renew(tx: Transaction, items: Sequence[tuple[Worker, Sequence[int]]]) -> lis
 
 
 def _renew(worker: Worker, jobs: Sequence[int]) -> list[int]:
-    held = ContainerJob.objects.filter(pk__in=jobs, status__in=IN_HAND, lease_owner=worker.owner)
+    held = ContainerJob.objects.filter(bulk.among("id", jobs), status__in=IN_HAND, lease_owner=worker.owner)
     held.update(lease_expires_at=Now() + worker.lease)
     return list(held.exclude(cancel_requested_at=None).values_list("pk", flat=True))
 
@@ -105,135 +112,201 @@ def release(tx: Transaction, items: Sequence[str]) -> list[int]:  # noqa: ARG001
     ]
 
 
+# ------------------------------------------------------------------ a launch
+
+
 def created(tx: Transaction, items: Sequence[tuple[Fence, str]]) -> list[object]:
     """The execution exists and is about to be started; from here on it may have run."""
-    return [_created(tx, fence, execution_id) for fence, execution_id in items]
+    now = timezone.now()
+    rows = []
+
+    def prepare(job: ContainerJob, execution_id: str) -> None:
+        if job.launched_at is None:
+            _tell(tx, EventKind.JOB_LAUNCHED, f"Attempt {job.attempt} has a container.", job)
+        rows.append((job.pk, execution_id, bulk.as_moment(job.launched_at or now)))
+
+    answers = _fenced(items, prepare)
+    _update({"execution_id": "text", "launched_at": "timestamptz"}, rows, "message = ''")
+    return answers
 
 
-def _created(tx: Transaction, fence: Fence, execution_id: str) -> object:
-    first = fence.rows().filter(launched_at=None).update(execution_id=execution_id, launched_at=timezone.now())
-    if not first and not fence.rows().update(execution_id=execution_id):
-        return LeaseLostError()
-    if first:
-        job = _job(fence)
-        tx.event(EventKind.JOB_LAUNCHED, f"Attempt {job.attempt} has a container.", job=job, host=job.host)
-    return None
-
-
-def discarded(tx: Transaction, items: Sequence[Fence]) -> list[object]:  # noqa: ARG001
+def discarded(tx: Transaction, items: Sequence[tuple[Fence, None]]) -> list[object]:  # noqa: ARG001
     """What was created has not run and is about to be removed."""
-    return [None if fence.rows().update(execution_id="") else LeaseLostError() for fence in items]
+    rows: list[tuple[int, str]] = []
+    answers = _fenced(items, lambda job, _: rows.append((job.pk, "")))
+    _update({"execution_id": "text"}, rows)
+    return answers
 
 
 def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[object]:
     """The execution runs."""
-    answers = [_started(tx, fence, at) for fence, at in items]
-    forgive({event.host_id for event in tx.events if event.kind == EventKind.JOB_STARTED})
+    rows = []
+    hosts = set()
+
+    def prepare(job: ContainerJob, at: datetime) -> None:
+        if job.status != JobStatus.RUNNING:
+            _tell(tx, EventKind.JOB_STARTED, f"Attempt {job.attempt} runs.", job)
+            rows.append((job.pk, bulk.as_moment(at)))
+            hosts.add(job.host_id)
+
+    answers = _fenced(items, prepare)
+    _update({"started_at": "timestamptz"}, rows, f"status = '{JobStatus.RUNNING}'")
+    forgive(hosts)
     return answers
 
 
-def _started(tx: Transaction, fence: Fence, at: datetime) -> object:
-    if fence.rows().filter(status__in=sources(JobStatus.RUNNING)).update(status=JobStatus.RUNNING, started_at=at):
-        job = _job(fence)
-        tx.event(EventKind.JOB_STARTED, f"Attempt {job.attempt} runs.", job=job, host=job.host)
-        return None
-    return None if fence.rows().exists() else LeaseLostError()
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is going on, for people; `notes` are all lines that we have to add to the attempt's output so far."""
+
+    message: str
+    notes: Sequence[OutputLine] = ()
 
 
-@under_routing_lock
+def progress(tx: Transaction, items: Sequence[tuple[Fence, Progress]]) -> list[object]:
+    """Tell how a launch that takes its time gets on."""
+    rows = []
+
+    def prepare(job: ContainerJob, told: Progress) -> None:
+        rows.append((job.pk, told.message))
+        if told.message:
+            _tell(tx, EventKind.JOB_PROGRESS, told.message, job)
+        if told.notes:
+            JobOutput.objects.update_or_create(
+                job_id=job.pk, attempt=job.attempt, part=NOTES, defaults={"lines": pack(told.notes)}
+            )
+
+    answers = _fenced(items, prepare)
+    _update({"message": "text"}, rows)
+    return answers
+
+
+def stopping(tx: Transaction, items: Sequence[tuple[Fence, JobStatus]]) -> list[object]:  # noqa: ARG001
+    """The execution is about to be stopped, and as what the job is to end; the first reason stands."""
+    now = timezone.now()
+    rows = []
+
+    def prepare(job: ContainerJob, reason: JobStatus) -> None:
+        if not job.stop_reason:
+            rows.append((job.pk, str(reason), bulk.as_moment(now)))
+
+    answers = _fenced(items, prepare)
+    _update({"stop_reason": "text", "stopped_at": "timestamptz"}, rows)
+    return answers
+
+
+# ------------------------------------------------------------------ its end
+
+
 def finished(tx: Transaction, items: Sequence[tuple[Fence, End]]) -> list[object]:
     """The attempt has ended; its room is free with this commit. A failure with attempts left opens the next one."""
-    return [_finished(tx, fence, end) for fence, end in items]
+    ended: list[tuple[ContainerJob, End]] = []
+    answers = _fenced(items, lambda job, end: ended.append((job, end)))
+    _finish(tx, ended)
+    for job, end in ended:
+        failed = end.status in {JobStatus.FAILED, JobStatus.TIMED_OUT}
+        if failed and job.attempt - job.infrastructure_failures < job.max_attempts and not job.cancel_requested_at:
+            next_attempt(tx, job, f"Attempt {job.attempt} of {job.max_attempts} ended {end.status.upper()}.")
+    return answers
 
 
-def _finished(tx: Transaction, fence: Fence, end: End, *, final: bool = False) -> object:
-    changes = {"started_at": end.started_at} if end.started_at else {}
-    if (
-        not fence.rows()
-        .filter(status__in=sources(end.status))
-        .update(
-            status=end.status,
-            exit_code=end.exit_code,
-            error=end.error,
-            finished_at=end.finished_at or timezone.now(),
-            lease_owner="",
-            lease_expires_at=None,
-            **changes,
-        )
-    ):
-        return LeaseLostError()
-    job = _job(fence)
-    JobOutput.objects.create(
-        job_id=job.pk, attempt=job.attempt, lines=zlib.compress(orjson.dumps([list(line) for line in end.output]))
-    )
-    kind = EventKind.JOB_CANCELLED if end.status == JobStatus.CANCELLED else EventKind.JOB_FINISHED
-    tx.event(kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job=job, host=job.host)
-    failed = end.status in {JobStatus.FAILED, JobStatus.TIMED_OUT}
-    own_attempts = job.attempt - job.infrastructure_failures
-    if failed and not final and own_attempts < job.max_attempts and not job.cancel_requested_at:
-        _next_attempt(tx, job, timedelta(), f"Attempt {job.attempt} of {job.max_attempts} ended {end.status.upper()}.")
-    return None
+def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
+    now = timezone.now()
+    for job, end in ended:
+        if job.status not in sources(end.status):
+            raise RuntimeError(f"a job that is {job.status} cannot become {end.status}")
+        job.status, job.exit_code, job.error = end.status, end.exit_code, end.error
+        job.started_at, job.finished_at = end.started_at or job.started_at, end.finished_at or now
+        kind = EventKind.JOB_CANCELLED if end.status == JobStatus.CANCELLED else EventKind.JOB_FINISHED
+        _tell(tx, kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job)
+    times = {"started_at": "timestamptz", "finished_at": "timestamptz"}
+    rows = [
+        (job.pk, str(job.status), job.exit_code, job.error, *(bulk.as_moment(getattr(job, name)) for name in times))
+        for job, _ in ended
+    ]
+    columns = {"status": "text", "exit_code": "integer", "error": "text", **times}
+    _update(columns, rows, "lease_owner = '', lease_expires_at = NULL, message = ''")
+    _keep_output(tx, ended)
+
+
+def _keep_output(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
+    rows = [(job.pk, job.attempt, OUTPUT, pack(end.output)) for job, end in ended if end.output]
+    tx.rows.append(bulk.Rows(JobOutput, ("job_id", "attempt", "part", "lines"), rows))
 
 
 @dataclass(frozen=True, slots=True)
 class HostFault:
-    """The host failed a job before it ran. `retries` None: it did not even answer, and is counted out like a probe."""
+    """The host failed a job, before it ran or by ending what ran.
+
+    `retries` None: the host did not even answer, which is counted like a failed probe, and the job is retried for ever.
+    `end` is what became of an execution that had run.
+    """
 
     error: str
     retries: int | None
+    end: End | None = None
 
 
 @under_routing_lock
 def host_failed(tx: Transaction, items: Sequence[tuple[Fence, HostFault]]) -> list[object]:
     """Route the job anew, with back-off, as often as the fault allows; then it has FAILED."""
-    return [_host_failed(tx, fence, fault) for fence, fault in items]
+    return _fenced(items, lambda job, fault: _host_failed(tx, job, fault))
 
 
-def _host_failed(tx: Transaction, fence: Fence, fault: HostFault) -> object:
-    if not fence.rows().update(infrastructure_failures=F("infrastructure_failures") + 1):
-        return LeaseLostError()
-    job = _job(fence)
+def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
+    job.infrastructure_failures += 1
+    ContainerJob.objects.filter(pk=job.pk).update(infrastructure_failures=job.infrastructure_failures)
     if job.cancel_requested_at:
-        return _finished(tx, fence, End(JobStatus.CANCELLED, error=fault.error))
-    if job.host is not None:
+        _finish(tx, [(job, fault.end or End(JobStatus.CANCELLED, error=fault.error))])
+        return
+    if fault.end is None and job.host is not None:
         count_launch_failure(tx, job.host, fault.error)
     if fault.retries is None and job.host is not None:
         count_failure(tx, job.host, fault.error)
-    elif fault.retries is not None and job.infrastructure_failures > fault.retries:
-        return _finished(tx, fence, End(JobStatus.FAILED, error=fault.error), final=True)
-    delay = timedelta(seconds=min(2.0 ** min(job.infrastructure_failures - 1, 10), LONGEST_BACK_OFF))
-    _next_attempt(tx, job, delay, fault.error)
-    return None
+    end = fault.end or End(JobStatus.FAILED, error=fault.error)
+    if fault.retries is not None and job.infrastructure_failures > fault.retries:
+        _finish(tx, [(job, end)])
+        return
+    _keep_output(tx, [(job, end)])
+    job.status, job.exit_code, job.error = JobStatus.FAILED, end.exit_code, fault.error
+    job.finished_at = end.finished_at or timezone.now()
+    seconds = min(2.0 ** min(job.infrastructure_failures - 1, 10), LONGEST_BACK_OFF)
+    next_attempt(tx, job, fault.error, timedelta(seconds=seconds))
 
 
-def _next_attempt(tx: Transaction, job: ContainerJob, delay: timedelta, why: str) -> None:
+# ------------------------------------------------------------------ what all of them share
+
+
+def _fenced(items: Sequence[tuple[Fence, T]], do: Callable[[ContainerJob, T], object]) -> list[object]:
+    """Have each claim that still holds done; the answers of the others are LeaseLostError."""
+    held = {(job.pk, job.lease_epoch): job for job in _held([fence.job_id for fence, _ in items])}
+    answers: list[object] = []
+    for fence, item in items:
+        job = held.get(fence)
+        # The claims of one transaction may follow each other on one job.
+        if job is None or job.status not in lifecycle.IN_HAND:
+            answers.append(LeaseLostError())
+            continue
+        do(job, item)
+        answers.append(None)
+    return answers
+
+
+def _held(ids: Iterable[int]) -> Iterator[ContainerJob]:
+    """Jobs that somebody has claimed, locked against other writers, in an order that does not deadlock."""
+    rows = ContainerJob.objects.filter(bulk.among("id", ids), status__in=IN_HAND).order_by("pk")
+    rows = rows.defer("environment", "command", "labels", "routing_reason", "environment_names", "host_selector")
+    jobs = list(rows.select_for_update())
+    hosts = ExecutorHost.objects.defer("config").in_bulk({job.host_id for job in jobs})
+    for job in jobs:
+        job.host = hosts.get(job.host_id)
+        yield job
+
+
+def _update(columns: dict[str, str], rows: Sequence[Sequence[Any]], fixed: str = "") -> None:
+    bulk.update(ContainerJob, fixed, columns, rows, where=IS_IN_HAND)
+
+
+def _tell(tx: Transaction, kind: EventKind, message: str, job: ContainerJob) -> None:
     host = job.host
-    ContainerJob.objects.filter(pk=job.pk).update(
-        status=JobStatus.PENDING,
-        attempt=F("attempt") + 1,
-        host=None,
-        executor_type="",
-        execution_id="",
-        exit_code=None,
-        error=why,
-        launched_at=None,
-        started_at=None,
-        finished_at=None,
-        lease_owner="",
-        lease_expires_at=None,
-        not_before=timezone.now() + delay if delay else None,
-    )
-    tx.event(EventKind.JOB_RETRIED, why, job=job, host=host)
-
-
-def _job(fence: Fence) -> ContainerJob:
-    return ContainerJob.objects.defer("environment").select_related("host").get(pk=fence.job_id)
-
-
-def outputs(job_ids: Iterable[int]) -> dict[int, list[OutputLine]]:
-    """What the ended attempts of each job wrote, oldest attempt first."""
-    found: dict[int, list[OutputLine]] = {job_id: [] for job_id in job_ids}
-    rows = JobOutput.objects.filter(job_id__in=found).order_by("attempt").values_list("job_id", "lines")
-    for job_id, lines in rows:
-        found[job_id] += [OutputLine(*line) for line in orjson.loads(zlib.decompress(bytes(lines)))]
-    return found
+    tx.events.append(Fact(kind, message, job.pk, job.host_id, host.name if host else "", str(job.executor_type)))

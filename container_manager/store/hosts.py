@@ -33,7 +33,7 @@ _SNAPSHOT = f"""
            h.max_concurrent_jobs, COALESCE(h.max_memory_mb, h.reported_memory_mb),
            COALESCE(h.max_cpu_cores, h.reported_cpu_cores), h.is_active, h.is_draining, h.health_status,
            COALESCE(u.jobs, 0), COALESCE(u.memory, 0), COALESCE(u.cpu, 0),
-           {_EJECTED.format("h")}, r.priority
+           {_EJECTED.format("h")}, r.priority, h.grants
     FROM container_manager_executorhost h
     LEFT JOIN (
         SELECT host_id, COUNT(*) AS jobs, SUM(memory_limit) AS memory, SUM(cpu_limit) AS cpu
@@ -67,7 +67,8 @@ def snapshot() -> list[HostState]:
         rows = cursor.fetchall()
     # Few sets of labels are different from all others.
     labels = {text: orjson.loads(text) for text in {row[4] for row in rows}}
-    return [HostState._make((*row[:4], labels[row[4]], *row[5:])) for row in rows]
+    grants = {text: tuple(orjson.loads(text)) for text in {row[-1] for row in rows}}
+    return [HostState._make((*row[:4], labels[row[4]], *row[5:-1], grants[row[-1]])) for row in rows]
 
 
 def with_usage(hosts: QuerySet[ExecutorHost]) -> QuerySet[ExecutorHost]:
@@ -122,6 +123,7 @@ def state(host: ExecutorHost) -> HostState:
         cpu=host.used_cpu_millis,
         ejected=host.ejected,
         reserved_priority=host.reserved_priority,
+        grants=tuple(host.grants),
     )
 
 

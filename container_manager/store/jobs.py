@@ -12,6 +12,7 @@ from container_manager import lifecycle
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, EventKind
+from container_manager.store.attempts import next_attempt
 from container_manager.store.routing import NO_JOB, route
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
 from container_manager.store.waiting import release
@@ -98,6 +99,34 @@ def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob |
         return Conflict(f"The job has ended already: it is {job.status.upper()}.")
     tx.by(actor, "cancelJob", job_id)
     return job
+
+
+@under_routing_lock
+def retry(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[ContainerJob | UserError]:
+    """Open another attempt of jobs that ended without success, and route it with what waits."""
+    opened = {job_id: _reopen(tx, job_id, actor) for job_id, actor in items}
+    if any(refused is None for refused in opened.values()):
+        route(tx)
+    jobs = by_ids(opened)
+    return [opened[job_id] or jobs[job_id] for job_id, _ in items]
+
+
+def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | None:
+    job = _read(Q(pk=job_id)).select_for_update(of=("self",)).first()
+    if job is None:
+        return NotFound(NO_JOB)
+    if job.status not in lifecycle.sources(JobStatus.PENDING) - lifecycle.IN_HAND:
+        return Conflict(f"The job is {job.status.upper()}; only one that ended without success can be tried again.")
+    by = f", asked for by {actor.name}" if actor else ""
+    next_attempt(tx, job, f"Attempt {job.attempt} ended {job.status.upper()}; another one{by}.")
+    wait = job.queue_timeout_seconds
+    ContainerJob.objects.filter(pk=job_id).update(
+        cancel_requested_at=None,
+        error="",
+        queue_deadline=timezone.now() + timedelta(seconds=wait) if wait is not None else None,
+    )
+    tx.by(actor, "retryJob", job_id)
+    return None
 
 
 # ------------------------------------------------------------------ reading

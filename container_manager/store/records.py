@@ -14,7 +14,7 @@ from container_manager.routing.types import Evaluation, HostState, JobRequiremen
 Columns = Mapping[str, Sequence[Any]]
 """The values of all hosts, by field of HostState."""
 
-OFTEN = HostState._fields[HostState._fields.index("is_active") :]
+OFTEN = tuple(name for name in HostState._fields[HostState._fields.index("is_active") :] if name != "grants")
 """The fields that often change; the others are kept once for all evaluations that saw the same."""
 
 _AS_TEXT = bytes.maketrans(b"\0\1\2", b"012")
@@ -73,6 +73,7 @@ def unpack(fleet: Columns, data: bytes) -> Recorded:
     # Fields that this version no longer has are left out; such a record says OTHER_VERSION by its algorithm.
     needs = {name: value for name, value in raw["requirements"].items() if name in JobRequirements._fields}
     needs["selector"] = tuple((key, value) for key, value in needs["selector"])
+    needs["grants"] = tuple(needs.get("grants", ()))
     columns = {name: values for name, values in {**fleet, **raw["hosts"]}.items() if name in HostState._fields}
     rows = zip(*columns.values(), strict=True)
     evaluation = Evaluation(

@@ -67,9 +67,8 @@ def frame(stream: int, text: bytes, second: int = 1) -> bytes:
 def test_frames_are_put_together_from_pieces_of_any_size(size: int) -> None:
     stream = frame(1, b"begun ", 1) + frame(2, b"err\xff\n", 2) + frame(1, b"ended\n", 3) + frame(1, b"open", 4)
     frames = Frames(10_000)
-    for at in range(0, len(stream), size):
-        frames.feed(stream[at : at + size])
-    lines = frames.lines()
+    lines = [line for at in range(0, len(stream), size) for line in frames.feed(stream[at : at + size])]
+    lines += frames.rest()
     assert [(line.stream, line.text) for line in lines] == [
         ("stderr", "err\ufffd"), ("stdout", "begun ended"), ("stdout", "open"),
     ]  # fmt: skip
@@ -79,18 +78,17 @@ def test_frames_are_put_together_from_pieces_of_any_size(size: int) -> None:
 def test_what_the_engine_says_about_its_log_is_a_line_of_its_own() -> None:
     frames = Frames(10_000)
     text = b"Error grabbing logs: invalid character\n"
-    frames.feed(frame(1, b"before\n") + bytes([3, 0, 0, 0]) + len(text).to_bytes(4, "big") + text)
-    assert [(line.stream, line.text) for line in frames.lines()] == [
+    lines = frames.feed(frame(1, b"before\n") + bytes([3, 0, 0, 0]) + len(text).to_bytes(4, "big") + text)
+    assert [(line.stream, line.text) for line in lines] == [
         ("stdout", "before"), ("stderr", "Error grabbing logs: invalid character"),
     ]  # fmt: skip
 
 
 def test_a_line_without_end_is_cut_and_costs_bounded_memory() -> None:
-    frames = Frames(10_000)
+    frames = Frames(2500)
     for _ in range(1000):
-        frames.feed(frame(1, b"x" * 1000))
-    frames.feed(frame(1, b"\n") + frame(1, b"next\n"))
-    long, after = frames.lines()
+        assert frames.feed(frame(1, b"x" * 1000)) == []
+    long, after = frames.feed(frame(1, b"\n") + frame(1, b"next\n"))
     assert long.text == "x" * 2500 + " [container-manager: the line was cut here]"
     assert after.text == "next"
 
@@ -199,7 +197,7 @@ SPEC = LaunchSpec(1, 2, "cm-x-1-2", "busybox:test", ("echo", "hi"), {"A": "b"}, 
 
 
 def test_a_container_is_bounded_and_without_privileges() -> None:
-    settings = container_settings(SPEC, "none", "x")
+    settings = container_settings(SPEC, DockerConfig(), "x")
     limits = settings["HostConfig"]
     assert limits["Memory"] == limits["MemorySwap"] == 64 * 1024 * 1024
     assert limits["NanoCpus"] == 500_000_000
@@ -207,7 +205,8 @@ def test_a_container_is_bounded_and_without_privileges() -> None:
     assert limits["SecurityOpt"] == ["no-new-privileges:true"]
     assert limits["NetworkMode"] == "none"
     assert "Mounts" not in limits
-    assert settings["Env"] == ["A=b"]
+    assert settings["Env"] == ["CONTAINER_MANAGER_JOB=1", "CONTAINER_MANAGER_ATTEMPT=2", "A=b"]
+    assert not settings.keys() & {"Entrypoint", "WorkingDir", "User"}
     assert settings["Labels"]["container-manager.job"] == "1"
 
 
