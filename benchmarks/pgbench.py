@@ -55,15 +55,31 @@ def latency_ms(url: str) -> float | None:
     program = find()
     if program is None:
         return None
+    return float(_run(program, script(), url, 1, r"latency average = ([\d.]+) ms"))
+
+
+def rate(url: str, setup: str, transaction: str, teardown: str, clients: int = 16) -> float | None:
+    """Transactions a second of so many clients; None without pgbench."""
+    from django.db import connection
+
+    program = find()
+    if program is None:
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(setup)
+    try:
+        return float(_run(program, transaction, url, clients, r"tps = ([\d.]+)"))
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(teardown)
+
+
+def _run(program: str, transaction: str, url: str, clients: int, wanted: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
-        file.write(script())
+        file.write(transaction)
         file.flush()
-        ran = subprocess.run(
-            [program, "--no-vacuum", "--client=1", f"--time={SECONDS}", f"--file={file.name}", url],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    found = re.search(r"latency average = ([\d.]+) ms", ran.stdout)
+        arguments = ["--no-vacuum", f"--client={clients}", f"--time={SECONDS}", f"--file={file.name}", url]
+        ran = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+    found = re.search(wanted, ran.stdout)
     assert found is not None, ran.stdout
-    return float(found[1])
+    return found[1]

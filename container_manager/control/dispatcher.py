@@ -12,8 +12,7 @@ from container_manager.control.supervisor import wait_for
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import ContainerJob, EventKind
 from container_manager.store import dispatch
-from container_manager.store.dispatch import Fence, Worker
-from container_manager.store.transaction import Fact
+from container_manager.store.transaction import Claimed, Fact, Fence, Worker
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -40,10 +39,11 @@ class Dispatcher:
         self._clearing: set[asyncio.Task[None]] = set()
         self._launching: dict[int, asyncio.Semaphore] = {}
         writer.on_commit(self._heard)
+        writer.claim_for(self._worker, self._take)
 
     def _heard(self, events: Sequence[Fact]) -> None:
         for event in events:
-            if event.kind == EventKind.JOB_ROUTED:
+            if event.kind == EventKind.JOB_ROUTED and event.job_id not in self._runs:
                 self._wake.set()
             elif event.kind == EventKind.JOB_CANCEL_REQUESTED:
                 self._cancel(event.job_id)
@@ -73,8 +73,7 @@ class Dispatcher:
         while True:
             beat()
             claimed = await self._writer.write(dispatch.claim, self._worker)
-            for job, fence in claimed:
-                self._drive(job, fence)
+            self._take(claimed)
             if len(claimed) == dispatch.CLAIM_AT_ONCE:
                 self._wake.set()
             if self._renewed + self._turn <= time.monotonic():
@@ -87,11 +86,16 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Let go of the jobs as they are: their containers run on, and whoever starts next takes them over."""
+        self._writer.claim_for(None, self._take)
         tasks = [*self._clearing, *(task for _, task in self._runs.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._writer.write(dispatch.release, self._worker.owner)
+
+    def _take(self, claimed: Sequence[Claimed]) -> None:
+        for job, fence in claimed:
+            self._drive(job, fence)
 
     def _drive(self, job: ContainerJob, fence: Fence) -> None:
         if job.pk in self._runs:

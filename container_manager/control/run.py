@@ -34,7 +34,8 @@ from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.store import dispatch, threads
 from container_manager.store import hosts as host_store
-from container_manager.store.dispatch import End, Fence, HostFault, LeaseLostError, Progress
+from container_manager.store.dispatch import End, HostFault, LeaseLostError, Progress
+from container_manager.store.transaction import Fence
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)

@@ -87,7 +87,8 @@ def insert(*tables: Rows, after: str = "") -> None:
 
 
 def _into(model: type[models.Model], columns: Sequence[str]) -> str:
-    return f'"{model._meta.db_table}" ({", ".join(columns)})'  # noqa: SLF001 - Django's documented interface
+    quoted = ", ".join(f'"{column}"' for column in columns)
+    return f'"{model._meta.db_table}" ({quoted})'  # noqa: SLF001 - Django's documented interface
 
 
 def rows_of(model: type[models.Model], objects: Sequence[models.Model]) -> Rows:

@@ -1,12 +1,13 @@
 """What workers write. Every write carries the claim's epoch: whoever lost the job changes nothing."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from django.db import connection
 from django.db.models import Case, F, Q, Value, When
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -15,9 +16,9 @@ from container_manager.executors.output import OutputLine
 from container_manager.lifecycle import JobStatus, sources
 from container_manager.models import ContainerJob, EventKind, ExecutorHost, JobOutput
 from container_manager.store import bulk
-from container_manager.store.attempts import next_attempt, pack
+from container_manager.store.attempts import SHARED, TIMES, next_attempt, pack
 from container_manager.store.hosts import count_failure, count_launch_failure, forgive
-from container_manager.store.transaction import Fact, Transaction, under_routing_lock
+from container_manager.store.transaction import Fact, Fence, Transaction, Worker, under_routing_lock
 
 CLAIM_AT_ONCE = 500
 LONGEST_BACK_OFF = 60
@@ -31,22 +32,6 @@ T = TypeVar("T")
 
 class LeaseLostError(Exception):
     """Somebody else owns the job now: stop, and change nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """Who claims: a process, and the node it is on."""
-
-    owner: str
-    node: str
-    lease: timedelta
-
-
-class Fence(NamedTuple):
-    """A claim on a job; every write of its owner names it."""
-
-    job_id: int
-    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,15 +277,27 @@ def _fenced(items: Sequence[tuple[Fence, T]], do: Callable[[ContainerJob, T], ob
     return answers
 
 
-def _held(ids: Iterable[int]) -> Iterator[ContainerJob]:
+def _held(ids: Sequence[int]) -> Iterable[ContainerJob]:
     """Jobs that somebody has claimed, locked against other writers, in an order that does not deadlock."""
-    rows = ContainerJob.objects.filter(bulk.among("id", ids), status__in=IN_HAND).order_by("pk")
-    rows = rows.defer("environment", "command", "labels", "routing_reason", "environment_names", "host_selector")
-    jobs = list(rows.select_for_update())
-    hosts = ExecutorHost.objects.defer("config").in_bulk({job.host_id for job in jobs})
-    for job in jobs:
-        job.host = hosts.get(job.host_id)
-        yield job
+    rows = ContainerJob.objects.filter(_among(ids), status__in=IN_HAND).order_by("pk").only(*_READ)
+    return rows.select_related("host").select_for_update(of=("self",))
+
+
+# A transition needs no more of a job; its environment would have to be decrypted.
+_READ = (
+    *(f"{name}" for name in (*SHARED, *TIMES)),
+    "lease_epoch",
+    "max_attempts",
+    "infrastructure_failures",
+    "cancel_requested_at",
+    "stop_reason",
+    "host__name",
+    "host__executor_type",
+)
+
+
+def _among(ids: Sequence[int]) -> Q | RawSQL:
+    return Q(pk=ids[0]) if len(ids) == 1 else bulk.among("container_manager_containerjob.id", ids)
 
 
 def _update(columns: dict[str, str], rows: Sequence[Sequence[Any]], fixed: str = "") -> None:

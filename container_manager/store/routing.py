@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.lifecycle import JobStatus
-from container_manager.models import ContainerJob, EventKind, class_key
+from container_manager.models import ContainerJob, EventKind, ExecutorHost, class_key
 from container_manager.routing import router
 from container_manager.routing.strategies import UNLIMITED
 from container_manager.routing.types import (
@@ -31,13 +31,16 @@ from container_manager.routing.types import (
 from container_manager.store import bulk, waiting
 from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
-from container_manager.store.transaction import Actor, Fact, Transaction, under_routing_lock
+from container_manager.store.transaction import Actor, Fact, Fence, Transaction, under_routing_lock
 
 logger = logging.getLogger(__name__)
 
 NO_JOB = "There is no such job."
 MOST_AT_ONCE = 10_000
 """Waiting jobs that one transaction places; the next one goes on."""
+
+CLAIMED_AT_ONCE = 20
+"""New jobs of one transaction that are claimed in it; more are taken in their order, a moment later."""
 
 YOUNGEST = 1 << 62
 """The age of jobs that have no id yet; ids are ages."""
@@ -181,8 +184,27 @@ class Pass:
         for job, pk in zip(self._fresh, ids.jobs, strict=True):
             job.pk = pk
             tx.event(EventKind.JOB_SUBMITTED, f"{job.name or 'A job'} with image {job.image}.", job=job)
-        tx.rows.append(bulk.rows_of(ContainerJob, self._fresh))
+        tx.rows.append(bulk.rows_of(ContainerJob, self._claimed(tx)))
         tell(tx, [(*self._attempt(decision.key), decision) for decision in decided], ids)
+
+    def _claimed(self, tx: Transaction) -> list[ContainerJob]:
+        """The new jobs as they are to be saved: a few that this process can launch are its own from the start."""
+        worker, placed = tx.worker, {job.host_id for job in self._fresh if job.host_id}
+        if worker is None or not placed or len(self._fresh) > CLAIMED_AT_ONCE:
+            return list(self._fresh)
+        reachable = ExecutorHost.objects.filter(node__in=["", worker.node]).in_bulk(placed)
+        saved = []
+        for job in self._fresh:
+            if job.host_id in reachable:
+                # By our clock, for once; the first renewal sets it by the database's.
+                lease = {"lease_owner": worker.owner, "lease_epoch": 1, "lease_expires_at": self._now + worker.lease}
+                mine = ContainerJob.of({**vars(job), "status": JobStatus.LAUNCHING, **lease})
+                mine.host = reachable[job.host_id]
+                tx.claimed.append((mine, Fence(mine.pk, 1)))
+                saved.append(mine)
+            else:
+                saved.append(job)
+        return saved
 
     def _attempt(self, key: int) -> tuple[int, int]:
         """Id and attempt of a job."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import DataError, IntegrityError, ProgrammingError, connection, transaction
@@ -38,6 +40,26 @@ class Actor:
     token_id: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who claims: a process, and the node it is on."""
+
+    owner: str
+    node: str
+    lease: timedelta
+
+
+class Fence(NamedTuple):
+    """A claim on a job; every write of its owner names it."""
+
+    job_id: int
+    epoch: int
+
+
+Claimed = tuple[ContainerJob, Fence]
+"""A job with its host, and the claim on it."""
+
+
 class Fact(NamedTuple):
     """What an event tells."""
 
@@ -58,6 +80,9 @@ class Transaction:
     rows: list[bulk.Rows] = field(default_factory=list)
     """To be inserted before the next unit, or together with the events."""
     audit: list[AuditEntry] = field(default_factory=list)
+    worker: Worker | None = None
+    """This process's own, for which what is routed here may be claimed at once."""
+    claimed: list[Claimed] = field(default_factory=list)
 
     def event(
         self,
@@ -98,30 +123,30 @@ def under_routing_lock(unit: Unit) -> Unit:
     return unit
 
 
-def commit(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[Fact]]:
-    """Do all entries in one transaction; should one of them be bad, each in one of its own, so that it fails alone.
+class Committed(NamedTuple):
+    """The outcome of each entry, in order; what the event log was told, and what was claimed for this process."""
 
-    Returns the outcome of each entry, in order, and the events that were committed.
-    """
+    outcomes: list[Outcome]
+    events: list[Fact] = []
+    claimed: list[Claimed] = []
+
+
+def commit(entries: Sequence[tuple[Unit, Any]], worker: Worker | None = None) -> Committed:
+    """Do all entries in one transaction; should one of them be bad, each in one of its own, so that it fails alone."""
     try:
-        return _transact(entries)
+        return _transact(entries, worker)
     except ONE_ENTRYS_FAULT as error:
         if len(entries) == 1:
-            return [_told(error)], []
+            return Committed([_told(error)])
     except Exception as error:  # noqa: BLE001 - the database's own fault: again would be no better
-        return [_told(error)] * len(entries), []
-    outcomes: list[Outcome] = []
-    events: list[Fact] = []
-    for entry in entries:
-        outcome, committed = commit([entry])
-        outcomes += outcome
-        events += committed
-    return outcomes, events
+        return Committed([_told(error)] * len(entries))
+    parts = [commit([entry], worker) for entry in entries]
+    return Committed(*(list(chain.from_iterable(part)) for part in zip(*parts, strict=True)))
 
 
 def commit_one(unit: Unit, item: Any) -> Any:
     """Do one entry and return its result or raise its error."""
-    ((outcome,), _) = commit([(unit, item)])
+    (outcome,) = commit([(unit, item)]).outcomes
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -134,12 +159,12 @@ def note(tx: Transaction, items: Sequence[tuple[Actor, str, str]]) -> list[None]
     return [None] * len(items)
 
 
-def _transact(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[Fact]]:
+def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Committed:
     groups: dict[Unit, list[int]] = {}
     for index, (unit, _) in enumerate(entries):
         groups.setdefault(unit, []).append(index)
     outcomes: list[Outcome] = [None] * len(entries)
-    tx = Transaction()
+    tx = Transaction(worker=worker)
     with transaction.atomic():
         _guard(any(getattr(unit, "routing_lock", False) for unit in groups))
         for unit, indexes in groups.items():
@@ -149,7 +174,7 @@ def _transact(entries: Sequence[tuple[Unit, Any]]) -> tuple[list[Outcome], list[
                 outcomes[index] = answer
         AuditEntry.objects.bulk_create(tx.audit)
         _write(tx)
-    return outcomes, tx.events
+    return Committed(outcomes, tx.events, tx.claimed)
 
 
 def _guard(routing: bool) -> None:

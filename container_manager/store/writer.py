@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from container_manager.store import threads
-from container_manager.store.transaction import Fact, Unit, commit
+from container_manager.store.transaction import Claimed, Committed, Fact, Unit, Worker, commit
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +22,18 @@ class Writer:
 
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[Entry] = asyncio.Queue()
+        self._worker: Worker | None = None
+        self._claims: Callable[[Sequence[Claimed]], None] = lambda _: None
         self._listeners: list[Callable[[Sequence[Fact]], None]] = []
         self._task: asyncio.Task[None] | None = None
 
     def on_commit(self, listener: Callable[[Sequence[Fact]], None]) -> None:
         """Call `listener` with the events of each commit, on the event loop."""
         self._listeners.append(listener)
+
+    def claim_for(self, worker: Worker | None, listener: Callable[[Sequence[Claimed]], None]) -> None:
+        """Have jobs that are routed here claimed for this worker in the same commit, and give them to `listener`."""
+        self._worker, self._claims = worker, listener
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="writer")
@@ -59,19 +66,20 @@ class Writer:
 
     async def _commit(self, batch: list[Entry]) -> None:
         try:
-            outcomes, events = await threads.write(commit, [(unit, item) for unit, item, _ in batch])
+            done = await threads.write(commit, [(unit, item) for unit, item, _ in batch], self._worker)
         except Exception as error:  # noqa: BLE001 - the callers are told; the writer must go on
-            outcomes, events = [error] * len(batch), []
-        for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
+            done = Committed([error] * len(batch))
+        for (_, _, answer), outcome in zip(batch, done.outcomes, strict=True):
             if answer.done():
                 continue
             if isinstance(outcome, Exception):
                 answer.set_exception(outcome)
             else:
                 answer.set_result(outcome)
-        for listener in self._listeners:
+        tell = [partial(listener, done.events) for listener in self._listeners]
+        for telling in [partial(self._claims, done.claimed), *tell] if done.claimed else tell:
             try:
-                listener(events)
+                telling()
             except Exception:
                 # What is committed is committed; a listener's fault must not stop all writing.
                 logger.exception("telling of a commit")
@@ -83,7 +91,7 @@ def _weight(entry: Entry) -> int:
 
 async def write_directly(unit: Unit, item: Any) -> Any:
     """The same without a running writer, in a transaction of its own: for the CLI and for callers of the factory."""
-    (outcome,), _ = await threads.write(commit, [(unit, item)])
+    (outcome,) = (await threads.write(commit, [(unit, item)])).outcomes
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

@@ -70,7 +70,9 @@ async def test_fifty_jobs_never_exceed_five_slots(admin: Api, host: dict, engine
     pending = set(jobs)
     async with asyncio.timeout(150):
         while pending:
-            most = max(most, sum(c["State"] in {"created", "running"} for c in await asyncio.to_thread(engine.containers)))
+            most = max(
+                most, sum(c["State"] in {"created", "running"} for c in await asyncio.to_thread(engine.containers))
+            )
             query = "{ jobs(first: 100) { edges { node { id status } } } }"
             states = {edge["node"]["id"]: edge["node"]["status"] for edge in (await admin(query))["edges"]}
             pending = {job for job in jobs if states[job] not in ENDED}

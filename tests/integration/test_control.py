@@ -25,8 +25,7 @@ from container_manager.models import ContainerJob, HealthStatus, RoutingEvent
 from container_manager.service import Service, running
 from container_manager.store import attempts, dispatch, routing, threads
 from container_manager.store import jobs as job_store
-from container_manager.store.dispatch import Worker
-from container_manager.store.transaction import Actor
+from container_manager.store.transaction import Actor, Worker
 from container_manager.store.writer import Writer, write_directly
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 from tests.waiting import eventually

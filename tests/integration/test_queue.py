@@ -24,8 +24,8 @@ from container_manager.models import (
 from container_manager.service import Service
 from container_manager.store import bulk, decisions, dispatch, hosts, jobs, queue, routing, threads, waiting
 from container_manager.store.decisions import verdicts
-from container_manager.store.dispatch import Fence, HostFault
-from container_manager.store.transaction import Actor, commit_one
+from container_manager.store.dispatch import HostFault
+from container_manager.store.transaction import Actor, Fence, commit_one
 from container_manager.store.waiting import forget_refusals
 from container_manager.store.writer import write_directly
 from tests.factories import ContainerJobFactory, ExecutorHostFactory

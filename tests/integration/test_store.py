@@ -23,8 +23,9 @@ from container_manager.models import (
 )
 from container_manager.store import attempts, dispatch, hosts, queue, threads, transaction
 from container_manager.store import jobs as job_store
-from container_manager.store.dispatch import End, Fence, HostFault, LeaseLostError, Worker
+from container_manager.store.dispatch import End, HostFault, LeaseLostError
 from container_manager.store.hosts import HealthReport
+from container_manager.store.transaction import Fence, Worker
 from container_manager.store.writer import Writer, write_directly
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 from tests.waiting import eventually
