@@ -8,9 +8,10 @@ from asgiref.sync import sync_to_async
 
 from container_manager.models import ExecutorHost, Role
 from container_manager.service import Service, running
-from tests import engines
+from tests import engines, postgres
 from tests.client import Api
 from tests.engines import Engine
+from tests.postgres import Postgres
 from tests.server import make_token, serving
 
 IN_CI = os.environ.get("CI") == "true"
@@ -50,6 +51,16 @@ def engine() -> Iterator[Engine]:
 def other_engine() -> Iterator[Engine]:
     """A Docker engine that one test may mistreat."""
     yield from _started()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    """A PostgreSQL that all tests share, a database each."""
+    if (why := postgres.missing()) is not None:
+        pytest.skip(why)
+    started = Postgres().start()
+    yield started
+    started.stop()
 
 
 @pytest.fixture

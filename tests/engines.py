@@ -87,12 +87,20 @@ class Engine:
         self._client.post("/images/create", params={"fromSrc": "-", "repo": "busybox", "tag": "test"}, content=_image())
         return self
 
-    def _answers(self) -> bool:
-        # Connected by hand first: httpx leaves its socket open when the engine does not listen yet.
+    def _listens(self) -> bool:
+        # Connected by hand first: httpx leaves its socket open when the engine does not listen.
         with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(str(self.socket)):
-                return False
-        return self._client.get("/_ping").status_code == 200
+            return probe.connect_ex(str(self.socket)) == 0
+
+    def _answers(self) -> bool:
+        return self._listens() and self._client.get("/_ping").status_code == 200
+
+    def running(self) -> list[dict]:
+        """The containers that run, as far as the engine says so."""
+        try:
+            return self._client.get("/containers/json").json() if self._listens() else []
+        except httpx.HTTPError:
+            return []
 
     def containers(self) -> list[dict]:
         """All containers, also those that do not run."""
@@ -195,8 +203,8 @@ def _name(pid: int) -> str:
 def _descendants(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            with suppress(*GONE):
+        with suppress(*GONE):
+            for children in Path(f"/proc/{parent}/task").glob("*/children"):
                 found += [int(child) for child in children.read_text().split()]
     return found
 

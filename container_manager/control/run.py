@@ -191,8 +191,10 @@ class JobRun:
             self._execution = self._execution or Execution(found.id, self._spec)
             await executor.remove(found.id)
         if self._execution is not None:
-            if self._marked and (self._started_at is not None or await executor.may_have_run(self._execution)):
+            if self._started_at is not None:
                 await self._end(End(JobStatus.FAILED, error=VANISHED))
+                return None
+            if self._marked and not await self._has_not_run(executor, self._execution):
                 return None
             self._execution = None
         # Only what is new takes a place in the line: looking, adopting and stopping must not wait behind a pull.
@@ -284,8 +286,7 @@ class JobRun:
                 return status
             if status is not None:
                 await executor.remove(execution.id)
-            if await executor.may_have_run(execution):
-                await self._end(End(JobStatus.FAILED, error=VANISHED))
+            if not await self._has_not_run(executor, execution):
                 return None
             self._execution, self._marked = None, False
             if isinstance(error, ExecutorConfigurationError):
@@ -293,6 +294,16 @@ class JobRun:
             raise _NotStartedError(error) from error
         self._may_exist = True
         return ExecutionStatus(execution.id, ExecutionState.RUNNING, started_at=timezone.now())
+
+    async def _has_not_run(self, executor: ContainerExecutor, execution: Execution) -> bool:
+        """Whether an execution that is gone was never started; if that is not certain, the attempt has ended."""
+        ran = await executor.has_run(execution)
+        if ran is None:
+            why = f"The engine of host {self._host_name} was started again during the launch; it may have run."
+            await self._host_failed(HostFault(why, settings.CONTAINER_MANAGER.infrastructure_retries))
+        elif ran:
+            await self._end(End(JobStatus.FAILED, error=VANISHED))
+        return ran is False
 
     async def _started(self, at: datetime) -> None:
         if self._started_at is None:

@@ -156,8 +156,8 @@ class ContainerExecutor(abc.ABC):
         """What it writes from that time on (nanoseconds since 1970), as it does, until it has ended."""
 
     @abc.abstractmethod
-    async def may_have_run(self, execution: Execution) -> bool:
-        """Whether an execution that is gone, and was never seen running, may have run all the same."""
+    async def has_run(self, execution: Execution) -> bool | None:
+        """Whether an execution that is gone, and was not seen running, was ever started; None: nobody can tell."""
 
     @abc.abstractmethod
     async def stop(self, execution: Execution, grace: float) -> bool:

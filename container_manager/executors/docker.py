@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,12 @@ SMALLEST_MEMORY = 6 * MEBIBYTE
 ALREADY_STOPPED = 304
 NAME_LOOKUPS, NAME_LOOKUP_PAUSE = 40, 0.05
 COMMAND_FAILED = {126, 127}
-KILLED = {137, 143, 255}
-"""Exit codes of what the engine has ended as it stopped or came up again; 255 when the machine itself went down."""
-
 KILLED_THERE = "It was killed on its host, and not by this service."
 
 EVENTS_KEPT = 256
 """The engine remembers that many events, and none from before it was started."""
+
+MOMENT = timedelta(seconds=1)
 
 LOOK_EVERY = 15.0
 """Seconds between two lists of what runs, which repair what the event stream has not told."""
@@ -148,18 +147,29 @@ class DockerExecutor(ContainerExecutor):
 
     async def status(self, execution: Execution) -> ExecutionStatus | None:
         status = await self._inspect(execution.id)
-        if status is not None and status.exit_code in KILLED and not status.out_of_memory:
-            history = await self._history()
-            if _tells(history, execution.id, "kill") and _tells(history, execution.id, "start"):
-                return replace(status, error=KILLED_THERE)
-            return replace(status, interrupted=await self._was_restarted_since(execution.id, history))
-        if status is not None and status.exit_code in COMMAND_FAILED:
+        if status is None or not status.exit_code or status.out_of_memory:
+            return status
+        if status.exit_code in COMMAND_FAILED:
             # The engine could run its init but that could not run the command, and says so on stderr.
             with suppress(ExecutorError):  # the verdict does not depend on it
                 for line in reversed(await self.logs(execution)):
                     if line.text.startswith(INIT_FAILED):
                         return replace(status, error=f"command: {line.text.partition(') ')[2] or line.text}.")
-        return status
+        return await self._explained(status)
+
+    async def _explained(self, status: ExecutionStatus) -> ExecutionStatus:
+        """A failure, told apart from what an engine does that is stopped, that dies or that is started again."""
+        # One that is ending what it runs before it ends itself takes no new connections any more.
+        async with self._call("connecting anew", self.settings.call_timeout):
+            await _disconnect(await self._open())
+        ended = status.finished_at or await self._now()
+        history = await self._history(ended)
+        if not _tells(history, status.id, "start") and len(history) < EVENTS_KEPT:
+            # It may have ended before the engine came to tell of its start.
+            history = await self._history(ended + MOMENT)
+            if not _tells(history, status.id, "start") and not await self._keeps_running_what_it_ran():
+                return replace(status, interrupted=True)
+        return replace(status, error=KILLED_THERE) if _tells(history, status.id, "kill") else status
 
     async def wait(self, execution: Execution) -> ExecutionStatus | None:
         woken = self._watcher.attach(execution.id)
@@ -188,32 +198,29 @@ class DockerExecutor(ContainerExecutor):
     async def _running(self) -> set[str]:
         return {owned.id for owned in await self.list_owned() if owned.state is not ExecutionState.EXITED}
 
-    async def _history(self) -> list[dict[str, Any]]:
-        """The events that the engine remembers, oldest first."""
-        doing, patience = "asking for past events", self.settings.call_timeout
-        async with self._call(doing, patience) as docker:
+    async def _now(self) -> datetime:
+        """The engine's time, to the second."""
+        async with self._call("asking for the time", self.settings.call_timeout) as docker:
             async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
-                # By the engine's clock, and to the end of the second that has begun.
-                now = int(parsedate_to_datetime(response.headers["Date"]).timestamp()) + 1
-        events = []
-        async with self._stream("events", doing, {"since": 1, "until": now}, patience) as stream:
+                return parsedate_to_datetime(response.headers["Date"])
+
+    async def _history(self, until: datetime) -> list[dict[str, Any]]:
+        """The events that the engine remembers, oldest first. Returns when that time has come."""
+        events, params = [], {"since": 1, "until": f"{until.timestamp():.6f}"}
+        async with self._stream("events", "asking for past events", params, self.settings.call_timeout) as stream:
             while line := await stream.line():
                 events.append(json.loads(line))
         return events
 
-    async def _was_restarted_since(self, container_id: str, history: list[dict[str, Any]]) -> bool:
-        """Whether the engine was started again after this container was, and so has ended it."""
-        if len(history) >= EVENTS_KEPT or _tells(history, container_id, "start"):
-            return False
+    async def _keeps_running_what_it_ran(self) -> bool:
         async with self._call("asking for /info", self.settings.call_timeout) as docker:
-            info = await docker.system.info()
-        return not info.get("LiveRestoreEnabled")
+            return bool((await docker.system.info()).get("LiveRestoreEnabled"))
 
-    async def may_have_run(self, execution: Execution) -> bool:
-        history = await self._history()
+    async def has_run(self, execution: Execution) -> bool | None:
+        history = await self._history(await self._now() + MOMENT)
         if _tells(history, execution.id, "start"):
             return True
-        return len(history) >= EVENTS_KEPT and not _tells(history, execution.id, "create")
+        return False if _tells(history, execution.id, "create") else None
 
     async def logs(self, execution: Execution) -> list[OutputLine]:
         output = BoundedOutput(self.settings.output_limit)
@@ -418,24 +425,29 @@ class DockerExecutor(ContainerExecutor):
             return self._docker
         async with self._connecting:
             if self._docker is None:
-                docker = _connect(self._config)
-                try:
-                    async with asyncio.timeout(self.settings.call_timeout):
-                        async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
-                            docker.api_version = f"v{response.headers['Api-Version']}"
-                except (ValueError, KeyError) as error:
-                    await _disconnect(docker)
-                    raise ExecutorConfigurationError(
-                        f"config.url: {self._config.url!r} is not a Docker engine's address."
-                    ) from error
-                except BaseException:
-                    await _disconnect(docker)
-                    raise
+                docker = await self._open()
                 if self._closed:
                     await _disconnect(docker)
                     raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
                 self._docker = docker
         return self._docker
+
+    async def _open(self) -> Docker:
+        """A client whose engine has answered."""
+        docker = _connect(self._config)
+        try:
+            async with asyncio.timeout(self.settings.call_timeout):
+                async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
+                    docker.api_version = f"v{response.headers['Api-Version']}"
+        except (ValueError, KeyError) as error:
+            await _disconnect(docker)
+            raise ExecutorConfigurationError(
+                f"config.url: {self._config.url!r} is not a Docker engine's address."
+            ) from error
+        except BaseException:
+            await _disconnect(docker)
+            raise
+        return docker
 
 
 class _Stream:

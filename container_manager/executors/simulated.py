@@ -109,7 +109,7 @@ class SimulatedExecutor(ContainerExecutor):
                 yield line
         await self.wait(execution)
 
-    async def may_have_run(self, execution: Execution) -> bool:  # noqa: ARG002 - nothing runs here
+    async def has_run(self, execution: Execution) -> bool:  # noqa: ARG002 - nothing runs here
         return False
 
     def _lines(self, execution: Execution) -> Iterator[OutputLine]:

@@ -8,14 +8,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from container_manager.store.transaction import ROUTING_LOCK
-from tests import postgres
 from tests.postgres import Postgres
 from tests.processes import ROOT, environment
 from tests.waiting import eventually_sync
@@ -32,15 +30,6 @@ OVERCOMMITTED = """
     HAVING COUNT(*) > host.max_concurrent_jobs OR SUM(job.memory_limit) > host.max_memory_mb
         OR SUM(job.cpu_limit) > host.max_cpu_cores
 """
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Postgres]:
-    if (why := postgres.missing()) is not None:
-        pytest.skip(why)
-    started = Postgres().start()
-    yield started
-    started.stop()
 
 
 @pytest.fixture

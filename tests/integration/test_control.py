@@ -176,7 +176,7 @@ def engine(**answers: object) -> AsyncMock:
     """An executor that answers as told; by default all goes well."""
     executor = AsyncMock()
     ended = ExecutionStatus("id", ExecutionState.EXITED, 0, ALIVE, ALIVE)
-    defaults = {"create": "id", "find": None, "status": None, "wait": ended, "logs": [], "may_have_run": False}
+    defaults = {"create": "id", "find": None, "status": None, "wait": ended, "logs": [], "has_run": False}
     for method, answer in (defaults | answers).items():
         mock = getattr(executor, method)
         if isinstance(answer, (list, Exception)) and method != "logs":

@@ -1,0 +1,82 @@
+"""A worker that stops or kills itself at a named step of a launch; run as a process of its own.
+
+Reads from stdin, a line each: the step, the signal's number, and the job to submit as JSON. Prints `at STEP ID` when it
+gets there, and `over` once it has let go of the job.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import django
+
+django.setup()
+
+from container_manager.executors.docker import DockerExecutor  # noqa: E402
+from container_manager.service import Service, running  # noqa: E402
+from container_manager.specs import read_job  # noqa: E402
+from container_manager.store import dispatch  # noqa: E402
+from container_manager.store.transaction import Actor  # noqa: E402
+from container_manager.store.writer import Writer  # noqa: E402
+
+told = SimpleNamespace(step="", signal=0, job=0)
+
+
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+def at(name: str) -> None:
+    if name == told.step:
+        told.step = ""
+        say("at", name, told.job)
+        os.kill(os.getpid(), told.signal)
+
+
+def watched(method: str) -> None:
+    """Have a method of the executor tell when it is called and when it has answered."""
+    original = getattr(DockerExecutor, method)
+
+    async def call(self: DockerExecutor, *arguments: object) -> object:
+        at(f"before {method}")
+        answer = await original(self, *arguments)
+        at(f"after {method}")
+        return answer
+
+    setattr(DockerExecutor, method, call)
+
+
+async def write(self: Writer, unit: object, item: object) -> object:
+    answer = await original_write(self, unit, item)
+    if unit in {dispatch.created, dispatch.started, dispatch.finished}:
+        at(f"after {unit.__name__}")
+    return answer
+
+
+original_write = Writer.write
+Writer.write = write
+for name in ("create", "start", "wait"):
+    watched(name)
+
+
+async def main() -> None:
+    async with running() as service:
+        say("ready")
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            told.step, told.signal, job = json.loads(line)
+            (submitted,) = await service.submit([read_job(job)], Actor("worker"))
+            told.job = submitted.pk
+            await over(service)
+            say("over")
+
+
+async def over(service: Service) -> None:
+    (dispatcher,) = [loop for loop in service.supervisor._loops if loop.name == "dispatcher"]
+    while dispatcher._runs or told.step:
+        await asyncio.sleep(0.05)
+
+
+asyncio.run(main())
