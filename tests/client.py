@@ -40,7 +40,7 @@ class Api:
     async def socket(self, payload: dict[str, str] | None = None) -> AsyncIterator[Any]:
         """An acknowledged graphql-transport-ws connection."""
         address = self.url.replace("http", "ws") + "/graphql"
-        async with websockets.connect(address, subprotocols=["graphql-transport-ws"]) as connection:
+        async with websockets.connect(address, subprotocols=["graphql-transport-ws"], max_queue=None) as connection:
             await connection.send(json.dumps({"type": "connection_init", "payload": payload or self.headers}))
             assert json.loads(await connection.recv())["type"] == "connection_ack"
             yield connection

@@ -40,6 +40,8 @@ APPLETS = (
     "date",
     "ls",
     "grep",
+    "pwd",
+    "touch",
 )
 
 
@@ -94,6 +96,10 @@ class Engine:
 
     def _answers(self) -> bool:
         return self._listens() and self._client.get("/_ping").status_code == 200
+
+    def kill_container(self, container: str) -> None:
+        """As somebody at the host would."""
+        self._client.post(f"/containers/{container}/kill").raise_for_status()
 
     def running(self) -> list[dict]:
         """The containers that run, as far as the engine says so."""

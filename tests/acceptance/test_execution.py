@@ -1,0 +1,264 @@
+"""Running jobs through the API on real engines: their ends told apart, their output live, their wishes granted."""
+
+import asyncio
+import itertools
+import json
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.client import CREATE_HOST, USER_ERRORS, Api
+from tests.engines import Engine
+from tests.waiting import eventually
+
+ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"}
+ATTEMPTS = """query($id: ID!) { job(id: $id) { status attempt attempts {
+    attempt status exitCode error hostName executionId startedAt finishedAt host { name } decision { reason } } } }"""
+LOGS = "subscription($id: ID!, $after: String) { jobLogs(id: $id, after: $after) { cursor stream at text } }"
+KEPT = """query($id: ID!, $after: String, $first: Int) { job(id: $id) { logs(after: $after, first: $first) {
+    edges { node { cursor text } } pageInfo { hasNextPage } } } }"""
+RETRY = "mutation($id: ID!) { retryJob(id: $id) { __typename ... on ContainerJob { status attempt error } ... on UserError { message } } }"
+LOST = f"mutation($id: ID!) {{ declareHostLost(id: $id) {{ __typename ... on ExecutorHost {{ isActive }} {USER_ERRORS} }} }}"
+CANCEL = "mutation($id: ID!) { cancelJob(id: $id) { __typename } }"
+names = itertools.count()
+
+
+async def add_host(api: Api, engine: Engine, name: str = "", **input: object) -> dict:
+    config = {"url": engine.url, **input.pop("config", {})}
+    values = {"name": name or f"engine-{next(names)}", "executorType": "DOCKER", "config": config, "maxCpuCores": 100.0}
+    host = await api(CREATE_HOST, input={**values, **input})
+    assert host["health"]["status"] == "HEALTHY", host
+    return host
+
+
+@pytest.fixture
+async def host(admin: Api, engine: Engine) -> dict:
+    return await add_host(admin, engine)
+
+
+async def has_status(api: Api, job_id: str, *statuses: str) -> dict | None:
+    job = await api.job(job_id)
+    return job if job["status"] in statuses else None
+
+
+async def ended(api: Api, job_id: str, timeout: float = 60) -> dict:
+    return await eventually(lambda: has_status(api, job_id, *ENDED), timeout)
+
+
+async def running(api: Api, job_id: str) -> dict:
+    return await eventually(lambda: has_status(api, job_id, "RUNNING"), 30)
+
+
+# ------------------------------------------------------------------ ends
+
+
+@pytest.mark.parametrize("code", [0, 1, 137, 143, 255])
+async def test_an_exit_code_of_its_own_is_the_verdict(admin: Api, host: dict, code: int) -> None:
+    job = await ended(admin, (await admin.submit(command=["sh", "-c", f"exit {code}"]))["id"])
+    assert (job["status"], job["exitCode"]) == ("FAILED" if code else "SUCCEEDED", code)
+    assert (job["attempt"], job["error"]) == (1, "")
+
+
+async def test_a_container_that_somebody_kills_has_failed(admin: Api, host: dict, engine: Engine) -> None:
+    job = await running(admin, (await admin.submit(command=["sleep", "60"]))["id"])
+    engine.kill_container(job["executionId"])
+    job = await ended(admin, job["id"])
+    assert (job["status"], job["exitCode"], job["attempt"]) == ("FAILED", 137, 1)
+    assert job["error"] == "It was killed on its host, and not by this service."
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_what_a_restarted_engine_has_ended_runs_again(
+    admin: Api, other_engine: Engine, how: signal.Signals
+) -> None:
+    await add_host(admin, other_engine, "restarted")
+    job = await running(admin, (await admin.submit(command=["sh", "-c", "echo here; sleep 3"]))["id"])
+    other_engine.restart(how)
+    job = await ended(admin, job["id"], 90)
+    assert (job["status"], job["attempt"]) == ("SUCCEEDED", 2)
+    first, second = (await admin(ATTEMPTS, id=job["id"]))["attempts"]
+    assert "was started again, which ended the container" in first["error"]
+    assert (first["status"], first["hostName"], first["host"]["name"]) == ("FAILED", "restarted", "restarted")
+    assert first["executionId"] != second["executionId"]
+    assert first["startedAt"] < first["finishedAt"] <= second["startedAt"]
+    assert first["decision"]["reason"] == second["decision"]["reason"] == "The only choice; 1 of 1 hosts fit."
+    assert [edge["node"]["text"] for edge in job["logs"]["edges"]] == ["here", "here"]
+    await eventually(lambda: other_engine.containers() == [], what="nothing is left")
+
+
+async def test_an_engine_whose_containerd_hangs_is_unhealthy_and_hurts_nobody_else(
+    admin: Api, host: dict, other_engine: Engine
+) -> None:
+    wedged = await add_host(admin, other_engine, "wedged", routingWeight=1000)
+    other_engine.pause("containerd")
+    check = "mutation { checkHealth { name health { status consecutiveFailures error } } }"
+    for _ in range(3):
+        found = {entry["name"]: entry["health"] for entry in await admin(check)}
+    assert found["wedged"]["status"] == "UNHEALTHY"
+    assert found[host["name"]]["status"] == "HEALTHY"
+    for _ in range(3):
+        job = await ended(admin, (await admin.submit(command=["true"]))["id"], 20)
+        assert (job["status"], job["host"]["name"]) == ("SUCCEEDED", host["name"])
+    other_engine.resume("containerd")
+    await eventually(lambda: _healthy(admin, wedged["id"]), 60)
+
+
+async def _healthy(api: Api, host_id: str) -> bool:
+    host = await api("query($id: ID!) { host(id: $id) { health { status } } }", id=host_id)
+    return host["health"]["status"] == "HEALTHY"
+
+
+# ------------------------------------------------------------------ again
+
+
+async def test_a_job_that_failed_is_tried_again_by_hand(admin: Api, host: dict) -> None:
+    job = await ended(
+        admin, (await admin.submit(command=["sh", "-c", "exit $((4 - CONTAINER_MANAGER_ATTEMPT))"]))["id"]
+    )
+    assert job["exitCode"] == 3
+    again = await admin(RETRY, id=job["id"])
+    assert (again["__typename"], again["status"], again["attempt"], again["error"]) == ("ContainerJob", "ROUTED", 2, "")
+    assert (await admin(RETRY, id=job["id"]))["__typename"] == "Conflict"
+    assert (await ended(admin, job["id"]))["exitCode"] == 2
+    attempts = (await admin(ATTEMPTS, id=job["id"]))["attempts"]
+    assert [(entry["attempt"], entry["exitCode"]) for entry in attempts] == [(1, 3), (2, 2)]
+
+
+async def test_the_jobs_of_a_host_declared_lost_run_elsewhere(admin: Api, host: dict, other_engine: Engine) -> None:
+    lost = await add_host(admin, other_engine, "lost", routingWeight=0)
+    await admin("mutation($id: ID!) { drainHost(id: $id) { __typename } }", id=host["id"])
+    job = await running(admin, (await admin.submit(command=["sh", "-c", "sleep 2; echo done"]))["id"])
+    assert (await admin(LOST, id=lost["id"]))["__typename"] == "Conflict", "it answers"
+    other_engine.pause()
+    check = "mutation { checkHealth { name health { status } } }"
+    for _ in range(3):
+        await admin(check)
+    assert (await admin.job(job["id"]))["status"] == "RUNNING", "unknown is not dead"
+    assert await admin(LOST, id=lost["id"]) == {"__typename": "ExecutorHost", "isActive": False}
+    await admin("mutation($id: ID!) { resumeHost(id: $id) { __typename } }", id=host["id"])
+    done = await ended(admin, job["id"], 30)
+    assert (done["status"], done["host"]["name"], done["attempt"]) == ("SUCCEEDED", host["name"], 2)
+    assert (await admin(ATTEMPTS, id=job["id"]))["attempts"][0]["error"] == "Host lost was declared lost."
+    other_engine.resume()
+    assert (await admin.job(job["id"]))["status"] == "SUCCEEDED"
+
+
+# ------------------------------------------------------------------ output
+
+
+async def test_output_is_live_and_resumes_at_every_line(admin: Api, host: dict) -> None:
+    script = "for i in 1 2 3; do echo out $i; echo err $i >&2; done; sleep 2; echo last; printf unended"
+    job = await admin.submit(command=["sh", "-c", script])
+    async with admin.subscribe(LOGS, id=job["id"]) as lines:
+        first = [await anext(lines) for _ in range(6)]
+        assert (await admin.job(job["id"]))["status"] == "RUNNING", "it is live"
+        everything = first + [line async for line in lines]
+    texts = [(line["stream"], line["text"]) for line in everything]
+    assert sorted(texts[:6]) == sorted(
+        [(s, f"{w} {i}") for s, w in (("STDOUT", "out"), ("STDERR", "err")) for i in (1, 2, 3)]
+    )
+    assert texts[6:] == [("STDOUT", "last"), ("STDOUT", "unended")]
+    assert (await admin.job(job["id"]))["status"] == "SUCCEEDED", "it ends with the job"
+    for at, line in enumerate(everything):
+        async with admin.subscribe(LOGS, id=job["id"], after=line["cursor"]) as lines:
+            assert [entry async for entry in lines] == everything[at + 1 :]
+        kept = (await admin(KEPT, id=job["id"], after=line["cursor"]))["logs"]["edges"]
+        assert [edge["node"]["cursor"] for edge in kept] == [entry["cursor"] for entry in everything[at + 1 :]]
+
+
+async def test_a_reader_that_comes_and_goes_misses_nothing(admin: Api, host: dict) -> None:
+    script = (
+        "i=0; while [ $i -lt 400 ]; do echo $i; echo e$i >&2; i=$((i+1)); [ $((i % 40)) = 0 ] && sleep 0.2; done; true"
+    )
+    job = await admin.submit(command=["sh", "-c", script], cpuLimit=1.0)
+    seen, cursor = [], None
+    for patience in itertools.chain([3, 50, 7, 111, 1, 90], itertools.repeat(10**6)):
+        async with admin.subscribe(LOGS, id=job["id"], after=cursor) as lines:
+            taken = [line async for line in _first(lines, patience)]
+        seen += taken
+        cursor = seen[-1]["cursor"]
+        if len(taken) < patience:
+            break
+    numbers = [line["text"] for line in seen if line["stream"] == "STDOUT"]
+    assert numbers == [str(n) for n in range(400)]
+    assert [line["text"] for line in seen if line["stream"] == "STDERR"] == [f"e{n}" for n in range(400)]
+
+
+async def _first(lines: AsyncIterator[dict], count: int) -> AsyncIterator[dict]:
+    taken = 0
+    async for line in lines:
+        yield line
+        taken += 1
+        if taken == count:
+            return
+
+
+async def test_the_output_of_a_job_that_does_not_exist_is_an_error(admin: Api) -> None:
+    async with admin.socket() as connection:
+        for number, variables in enumerate(
+            ({"id": "Q29udGFpbmVySm9iOjk5OTk="}, {"id": "Q29udGFpbmVySm9iOjE=", "after": "x"})
+        ):
+            message = {"id": str(number), "type": "subscribe", "payload": {"query": LOGS, "variables": variables}}
+            await connection.send(json.dumps(message))
+            answer = json.loads(await connection.recv())
+            (error,) = answer["payload"]["errors"] if answer["type"] == "next" else answer["payload"]
+            assert error["extensions"]["code"] == "BAD_USER_INPUT"
+            while json.loads(await connection.recv())["type"] != "complete":
+                pass
+
+
+# ------------------------------------------------------------------ wishes
+
+
+async def test_a_job_gets_what_it_wishes_as_far_as_its_host_allows(admin: Api, engine: Engine) -> None:
+    await add_host(admin, engine, "strict", config={"allow": {"user": False}}, routingWeight=1000)
+    await add_host(admin, engine, "generous", config={"allow": {"user": True}})
+    script = "id -u; pwd; touch /x 2>/dev/null || echo read-only; echo hi > /scratch/x && cat /scratch/x; grep -c /scratch /proc/mounts"
+    job = await admin.submit(
+        entryPoint=["sh", "-c"], command=[script], workingDir="/work", user="1000:1000", readOnlyRoot=True,
+        tmpfs=[{"path": "/scratch", "sizeMb": 1}],
+    )  # fmt: skip
+    assert job["host"]["name"] == "generous"
+    done = await ended(admin, job["id"])
+    assert [edge["node"]["text"] for edge in done["logs"]["edges"]][:3] == ["1000", "/work", "read-only"], done
+    refused = await admin.submit(network="backend", command=["true"])
+    assert refused["status"] == "PENDING"
+    assert refused["waitingOn"]["verdict"] == "NEVER"
+    assert refused["waitingOn"]["rejections"] == [{"code": "EXECUTOR_LIMITS", "hosts": 2}]
+
+
+# ------------------------------------------------------------------ many
+
+
+async def test_a_hundred_containers_at_once_do_not_hold_up_the_loop(admin: Api, engine: Engine) -> None:
+    import time
+
+    await add_host(admin, engine, "many", maxConcurrentJobs=100, maxMemoryMb=100_000, config={"max_launches": 8})
+    submit = "mutation($inputs: [JobInput!]!) { submitJobs(inputs: $inputs) { ... on ContainerJob { id } } }"
+    inputs = [{"image": "busybox:test", "command": ["sleep", "600"], "cpuLimit": 0.1, "memoryLimitMb": 16}] * 100
+    longest, probing = 0.0, True
+
+    async def probe() -> None:
+        # The processor's time, because the machine may give this process none for a while.
+        nonlocal longest
+        while probing:
+            before = time.thread_time()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.thread_time() - before)
+
+    probe_task = asyncio.create_task(probe())
+    jobs = [job["id"] for job in await admin(submit, inputs=inputs)]
+    await eventually(lambda: len(engine.running()) == 100, 120)
+    for job in jobs:
+        await admin(CANCEL, id=job)
+    query = "{ jobs(first: 100, filters: {status: [CANCELLED]}) { edges { node { id } } } }"
+
+    async def all_cancelled() -> bool:
+        return len((await admin(query))["edges"]) == 100
+
+    await eventually(all_cancelled, 120)
+    probing = False
+    await probe_task
+    assert longest < 0.1
+    await eventually(lambda: engine.containers() == [], 30)
