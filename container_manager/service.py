@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -12,21 +12,17 @@ from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
-from container_manager import crypto
+from container_manager import crypto, following
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.health import HealthLoop
 from container_manager.control.housekeeping import Housekeeping
 from container_manager.control.queue import QueueLoop
 from container_manager.control.reconciler import Reconciler
-from container_manager.control.run import launch_spec
 from container_manager.control.supervisor import Supervisor
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.events import EventLog
-from container_manager.executors.base import Execution
 from container_manager.executors.configs import keep_secrets
-from container_manager.executors.exceptions import ExecutorError
 from container_manager.executors.factory import ExecutorFactory
-from container_manager.lifecycle import TERMINAL, JobStatus
 from container_manager.models import (
     ApiToken,
     ContainerJob,
@@ -39,12 +35,10 @@ from container_manager.routing.types import Decision
 from container_manager.specs import HostSpec, JobSpec, read_config, read_host
 from container_manager.store import attempts, dispatch, queue, routing, threads, tokens
 from container_manager.store import decisions as decision_store
-from container_manager.store import events as event_store
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store.attempts import LogCursor, LogLine
 from container_manager.store.decisions import HostVerdict
-from container_manager.store.events import Event
 from container_manager.store.hosts import HealthReport, HostChange
 from container_manager.store.installation import identify
 from container_manager.store.transaction import Actor, Fact, note
@@ -57,8 +51,6 @@ DRAINED = {"is_draining": True}
 # Resumed by hand, a host is also given another chance after launches that failed.
 RESUMED = {"is_draining": False, "launch_failures": 0, "ejections": 0, "ejected_until": None}
 TOUCH_EVERY = timedelta(minutes=1)
-LOOK_AGAIN_SECONDS = 2.0
-OVERLAP_NS = 1_000_000_000
 PLANNER = Actor("plan")
 
 
@@ -252,73 +244,9 @@ class Service:
         job: ContainerJob = await self.writer.write(job_store.retry, (job_id, actor))
         return job
 
-    async def follow(self, job_id: int, after: LogCursor | None) -> AsyncGenerator[LogLine, None]:
-        """What the job writes, beyond `after`: what is kept, then live until it has ended and the last line is out.
-
-        An engine that only another node reaches is not followed: its lines come when the attempt has ended.
-
-        Raises:
-            NotFound
-        """
-        changes = self.events.subscribe(await threads.read(event_store.newest), lambda event: event.job_id == job_id)
-        change: asyncio.Future[Event | None] | None = None
-        try:
-            while True:
-                job, lines = await threads.read(_with_output, job_id)
-                if job is None:
-                    raise NotFound("There is no such job.")
-                for line in attempts.beyond(lines, after):
-                    after = line.cursor
-                    yield line
-                if job.status in TERMINAL:
-                    return
-                change = change or asyncio.ensure_future(anext(changes, None))
-                watched = job.status == JobStatus.RUNNING and job.host is not None and _reachable(job.host)
-                if watched:
-                    async with aclosing(self._live(job, after)) as live:
-                        async for line in live:
-                            after = line.cursor
-                            yield line
-                await asyncio.wait({change}, timeout=LOOK_AGAIN_SECONDS if watched else None)
-                if change.done():
-                    if change.result() is None:
-                        return
-                    change = None
-        finally:
-            if change is not None:
-                change.cancel()
-                await asyncio.gather(change, return_exceptions=True)
-            await changes.aclose()
-
-    async def _live(self, job: ContainerJob, after: LogCursor | None) -> AsyncGenerator[LogLine, None]:
-        """The lines of the attempt that runs, until it has ended or its host does not answer."""
-        execution = Execution(job.execution_id, launch_spec(job, self.factory.instance))
-        numbered = attempts.Numbering(job.attempt, dispatch.OUTPUT)
-        here = after if after is not None and after[:2] == (job.attempt, dispatch.OUTPUT) else None
-        # The order is the container's; what was stamped a little earlier may have come a little later.
-        since = max(here.at_ns - OVERLAP_NS, 0) if here else 0
-        held: list[LogLine] | None = [] if here else None
-        try:
-            executor = self.factory.get_executor(job.host or job)
-            async with aclosing(self.events.until_drained(executor.follow(execution, since))) as lines:
-                async for text in lines:
-                    line = numbered(text)
-                    if held is None or here is None:
-                        yield line
-                    elif line.cursor == here:
-                        held = None
-                    elif line.line.at_ns <= here.at_ns + OVERLAP_NS:
-                        held.append(line)
-                    else:
-                        for kept in (*held, line):
-                            if kept.cursor > here:
-                                yield kept
-                        held = None
-            for kept in held or ():
-                if here is not None and kept.cursor > here:
-                    yield kept
-        except ExecutorError as error:
-            logger.info("following job %s: %s", job.pk, error)
+    def follow(self, job_id: int, after: LogCursor | None) -> AsyncGenerator[LogLine, None]:
+        """What the job writes beyond `after`, until it has ended. Raises NotFound at the first line."""
+        return following.follow(self.events, self.factory, job_id, after)
 
     async def decisions_of(self, job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
         """The decisions of each job, newest first."""
@@ -388,15 +316,6 @@ def _plan(jobs: Sequence[ContainerJob], assumed: Mapping[int, Mapping[str, Any]]
             raise NotFound("assume: there is no such host.")
         hosts[host_id] = hosts[host_id]._replace(**changes)
     return queue.plan(jobs, list(hosts.values()))
-
-
-def _with_output(job_id: int) -> tuple[ContainerJob | None, list[LogLine]]:
-    # The job first: should it end in between, its last lines are there already.
-    job = job_store.one(job_id)
-    if job is not None:
-        # Nothing is launched from it, so its values stay encrypted.
-        job.environment = {}
-    return job, attempts.outputs([job_id])[job_id]
 
 
 def _why_not(job_id: int, host_id: int) -> HostVerdict | None:

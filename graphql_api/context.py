@@ -13,7 +13,7 @@ from container_manager.store import attempts, queue, threads, waiting
 from container_manager.store import decisions as decision_store
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
-from container_manager.store.attempts import LogLine
+from container_manager.store.attempts import Part
 from container_manager.store.records import Recorded
 from container_manager.store.transaction import Actor
 
@@ -51,7 +51,7 @@ async def _decisions_of_job(ids: list[int]) -> list[list[RoutingDecision]]:
     return [found[pk] for pk in ids]
 
 
-async def _outputs(ids: list[int]) -> list[list[LogLine]]:
+async def _outputs(ids: list[int]) -> list[list[Part]]:
     found = await threads.read(attempts.outputs, set(ids))
     return [found[pk] for pk in ids]
 

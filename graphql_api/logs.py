@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import strawberry
 
-from container_manager.store import attempts
+from container_manager.store import attempts, threads
 from graphql_api.enums import LogStream
 from graphql_api.ids import bad_input
 from graphql_api.pages import PageInfo
@@ -53,15 +53,15 @@ def log_cursor(cursor: str | None, argument: str = "after") -> attempts.LogCurso
     return attempts.LogCursor(*map(int, cursor.split(".")))
 
 
-def log_page(lines: Sequence[attempts.LogLine], after: attempts.LogCursor | None, limit: int) -> LogConnection:
+async def log_page(parts: Sequence[attempts.Part], after: attempts.LogCursor | None, limit: int) -> LogConnection:
     """So many lines beyond a cursor."""
-    left = attempts.beyond(lines, after)
-    edges = [LogEdge(cursor=node.cursor, node=node) for node in map(log_line, left[:limit])]
+    found = await threads.read(attempts.page, parts, after, limit + 1)
+    edges = [LogEdge(cursor=node.cursor, node=node) for node in map(log_line, found[:limit])]
     return LogConnection(
         edges=edges,
         page_info=PageInfo(
-            has_next_page=limit < len(left),
-            has_previous_page=len(left) < len(lines),
+            has_next_page=limit < len(found),
+            has_previous_page=after is not None,
             start_cursor=edges[0].cursor if edges else None,
             end_cursor=edges[-1].cursor if edges else None,
         ),

@@ -6,6 +6,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from graphql_api.documents import DocumentCache
 from graphql_api.errors import HANDLERS, MaskInternalErrors
+from graphql_api.execution import ExecutionContext
 from graphql_api.limits import MAX_TOKENS, WithinLimits
 from graphql_api.mutations import Mutation
 from graphql_api.queries import Query
@@ -16,6 +17,7 @@ schema = strawberry.Schema(
     mutation=Mutation,
     subscription=Subscription,
     exception_handlers=HANDLERS,
+    execution_context_class=ExecutionContext,
     extensions=[
         MaskInternalErrors,
         lambda: MaxTokensLimiter(max_token_count=MAX_TOKENS),

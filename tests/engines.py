@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import bcrypt
 import httpx
@@ -86,7 +87,10 @@ class Engine:
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         eventually_sync(self._answers, 60, f"the engine does not answer: {(self.folder / 'log').read_text()[-500:]}")
-        self._client.post("/images/create", params={"fromSrc": "-", "repo": "busybox", "tag": "test"}, content=_image())
+        archive = io.BytesIO()
+        _image(archive)
+        params = {"fromSrc": "-", "repo": "busybox", "tag": "test"}
+        self._client.post("/images/create", params=params, content=archive.getvalue())
         return self
 
     def _listens(self) -> bool:
@@ -163,13 +167,20 @@ class Engine:
         eventually_sync(lambda: self._inside(sys.executable, "-S", "-c", connect).wait(10) == 0, 20)
         return name
 
-    def push(self, name: str, login: dict[str, str] | None = None) -> None:
-        """Give the test image another name, push it there, and forget it here."""
+    def push(self, name: str, login: dict[str, str] | None = None, ballast: int = 0) -> None:
+        """Push the test image under another name, with so many random bytes in it, and forget it here."""
         repository, _, tag = name.rpartition(":")
-        self._client.post(f"/images/{IMAGE}/tag", params={"repo": repository, "tag": tag}).raise_for_status()
+        if ballast:
+            with tempfile.TemporaryFile() as file:
+                _image(file, ballast)
+                file.seek(0)
+                params = {"fromSrc": "-", "repo": repository, "tag": tag}
+                self._client.post("/images/create", params=params, content=file, timeout=120).raise_for_status()
+        else:
+            self._client.post(f"/images/{IMAGE}/tag", params={"repo": repository, "tag": tag}).raise_for_status()
         header = base64.urlsafe_b64encode(json.dumps(login or {}).encode()).decode()
         pushed = self._client.post(
-            f"/images/{repository}/push", params={"tag": tag}, headers={"X-Registry-Auth": header}
+            f"/images/{repository}/push", params={"tag": tag}, headers={"X-Registry-Auth": header}, timeout=120
         )
         assert '"error"' not in pushed.text, pushed.text
         self._client.delete(f"/images/{name}").raise_for_status()
@@ -215,8 +226,7 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _image() -> bytes:
-    archive = io.BytesIO()
+def _image(archive: IO[bytes], ballast: int = 0) -> None:
     with tarfile.open(fileobj=archive, mode="w") as tar:
         folder = tarfile.TarInfo("bin")
         folder.type, folder.mode = tarfile.DIRTYPE, 0o755
@@ -226,4 +236,8 @@ def _image() -> bytes:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
-    return archive.getvalue()
+        if ballast:
+            info = tarfile.TarInfo("ballast")
+            info.size = ballast
+            with open("/dev/urandom", "rb") as random:
+                tar.addfile(info, random)

@@ -29,11 +29,12 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.factory import ExecutorFactory
-from container_manager.executors.output import OutputLine
+from container_manager.executors.output import Output, OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.store import dispatch, threads
 from container_manager.store import hosts as host_store
+from container_manager.store.attempts import compress
 from container_manager.store.dispatch import End, HostFault, LeaseLostError, Progress
 from container_manager.store.transaction import Fence
 from container_manager.store.writer import Writer
@@ -151,7 +152,7 @@ class JobRun:
         if status is not None and status.started_at is not None:
             await self._started(status.started_at)
         end = self._judge(status)
-        end = replace(end, output=await self._harvest(executor, execution) if status is not None else ())
+        end = replace(end, output=await self._harvest(executor, execution) if status is not None else b"")
         if status is not None and status.interrupted and self._ended_by_us(status) is None:
             if not self._cancelled.is_set():
                 why = f"The engine of host {self._host_name} was started again, which ended the container."
@@ -372,15 +373,17 @@ class JobRun:
 
     # -------------------------------------------------------------- ending
 
-    async def _harvest(self, executor: ContainerExecutor, execution: Execution) -> list[OutputLine]:
+    async def _harvest(self, executor: ContainerExecutor, execution: Execution) -> bytes:
         try:
-            return await executor.logs(execution)
+            output = await executor.logs(execution)
         except ExecutorError as error:
             self._harvests += 1
             if isinstance(error, ExecutorConnectionError) and self._harvests < MOST_HARVESTS:
                 raise
             # The engine has none to give (a log driver that cannot be read), or never to the end: the verdict goes on.
-            return [OutputLine("stderr", time.time_ns(), f"[container-manager: the output could not be read: {error}]")]
+            text = f"[container-manager: the output could not be read: {error}]"
+            output = Output.of([OutputLine("stderr", time.time_ns(), text)])
+        return await asyncio.to_thread(compress, output) if output else b""
 
     async def _finish(self, executor: ContainerExecutor, execution: Execution, end: End) -> None:
         if end.status is JobStatus.CANCELLED:

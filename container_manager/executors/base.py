@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from container_manager.executors.output import OutputLine
+from container_manager.executors.output import Output, OutputLine
 
 Tell = Callable[[str], None]
 """Hears in sentences how something that takes its time gets on."""
@@ -148,7 +148,7 @@ class ContainerExecutor(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def logs(self, execution: Execution) -> list[OutputLine]:
+    async def logs(self, execution: Execution) -> Output:
         """What it wrote, stdout and stderr apart, bounded by `settings.output_limit`."""
 
     @abc.abstractmethod

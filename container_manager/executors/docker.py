@@ -38,7 +38,7 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.frames import Frames
-from container_manager.executors.output import BoundedOutput, OutputLine
+from container_manager.executors.output import BoundedOutput, Output, OutputLine
 from container_manager.executors.watcher import Watcher
 
 LABEL = "container-manager"
@@ -152,7 +152,7 @@ class DockerExecutor(ContainerExecutor):
         if status.exit_code in COMMAND_FAILED:
             # The engine could run its init but that could not run the command, and says so on stderr.
             with suppress(ExecutorError):  # the verdict does not depend on it
-                for line in reversed(await self.logs(execution)):
+                for line in await self.logs(execution):
                     if line.text.startswith(INIT_FAILED):
                         return replace(status, error=f"command: {line.text.partition(') ')[2] or line.text}.")
         return await self._explained(status)
@@ -222,14 +222,14 @@ class DockerExecutor(ContainerExecutor):
             return True
         return False if _tells(history, execution.id, "create") else None
 
-    async def logs(self, execution: Execution) -> list[OutputLine]:
+    async def logs(self, execution: Execution) -> Output:
         output = BoundedOutput(self.settings.output_limit)
         # A deadline for each piece: the whole takes as long as there is to read.
         async with self._calls, aclosing(self._output(execution, self.settings.launch_timeout)) as pieces:
             async for lines in pieces:
                 for line in lines:
                     output.add(line)
-        return list(output.lines())
+        return output.kept()
 
     async def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
         since = f"{since_ns // NANO}.{since_ns % NANO:09}"

@@ -1,8 +1,10 @@
 """What a container wrote, within a bound."""
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+STREAMS = {ord("1"): "stdout", ord("2"): "stderr"}
+_CODES = {name: chr(code) for code, name in STREAMS.items()}
 
 
 class OutputLine(NamedTuple):
@@ -13,44 +15,83 @@ class OutputLine(NamedTuple):
     text: str
 
 
+class Output:
+    """Lines as they are kept: each is the stream's digit, the time, a space and the text in UTF-8.
+
+    A hundred thousand lines are a few megabytes like this, and ten times as much as objects.
+    """
+
+    def __init__(self, packed: bytes = b"") -> None:
+        self.packed = packed
+
+    @classmethod
+    def of(cls, lines: Iterable[OutputLine]) -> "Output":
+        """Pack lines."""
+        return cls(b"\n".join(map(_pack, lines)))
+
+    def __bool__(self) -> bool:
+        return bool(self.packed)
+
+    def __iter__(self) -> Iterator[OutputLine]:
+        start, packed = 0, self.packed
+        while start < len(packed):
+            end = packed.find(b"\n", start)
+            end = len(packed) if end < 0 else end
+            yield _unpack(packed[start:end])
+            start = end + 1
+
+
+def _pack(line: OutputLine) -> bytes:
+    text = line.text.replace("\n", " ").encode(errors="replace")
+    return f"{_CODES[line.stream]}{line.at_ns} ".encode() + text
+
+
+def _unpack(packed: bytes) -> OutputLine:
+    head, _, text = packed.partition(b" ")
+    return OutputLine(STREAMS[head[0]], int(head[1:]), text.decode())
+
+
 class BoundedOutput:
-    """Keeps the first and the last half of `limit` bytes and says how much of the middle it dropped."""
+    """Keeps the first and the last half of `limit` bytes of text and says how much of the middle it dropped."""
 
     def __init__(self, limit: int) -> None:
         self._half = limit // 2
-        self._head: list[OutputLine] = []
-        self._head_size = 0
-        self._tail: deque[OutputLine] = deque()
-        self._tail_size = 0
-        self._dropped_lines = self._dropped_at = 0
-        self._dropped_bytes = 0
+        self._head, self._head_size = bytearray(), 0
+        # What lies before `_start` is dropped already.
+        self._tail, self._tail_size, self._start = bytearray(), 0, 0
+        self._dropped_lines = self._dropped_bytes = self._dropped_at = 0
 
     def add(self, line: OutputLine) -> None:
-        size = _size(line)
+        packed = _pack(line)
+        size = _size(packed)
         if not self._tail and self._head_size + size <= self._half:
-            self._head.append(line)
+            self._head += packed + b"\n"
             self._head_size += size
             return
-        self._tail.append(line)
+        self._tail += packed + b"\n"
         self._tail_size += size
-        while self._tail_size > self._half and self._tail:
-            dropped = self._tail.popleft()
-            lost, self._dropped_at = _size(dropped), dropped.at_ns
-            self._tail_size -= lost
-            self._dropped_bytes += lost
-            self._dropped_lines += 1
+        while self._tail_size > self._half:
+            self._drop()
+        if self._start > self._half:
+            del self._tail[: self._start]
+            self._start = 0
 
-    def lines(self) -> Iterator[OutputLine]:
-        yield from self._head
+    def _drop(self) -> None:
+        end = self._tail.index(b"\n", self._start)
+        dropped = _unpack(bytes(self._tail[self._start : end]))
+        lost = _size(self._tail[self._start : end])
+        self._dropped_lines, self._dropped_bytes = self._dropped_lines + 1, self._dropped_bytes + lost
+        self._dropped_at, self._tail_size, self._start = dropped.at_ns, self._tail_size - lost, end + 1
+
+    def kept(self) -> Output:
+        """What is left, with a line for what is not."""
+        marker = b""
         if self._dropped_lines:
-            yield OutputLine(
-                "stderr",
-                self._dropped_at,
-                f"[container-manager: {self._dropped_lines} lines, {self._dropped_bytes} bytes dropped here]",
-            )
-        yield from self._tail
+            text = f"[container-manager: {self._dropped_lines} lines, {self._dropped_bytes} bytes dropped here]"
+            marker = _pack(OutputLine("stderr", self._dropped_at, text)) + b"\n"
+        return Output(b"".join([self._head, marker, self._tail[self._start :]]).removesuffix(b"\n"))
 
 
-def _size(line: OutputLine) -> int:
-    text = line.text
-    return (len(text) if text.isascii() else len(text.encode())) + 1
+def _size(packed: bytes | bytearray) -> int:
+    """Bytes of text, and the end of the line."""
+    return len(packed) - packed.index(b" ")

@@ -28,7 +28,7 @@ from container_manager.executors.exceptions import (
     ExecutorConnectionError,
     ExecutorOperationError,
 )
-from container_manager.executors.output import BoundedOutput, OutputLine
+from container_manager.executors.output import BoundedOutput, Output, OutputLine
 
 _ID = re.compile(r"sim-(?P<name>.+)-(?P<start>\d+)-(?P<run>\d+)-(?P<exit>\d+)")
 STOPPED_BY_SIGNAL = 143
@@ -91,13 +91,13 @@ class SimulatedExecutor(ContainerExecutor):
             await asyncio.sleep(min(max((start_ms + run_ms) / 1000 - time.time(), 0.001), 0.05))
         return status
 
-    async def logs(self, execution: Execution) -> list[OutputLine]:
+    async def logs(self, execution: Execution) -> Output:
         output = BoundedOutput(self.settings.output_limit)
         stopped = self._stopped_ms.get(execution.id)
         for line in self._lines(execution):
             if stopped is None or line.at_ns <= stopped * 1_000_000:
                 output.add(line)
-        return list(output.lines())
+        return output.kept()
 
     async def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
         for line in self._lines(execution):
@@ -162,7 +162,7 @@ def _plan(spec: LaunchSpec, config: SimulatedConfig) -> tuple[int, int, list[tup
             if verb == "sleep":
                 run_ms, slept = run_ms + _milliseconds(rest), True
             elif verb == "echo":
-                lines.append((run_ms, rest))
+                lines += [(run_ms, line) for line in rest.splitlines() or [""]]
             elif verb == "exit":
                 exit_code = int(rest) & 255
                 break

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from itertools import chain, islice
 from typing import NamedTuple
 
 import orjson
@@ -11,7 +12,7 @@ from django.utils import timezone
 
 from container_manager import lifecycle
 from container_manager.errors import Conflict, NotFound
-from container_manager.executors.output import OutputLine
+from container_manager.executors.output import Output, OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, EventKind, ExecutorHost, HealthStatus, JobAttempt, JobOutput
 from container_manager.store.hosts import with_usage
@@ -128,29 +129,50 @@ class Numbering:
         return LogLine(self._last, line)
 
 
-def outputs(job_ids: Iterable[int]) -> dict[int, list[LogLine]]:
+class Part(NamedTuple):
+    """A part of what an attempt wrote, as it is kept."""
+
+    attempt: int
+    part: int
+    data: bytes
+
+    def lines(self) -> Iterator[LogLine]:
+        """Its lines with their places."""
+        unpacked = zlib.decompress(self.data)
+        if unpacked.startswith(b"["):
+            # As older versions kept it.
+            return map(Numbering(*self[:2]), (OutputLine(*line) for line in orjson.loads(unpacked)))
+        return map(Numbering(*self[:2]), Output(unpacked))
+
+
+def outputs(job_ids: Iterable[int]) -> dict[int, list[Part]]:
     """What is kept of each job's output, oldest first."""
-    found: dict[int, list[LogLine]] = {job_id: [] for job_id in job_ids}
+    found: dict[int, list[Part]] = {job_id: [] for job_id in job_ids}
     rows = JobOutput.objects.filter(job_id__in=found).order_by("attempt", "part")
     for job_id, attempt, part, lines in rows.values_list("job_id", "attempt", "part", "lines"):
-        found[job_id] += map(Numbering(attempt, part), _unpacked(lines))
+        found[job_id].append(Part(attempt, part, bytes(lines)))
     return found
 
 
-def pack(lines: Iterable[OutputLine]) -> bytes:
-    """Lines as they are kept."""
-    return zlib.compress(orjson.dumps([list(line) for line in lines]))
+def compress(output: Output) -> bytes:
+    """As it is kept; nothing when there is nothing."""
+    return zlib.compress(output.packed) if output else b""
 
 
-def _unpacked(data: bytes | memoryview) -> Iterator[OutputLine]:
-    return (OutputLine(*line) for line in orjson.loads(zlib.decompress(bytes(data))))
-
-
-def beyond(lines: Sequence[LogLine], after: LogCursor | None) -> Sequence[LogLine]:
+def lines_after(parts: Sequence[Part], after: LogCursor | None) -> Iterator[LogLine]:
     """The lines that follow the one at `after`; those of a later time when it is not among them."""
     if after is None:
-        return lines
-    for place, line in enumerate(lines):
-        if line.cursor == after:
-            return lines[place + 1 :]
-    return [line for line in lines if line.cursor > after]
+        return chain.from_iterable(part.lines() for part in parts)
+    here = [part for part in parts if part[:2] == after[:2]]
+    later = chain.from_iterable(part.lines() for part in parts if part[:2] > after[:2])
+    for part in here:
+        rest = part.lines()
+        if any(line.cursor == after for line in rest):
+            return chain(rest, later)
+        return chain((line for line in part.lines() if line.cursor > after), later)
+    return later
+
+
+def page(parts: Sequence[Part], after: LogCursor | None, limit: int) -> list[LogLine]:
+    """So many lines beyond `after`."""
+    return list(islice(lines_after(parts, after), limit))

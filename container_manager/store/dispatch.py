@@ -1,7 +1,7 @@
 """What workers write. Every write carries the claim's epoch: whoever lost the job changes nothing."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -12,11 +12,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from container_manager import lifecycle
-from container_manager.executors.output import OutputLine
+from container_manager.executors.output import Output, OutputLine
 from container_manager.lifecycle import JobStatus, sources
 from container_manager.models import ContainerJob, EventKind, ExecutorHost, JobOutput
 from container_manager.store import bulk
-from container_manager.store.attempts import SHARED, TIMES, next_attempt, pack
+from container_manager.store.attempts import SHARED, TIMES, compress, next_attempt
 from container_manager.store.hosts import count_failure, count_launch_failure, forgive
 from container_manager.store.transaction import Fact, Fence, Transaction, Worker, under_routing_lock
 
@@ -36,14 +36,14 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended."""
+    """How an attempt ended; its output is compressed."""
 
     status: JobStatus
     exit_code: int | None = None
     error: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    output: Sequence[OutputLine] = field(default_factory=tuple)
+    output: bytes = b""
 
 
 # ------------------------------------------------------------------ leases
@@ -158,7 +158,7 @@ def progress(tx: Transaction, items: Sequence[tuple[Fence, Progress]]) -> list[o
             _tell(tx, EventKind.JOB_PROGRESS, told.message, job)
         if told.notes:
             JobOutput.objects.update_or_create(
-                job_id=job.pk, attempt=job.attempt, part=NOTES, defaults={"lines": pack(told.notes)}
+                job_id=job.pk, attempt=job.attempt, part=NOTES, defaults={"lines": compress(Output.of(told.notes))}
             )
 
     answers = _fenced(items, prepare)
@@ -215,7 +215,7 @@ def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
 
 
 def _keep_output(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
-    rows = [(job.pk, job.attempt, OUTPUT, pack(end.output)) for job, end in ended if end.output]
+    rows = [(job.pk, job.attempt, OUTPUT, end.output) for job, end in ended if end.output]
     tx.rows.append(bulk.Rows(JobOutput, ("job_id", "attempt", "part", "lines"), rows))
 
 

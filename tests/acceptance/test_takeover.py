@@ -6,7 +6,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -76,14 +77,13 @@ class Fleet:
         return row if row[0] in {"succeeded", "failed", "timed_out", "cancelled"} else None
 
     def check(self, job_id: int, token: str) -> None:
-        verdict = eventually_sync(lambda: self.verdict(job_id), 30)
-        assert verdict[:3] == ("failed", 7, 1), verdict
-        assert (self.journal / token).read_text().split() == ["1"], "it ran once"
+        verdict = eventually_sync(lambda: self.verdict(job_id), 60, token)
+        assert verdict[:3] == ("failed", 7, 1), (token, verdict)
+        assert (self.journal / token).read_text().split() == ["1"], f"{token} ran once"
         ends = self.rows(
             "SELECT 1 FROM container_manager_routingevent WHERE job_id = %s AND kind = 'job_finished'", job_id
         )
-        assert len(ends) == 1
-        eventually_sync(lambda: self.engine.containers() == [], 15, "nothing is left")
+        assert len(ends) == 1, token
 
 
 def said(process: subprocess.Popen[str], timeout: float = 30) -> str:
@@ -99,26 +99,30 @@ def fleet(engine: Engine, cluster: Postgres, tmp_path_factory: pytest.TempPathFa
     assert started.service.terminate() == 0
 
 
-def test_a_worker_frozen_at_any_step_does_no_harm_when_it_thaws(fleet: Fleet) -> None:
-    worker = fleet.worker("frozen")
-    for step in STEPS:
-        token = f"frozen-{step.replace(' ', '-')}"
-        job_id = fleet.stop_at(worker, step, signal.SIGSTOP, token)
-        eventually_sync(lambda job_id=job_id: fleet.verdict(job_id), 30, f"taken over: {step}")
-        os.kill(worker.pid, signal.SIGCONT)
-        assert said(worker) == "over"
-        fleet.check(job_id, token)
+def frozen(fleet: Fleet, step: str) -> None:
+    worker = fleet.worker(token := f"frozen-{step.replace(' ', '-')}")
+    job_id = fleet.stop_at(worker, step, signal.SIGSTOP, token)
+    eventually_sync(lambda: fleet.verdict(job_id), 60, f"taken over: {token}")
+    os.kill(worker.pid, signal.SIGCONT)
+    assert said(worker) == "over", token
+    fleet.check(job_id, token)
     worker.stdin.close()
-    assert worker.wait(20) == 0
+    assert worker.wait(20) == 0, token
     worker.stdout.close()
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_worker_killed_at_any_step_is_taken_over(fleet: Fleet, step: str) -> None:
-    token = f"killed-{step.replace(' ', '-')}"
-    worker = fleet.worker(token)
+def killed(fleet: Fleet, step: str) -> None:
+    worker = fleet.worker(token := f"killed-{step.replace(' ', '-')}")
     job_id = fleet.stop_at(worker, step, signal.SIGKILL, token)
     worker.wait(10)
     worker.stdin.close()
     worker.stdout.close()
     fleet.check(job_id, token)
+
+
+@pytest.mark.parametrize("fate", [frozen, killed])
+def test_whoever_stops_at_any_step_one_container_runs_once(fleet: Fleet, fate: Callable[[Fleet, str], None]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(fate, fleet, step) for step in STEPS]:
+            done.result()
+    eventually_sync(lambda: fleet.engine.containers() == [], 15, "nothing is left")

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from container_manager.errors import Conflict
 from container_manager.events import QUEUE_LIMIT, EventLog
-from container_manager.executors.output import OutputLine
+from container_manager.executors.output import Output, OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.models import (
     ApiToken,
@@ -299,10 +299,12 @@ async def test_an_end_frees_the_room_and_keeps_the_output() -> None:
     ((_, fence),) = await claimed()
     assert (await threads.read(hosts.by_ids, [host.pk]))[host.pk].used_jobs == 1
     lines = [OutputLine("stdout", 1, "hello"), OutputLine("stderr", 2, "ünï")]
-    await write_directly(dispatch.finished, (fence, End(JobStatus.SUCCEEDED, 0, output=lines)))
+    await write_directly(
+        dispatch.finished, (fence, End(JobStatus.SUCCEEDED, 0, output=attempts.compress(Output.of(lines))))
+    )
     assert (await threads.read(hosts.by_ids, [host.pk]))[host.pk].used_jobs == 0
     kept = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
-    assert [line for _, line in kept] == lines
+    assert [line for _, line in attempts.lines_after(kept, None)] == lines
     assert await JobOutput.objects.acount() == 1
 
 

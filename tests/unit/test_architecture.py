@@ -13,7 +13,7 @@ LAYERS = [
     ["graphql_api"],
     ["container_manager.bootstrap"],
     ["container_manager.service", "container_manager.startup"],
-    ["container_manager.specs"],
+    ["container_manager.specs", "container_manager.following"],
     ["container_manager.control"],
     ["container_manager.executors.factory"],
     ["container_manager.events"],

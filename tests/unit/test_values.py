@@ -35,14 +35,14 @@ def test_short_output_is_kept_whole() -> None:
     lines = [OutputLine("stdout", n, f"line {n}") for n in range(20)]
     for line in lines:
         output.add(line)
-    assert list(output.lines()) == lines
+    assert list(output.kept()) == lines
 
 
 def test_long_output_loses_its_middle_and_says_how_much() -> None:
     output = BoundedOutput(1000)
     for n in range(1000):
         output.add(OutputLine("stdout", n, f"line {n:04}"))
-    kept = list(output.lines())
+    kept = list(output.kept())
     assert kept[0].text == "line 0000"
     assert kept[-1].text == "line 0999"
     (marker,) = [line for line in kept if "dropped" in line.text]
@@ -54,7 +54,7 @@ def test_long_output_loses_its_middle_and_says_how_much() -> None:
 def test_one_line_larger_than_the_bound_is_dropped() -> None:
     output = BoundedOutput(100)
     output.add(OutputLine("stdout", 1, "x" * 500))
-    (marker,) = output.lines()
+    (marker,) = output.kept()
     assert "1 lines, 501 bytes dropped" in marker.text
 
 
