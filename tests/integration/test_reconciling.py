@@ -1,0 +1,406 @@
+"""What is left on hosts is removed, what is needed is not; lost hosts, retries, and launches nobody can tell of."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from unittest.mock import AsyncMock
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import OperationalError
+from django.utils import timezone
+
+from container_manager.control.reconciler import Reconciler
+from container_manager.control.run import JobRun
+from container_manager.errors import Conflict, NotFound
+from container_manager.executors.base import ExecutionState, ExecutionStatus, LaunchSpec, OwnedExecution
+from container_manager.executors.exceptions import ExecutorConnectionError
+from container_manager.executors.factory import ExecutorFactory
+from container_manager.executors.output import Output, OutputLine
+from container_manager.executors.watcher import Watcher
+from container_manager.lifecycle import JobStatus
+from container_manager.models import ContainerJob, HealthStatus, JobAttempt, RoutingEvent
+from container_manager.service import Service
+from container_manager.store import attempts, dispatch, leftovers, threads
+from container_manager.store import hosts as host_store
+from container_manager.store import jobs as job_store
+from container_manager.store.attempts import LogCursor, Part
+from container_manager.store.dispatch import End, Progress
+from container_manager.store.transaction import Actor, Fence, Worker
+from container_manager.store.writer import Writer, write_directly
+from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.waiting import eventually
+
+make_host = sync_to_async(ExecutorHostFactory)
+make_job = sync_to_async(ContainerJobFactory)
+ME = Actor("me")
+QUICK = {"accept": "any", "launch_ms": 0, "run_ms": 1}
+SLOW = {"accept": "any", "launch_ms": 0, "run_ms": 60_000}
+
+
+async def claim() -> tuple[ContainerJob, Fence]:
+    (claimed,) = await write_directly(dispatch.claim, Worker("me", "test-node", timedelta(seconds=15)))
+    return claimed
+
+
+# ------------------------------------------------------------------ leftovers
+
+
+async def test_only_what_its_attempt_still_needs_is_needed() -> None:
+    host = await make_host()
+    running = await make_job(host=host, status="running", execution_id="mine", attempt=2)
+    launching = await make_job(host=host, status="launching")
+    ended = await make_job(host=host, status="failed", execution_id="over")
+    waiting = await make_job()
+
+    def owned(job: ContainerJob, execution_id: str, attempt: int = 1) -> OwnedExecution:
+        return OwnedExecution(execution_id, job.pk, attempt, ExecutionState.EXITED)
+
+    unknown = OwnedExecution("stranger", 987654, 1, ExecutionState.RUNNING)
+    found = [
+        owned(running, "mine", 2), owned(running, "late owner's", 2), owned(running, "given up", 1),
+        owned(launching, "about to be committed"), owned(ended, "over"), owned(waiting, "strange"), unknown,
+    ]  # fmt: skip
+    assert await threads.read(leftovers.needed, found) == {"mine", "about to be committed"}
+
+
+async def test_what_nobody_needs_is_removed_after_the_grace_time(service: Service) -> None:
+    host = await make_host(config=SLOW)
+    reconciler = next(loop for loop in service.supervisor._loops if isinstance(loop, Reconciler))
+    executor = service.factory.get_executor(host)
+    left = await executor.create(LaunchSpec(4711, 1, "cm-left-4711-1", "x"))
+    other = await executor.create(LaunchSpec(4712, 1, "cm-left-4712-1", "x", ("sleep 0",)))
+    job = await make_job(host=host, status="routed", command=["sleep 60"])
+    service.supervisor._loops[1]._wake.set()
+    await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="running").aexists())
+    reconciler._grace = 0.3
+    await reconciler._sweep(host)
+    assert len(await executor.list_owned()) == 3, "seen for the first time"
+    await asyncio.sleep(0.31)
+    await reconciler._sweep(host)
+    (kept,) = await executor.list_owned()
+    assert kept.job_id == job.pk
+    messages = [event.message async for event in RoutingEvent.objects.filter(kind="host_swept").order_by("message")]
+    assert messages == [
+        f"Removed {left[:12]}, left from attempt 1 of job 4711.",
+        f"Removed {other[:12]}, left from attempt 1 of job 4712.",
+    ]
+
+
+async def test_a_host_that_comes_back_is_swept_at_once(db: None) -> None:
+    writer = Writer()
+    await writer.start()
+    host = await make_host(config=SLOW, health_status=HealthStatus.UNKNOWN)
+    factory = ExecutorFactory(writer.write, "x")
+    reconciler = Reconciler(writer, factory, "test-node", 60)
+    swept: list[int] = []
+
+    async def sweep(swept_host: object) -> None:
+        swept.append(swept_host.pk)
+
+    reconciler._sweep = sweep
+    turning = asyncio.create_task(reconciler.run(lambda: None))
+    await eventually(lambda: swept == [host.pk])
+    await writer.write(host_store.record_health, await factory.probe(host))
+    await eventually(lambda: swept == [host.pk] * 2)
+    turning.cancel()
+    await reconciler.stop()
+    await factory.aclose()
+    await writer.stop()
+
+
+async def test_a_host_that_cannot_be_swept_does_not_end_the_sweeping(
+    db: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor = AsyncMock()
+    executor.list_owned.side_effect = [ExecutorConnectionError("silent"), RuntimeError("a bug")]
+    factory = AsyncMock()
+    factory.get_executor = lambda _: executor
+    reconciler = Reconciler(Writer(), factory, "test-node", 60)
+    host = await make_host()
+    await reconciler._sweep(host)
+    await reconciler._sweep(host)
+    assert "a bug" in caplog.text
+
+
+# ------------------------------------------------------------------ again, by hand and elsewhere
+
+
+async def test_a_retry_begins_afresh_and_keeps_the_attempt_before(service: Service) -> None:
+    host = await make_host(config={**QUICK, "exit_code": 4})
+    job = await make_job(queue_timeout_seconds=60, max_attempts=2)
+    await service.route([job.pk], ME)
+    await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="failed", attempt=2).aexists())
+    again = await service.retry(job.pk, ME)
+    assert (again.status, again.attempt, again.error, again.exit_code) == ("routed", 3, "", None)
+    await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="failed", attempt=3).aexists())
+    rows = [(row.attempt, row.status, row.exit_code, row.host_name) async for row in JobAttempt.objects.order_by("pk")]
+    assert rows == [(1, "failed", 4, host.name), (2, "failed", 4, host.name)]
+    told = [event.message async for event in RoutingEvent.objects.filter(kind="job_retried").order_by("pk")]
+    assert told == ["Attempt 1 of 2 ended FAILED.", "Attempt 2 ended FAILED; another one, asked for by me."]
+
+
+@pytest.mark.parametrize("status", ["pending", "routed", "running", "succeeded"])
+async def test_only_what_ended_without_success_is_retried(service: Service, status: str) -> None:
+    job = await make_job(
+        status=status, host=await make_host(node="elsewhere", executor_type="docker", max_concurrent_jobs=0)
+    )
+    with pytest.raises(Conflict, match=f"The job is {status.upper()}; only one that ended without success"):
+        await service.retry(job.pk, ME)
+
+
+async def test_a_retry_without_room_waits_and_says_why(service: Service) -> None:
+    job = await make_job(status="cancelled", cancel_requested_at=timezone.now(), queue_timeout_seconds=60)
+    again = await service.retry(job.pk, ME)
+    assert (again.status, again.cancel_requested_at) == ("pending", None)
+    assert again.queue_deadline > timezone.now()
+    with pytest.raises(NotFound):
+        await service.retry(999_999, ME)
+
+
+async def test_a_lost_host_gives_up_its_jobs_and_takes_no_more(service: Service) -> None:
+    lost = await make_host(executor_type="docker", node="elsewhere", health_status=HealthStatus.UNHEALTHY)
+    running = await make_job(
+        host=lost, status="running", execution_id="there", lease_epoch=3, started_at=timezone.now()
+    )
+    routed = await make_job(host=lost, status="routed")
+    cancelled = await make_job(host=lost, status="running", cancel_requested_at=timezone.now())
+    host = await service.declare_lost(lost.pk, ME)
+    assert (host.is_active, host.used_jobs) == (False, 0)
+    for job, status, attempt in ((running, "pending", 2), (routed, "pending", 2), (cancelled, "cancelled", 1)):
+        await job.arefresh_from_db()
+        assert (job.status, job.attempt) == (status, attempt)
+    with pytest.raises(dispatch.LeaseLostError):
+        await service.writer.write(dispatch.finished, (Fence(running.pk, 3), End(JobStatus.SUCCEEDED, 0)))
+    kept = await JobAttempt.objects.aget(job_id=running.pk)
+    assert (kept.execution_id, kept.host_id, kept.status) == ("there", lost.pk, "failed")
+    assert await RoutingEvent.objects.filter(kind="host_lost", host_id=lost.pk).aexists()
+    with pytest.raises(NotFound):
+        await service.declare_lost(999_999, ME)
+
+
+async def test_runs_on_a_lost_host_do_not_wait_for_its_word(service: Service) -> None:
+    lost = await make_host(config=SLOW)
+    job = await make_job(host=lost, status="routed")
+    dispatcher = service.supervisor._loops[1]
+    dispatcher._wake.set()
+    await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="running").aexists())
+    await make_host(config=QUICK, name="other")
+    await lost.__class__.objects.filter(pk=lost.pk).aupdate(health_status=HealthStatus.UNHEALTHY)
+    await service.declare_lost(lost.pk, ME)
+    await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="succeeded", attempt=2).aexists())
+    await eventually(lambda: not dispatcher._runs)
+
+
+# ------------------------------------------------------------------ launches nobody can tell of
+
+
+@pytest.fixture
+async def writer(db: None) -> AsyncGenerator[Writer, None]:
+    started = Writer()
+    await started.start()
+    yield started
+    await started.stop()
+
+
+async def drive(
+    writer: Writer, executor: AsyncMock, monkeypatch: pytest.MonkeyPatch, **changes: object
+) -> ContainerJob:
+    monkeypatch.setattr("container_manager.control.run.FIRST_LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("container_manager.control.run.SETTLE", 0.01)
+    job = await make_job(host=await make_host(), **{"status": "routed", **changes})
+    claimed, fence = await claim()
+    factory = AsyncMock(instance="x")
+    factory.get_executor = lambda _: executor
+    await asyncio.wait_for(JobRun(claimed, fence, writer, factory, asyncio.Semaphore(1)).drive(), 10)
+    await job.arefresh_from_db()
+    return job
+
+
+def status(state: str, **more: object) -> ExecutionStatus:
+    return ExecutionStatus("id", ExecutionState(state), **more)
+
+
+LAUNCHED = {"status": "launching", "lease_epoch": 1, "lease_expires_at": timezone.now() - timedelta(days=1)}
+COMMITTED = {**LAUNCHED, "execution_id": "id", "launched_at": timezone.now()}
+
+
+@pytest.mark.parametrize(
+    ("ran", "verdict", "attempt", "why"),
+    [
+        (True, "failed", 1, "what became of it is unknown"),
+        (None, "pending", 2, "was started again during the launch; it may have run"),
+        (False, "succeeded", 1, ""),
+    ],
+)
+async def test_a_container_that_is_gone_runs_again_only_if_it_has_not_run(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, ran: bool | None, verdict: str, attempt: int, why: str
+) -> None:
+    executor = AsyncMock()
+    executor.create.return_value = "id"
+    executor.status.return_value = None
+    executor.has_run.return_value = ran
+    executor.logs.return_value = Output()
+    executor.wait.return_value = status("exited", exit_code=0, started_at=timezone.now(), finished_at=timezone.now())
+    job = await drive(writer, executor, monkeypatch, **COMMITTED)
+    assert (job.status, job.attempt) == (verdict, attempt)
+    assert why in job.error
+    assert executor.create.call_count == (ran is False)
+
+
+async def test_an_end_that_the_engine_has_made_is_no_failure_of_the_job(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = status("exited", exit_code=143, started_at=timezone.now(), finished_at=timezone.now(), interrupted=True)
+    executor = AsyncMock()
+    executor.status.return_value = ended
+    executor.logs.return_value = Output.of([OutputLine("stdout", 1, "half")])
+    job = await drive(writer, executor, monkeypatch, **COMMITTED, max_attempts=1)
+    assert (job.status, job.attempt, job.infrastructure_failures) == ("pending", 2, 1)
+    kept = await JobAttempt.objects.aget(job_id=job.pk)
+    assert (kept.exit_code, kept.execution_id) == (143, "id")
+    parts = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
+    assert [line.line.text for line in attempts.page(parts, None, 9)] == ["half"]
+    executor.remove.assert_awaited_once_with("id")
+    job = await drive(writer, executor, monkeypatch, **COMMITTED, cancel_requested_at=timezone.now())
+    assert job.status == "cancelled"
+
+
+async def test_a_database_that_is_away_for_a_moment_loses_nothing(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = AsyncMock()
+    executor.create.return_value = "id"
+    executor.find.side_effect = [status("created")]
+    executor.logs.return_value = Output()
+    executor.has_run.return_value = False
+    executor.wait.return_value = status("exited", exit_code=0, started_at=timezone.now(), finished_at=timezone.now())
+    write, failures = writer.write, [OperationalError("server closed the connection")]
+
+    async def cut(unit: object, item: object) -> object:
+        if failures:
+            raise failures.pop()
+        return await write(unit, item)
+
+    writer.write = cut
+    job = await drive(writer, executor, monkeypatch)
+    assert job.status == "succeeded"
+    executor.start.assert_awaited_once()
+
+
+# ------------------------------------------------------------------ watching
+
+
+async def test_a_watcher_hears_hints_and_looks_for_what_they_missed() -> None:
+    told: asyncio.Queue[str] = asyncio.Queue()
+    running, looks = {"a", "b", "c"}, []
+
+    async def hints() -> AsyncGenerator[str, None]:
+        yield ""
+        while True:
+            hint = await told.get()
+            if hint == "broken":
+                raise ExecutorConnectionError("the connection broke")
+            yield hint
+
+    async def look() -> set[str]:
+        looks.append(set(running))
+        return running
+
+    watcher = Watcher(hints, look, 60)
+    woken = {name: watcher.attach(name) for name in "abc"}
+    await eventually(lambda: looks)
+    told.put_nowait("a")
+    await asyncio.wait_for(woken["a"].wait(), 5)
+    assert not woken["b"].is_set()
+    running.discard("b")
+    told.put_nowait("broken")
+    await asyncio.wait_for(woken["b"].wait(), 5)
+    assert len(looks) == 2, "once for each time it began to listen"
+    assert not woken["c"].is_set()
+    await watcher.aclose()
+    assert woken["c"].is_set(), "whoever waits is told that it is over"
+    for name, event in woken.items():
+        await watcher.detach(name, event)
+
+
+# ------------------------------------------------------------------ output
+
+
+def part(attempt: int, number: int, *lines: tuple[int, str]) -> Part:
+    output = Output.of(OutputLine("stdout", at, text) for at, text in lines)
+    return Part(attempt, number, attempts.compress(output))
+
+
+async def test_lines_go_on_after_any_of_them() -> None:
+    parts = [
+        part(1, 0, (900, "pulling")), part(1, 1, (5, "a"), (5, "b"), (4, "stamped earlier"), (9, "c")), part(2, 1, (1, "again")),
+    ]  # fmt: skip
+    everything = attempts.page(parts, None, 99)
+    assert [line.line.text for line in everything] == ["pulling", "a", "b", "stamped earlier", "c", "again"]
+    for at, line in enumerate(everything):
+        assert attempts.page(parts, line.cursor, 99) == everything[at + 1 :]
+    gone = LogCursor(1, 1, 6, 0)
+    assert [line.line.text for line in attempts.page(parts, gone, 99)] == ["c", "again"]
+    assert attempts.page(parts, LogCursor(2, 9, 0, 0), 99) == []
+
+
+async def test_output_of_an_older_version_is_still_read(db: None) -> None:
+    import zlib
+
+    old = Part(1, 1, zlib.compress(b'[["stdout",7,"kept"],["stderr",8,"as JSON"]]'))
+    assert [line.line.text for line in old.lines()] == ["kept", "as JSON"]
+
+
+async def test_progress_is_told_and_goes_with_the_launch(db: None) -> None:
+    job = await make_job(host=await make_host(), status="routed")
+    _, fence = await claim()
+    notes = [OutputLine("stderr", 1, "[container-manager: Pulled.]")]
+    for message in ("Pulling: 1 of 2.", "Pulling: 2 of 2."):
+        await write_directly(dispatch.progress, (fence, Progress(message, notes)))
+    await job.arefresh_from_db()
+    assert job.message == "Pulling: 2 of 2."
+    await write_directly(dispatch.created, (fence, "id"))
+    await job.arefresh_from_db()
+    assert job.message == ""
+    parts = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
+    assert [line.line for line in attempts.page(parts, None, 9)] == notes
+
+
+async def test_followers_of_a_job_get_all_attempts_and_an_end(service: Service) -> None:
+    await make_host(config={**QUICK, "launch_ms": 50})
+    job = await make_job(command=["echo one; sleep 0.3; echo two; exit 5"], max_attempts=2)
+    seen: list[str] = []
+
+    async def read() -> None:
+        async for line in service.follow(job.pk, None):
+            seen.append(f"{line.cursor.attempt} {line.line.text}")
+
+    reading = asyncio.create_task(read())
+    await service.route([job.pk], ME)
+    await asyncio.wait_for(reading, 20)
+    assert seen == ["1 one", "1 two", "2 one", "2 two"]
+    with pytest.raises(NotFound):
+        await anext(service.follow(999_999, None))
+
+
+async def test_followers_end_when_the_service_stops(service: Service) -> None:
+    await make_host(config=SLOW)
+    job = await make_job(command=["echo one; sleep 60; echo two"])
+    await service.route([job.pk], ME)
+    lines = service.follow(job.pk, None)
+    assert (await anext(lines)).line.text == "one"
+    waiting = asyncio.ensure_future(anext(lines, None))
+    await asyncio.sleep(0)
+    service.events.drain()
+    assert await asyncio.wait_for(waiting, 5) is None
+
+
+async def test_cancelling_a_job_twice_and_stopping_it_twice_keeps_the_first_reason(db: None) -> None:
+    job = await make_job(host=await make_host(), status="routed")
+    _, fence = await claim()
+    for reason in (JobStatus.TIMED_OUT, JobStatus.CANCELLED):
+        await write_directly(dispatch.stopping, (fence, reason))
+    await job.arefresh_from_db()
+    assert job.stop_reason == "timed_out"
+    await write_directly(job_store.cancel, (job.pk, ME))
