@@ -18,6 +18,8 @@ from container_manager.store.writer import Writer
 logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 4
+DRIVEN_AT_ONCE = 50
+"""Runs that are begun in one turn of the event loop, so that others have theirs."""
 
 _ABOUT_HOSTS = frozenset({EventKind.HOST_UPDATED, EventKind.HOST_HEALTH_CHANGED, EventKind.HOST_LOST})
 
@@ -73,7 +75,9 @@ class Dispatcher:
         while True:
             beat()
             claimed = await self._writer.write(dispatch.claim, self._worker)
-            self._take(claimed)
+            for begin in range(0, len(claimed), DRIVEN_AT_ONCE):
+                self._take(claimed[begin : begin + DRIVEN_AT_ONCE])
+                await asyncio.sleep(0)
             if len(claimed) == dispatch.CLAIM_AT_ONCE:
                 self._wake.set()
             if self._renewed + self._turn <= time.monotonic():
