@@ -93,6 +93,8 @@ def main() -> None:
     parser.add_argument("--json", default="")
     options = parser.parse_args()
     table = fleet.Table(postgresql=fleet.prepare("") == "postgresql")
+    import asgi  # noqa: F401 - tunes the garbage collector, as in the server that this stands for
+
     asyncio.run(watch(table, options.containers, options.socket, options.image))
     if options.json:
         table.as_json(options.json)
