@@ -79,7 +79,7 @@ class Environment(BaseModel):
         5, ge=0, le=1000, description="how often a job is tried elsewhere when hosts that answer fail it"
     )
     orphan_grace_seconds: float = Field(
-        60, gt=0, le=86_400, description="seconds after which a container that no job needs is removed"
+        60, ge=1, le=86_400, description="seconds after which a container that no job needs is removed"
     )
     stop_grace_seconds: float = Field(10, ge=0, le=86_400, description="seconds between TERM and KILL")
     log_limit_bytes: int = Field(

@@ -33,15 +33,19 @@ OVERLAP_NS = 1_000_000_000
 """The order of lines is the container's, and what was stamped a little earlier may come a little later."""
 
 
+class StoppingError(Exception):
+    """The service stops before the job has ended; whoever follows it may go on elsewhere after the last line."""
+
+
 async def follow(
     log: EventLog, factory: ExecutorFactory, job_id: int, after: LogCursor | None
 ) -> AsyncGenerator[LogLine, None]:
-    """The lines beyond `after`, until the job has ended and the last one is out, or the log drains.
+    """The lines beyond `after`, until the job has ended and the last one is out.
 
     An engine that only another node reaches is not followed: its lines come when the attempt has ended.
 
     Raises:
-        NotFound
+        NotFound, StoppingError
     """
     changes = log.subscribe(await threads.read(event_store.newest), lambda event: event.job_id == job_id)
     change: asyncio.Future[Event | None] = asyncio.ensure_future(anext(changes, None))
@@ -59,7 +63,7 @@ async def follow(
             await asyncio.wait({change}, timeout=LOOK_AGAIN_SECONDS if _can_be_watched(job) else None)
             if change.done():
                 if change.result() is None:
-                    return
+                    raise StoppingError
                 change = asyncio.ensure_future(anext(changes, None))
     finally:
         change.cancel()

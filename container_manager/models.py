@@ -180,6 +180,8 @@ class ContainerJob(models.Model):
     attempt = models.PositiveIntegerField(default=1)
     max_attempts = models.PositiveIntegerField(default=1)
     infrastructure_failures = models.PositiveIntegerField(default=0)
+    # Those of hosts that answered, since it was last asked for: they are bounded.
+    answered_failures = models.PositiveIntegerField(default=0)
 
     submitted_at = models.DateTimeField(default=timezone.now)
     not_before = models.DateTimeField(null=True, default=None)
@@ -312,7 +314,7 @@ class JobAttempt(models.Model):
 
 
 class JobOutput(models.Model):
-    """What one attempt wrote, compressed: a JSON list of [stream, nanoseconds since 1970, text].
+    """What one attempt wrote, compressed; see `executors.output.Output`.
 
     `part` 0 is what we said before it ran, 1 is the container's own.
     """

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.alias_generators import to_camel
 
 from container_manager.errors import FieldError, ValidationFailed
-from container_manager.executors.configs import CONFIGS, config_errors, is_network
+from container_manager.executors.configs import CONFIGS, complaint, config_errors, is_container_path, is_network
 from container_manager.models import ExecutorType
 from container_manager.routing.types import HIGHEST_PRIORITY, LEAST_CPU, LEAST_MEMORY, MOST_CPU
 
@@ -32,6 +32,21 @@ def _is_variable(name: str) -> str:
     if not name or "=" in name:
         raise ValueError("a variable's name must not be empty or contain =")
     return name
+
+
+def _is_working_dir(path: str) -> str:
+    if path and not path.startswith("/"):
+        raise ValueError("must be an absolute path in the container")
+    return path
+
+
+def _is_user(user: str) -> str:
+    names = user.split(":") if user else []
+    if len(names) > 2 or not all(re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII) for name in names):
+        raise ValueError("must be NAME, UID, NAME:GROUP or UID:GID")
+    if any(name.isdigit() and int(name) > LARGEST_INTEGER for name in names):
+        raise ValueError(f"a UID or GID is at most {LARGEST_INTEGER}")
+    return user
 
 
 def _is_network(name: str) -> str:
@@ -74,7 +89,7 @@ class EnvironmentVariableSpec(Spec):
 class TmpfsSpec(Spec):
     """A file system in memory."""
 
-    path: Annotated[str, StringConstraints(pattern="^/.", max_length=255), AfterValidator(_has_no_nul)]
+    path: Annotated[str, StringConstraints(max_length=255), AfterValidator(is_container_path), NoNul]
     size_mb: Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
 
 
@@ -85,8 +100,8 @@ class JobSpec(Spec):
     name: Annotated[str, StringConstraints(max_length=200), NoNul] = ""
     command: Annotated[list[Text], Field(max_length=1000, default_factory=list)]
     entry_point: Annotated[list[Text], Field(max_length=1000, default_factory=list)]
-    working_dir: Annotated[str, StringConstraints(max_length=500, pattern="^(/.*)?$"), NoNul] = ""
-    user: Annotated[str, StringConstraints(max_length=100, pattern=r"^([\w.-]+(:[\w.-]+)?)?$")] = ""
+    working_dir: Annotated[str, StringConstraints(max_length=500), AfterValidator(_is_working_dir), NoNul] = ""
+    user: Annotated[str, StringConstraints(max_length=100), AfterValidator(_is_user)] = ""
     network: Annotated[str, StringConstraints(max_length=100), AfterValidator(_is_network)] = ""
     read_only_root: bool = False
     tmpfs: Annotated[list[TmpfsSpec], Field(max_length=16, default_factory=list)]
@@ -217,7 +232,7 @@ def _kinds() -> str:
 def _field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:
     found = []
     for entry in error.errors():
-        text = entry["msg"].removeprefix("Value error, ")
+        text = complaint(entry)
         path = ".".join(
             to_camel(part) if isinstance(part, str) and not i else str(part) for i, part in enumerate(entry["loc"])
         )

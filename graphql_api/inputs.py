@@ -51,7 +51,9 @@ class EnvironmentVariable:
     value: str
 
 
-@strawberry.input(description="A file system in memory, which counts against the job's memory.")
+@strawberry.input(
+    description="A file system in memory, which counts against the job's memory; nothing in it can be executed."
+)
 class TmpfsInput:
     path: str
     size_mb: int

@@ -55,8 +55,8 @@ class Mutation:
     @strawberry.mutation(
         permission_classes=[IsAdmin],
         description="The host will not come back: it becomes inactive, and its jobs run again elsewhere, which nothing "
-        "else lets them. Should it come back all the same, what is left of them there is removed. Conflict while it "
-        "answers its health checks.",
+        "else lets them. Should it come back all the same, what is left of them there is removed, and updateHost with "
+        "isActive: true takes it back. Conflict while it is HEALTHY.",
     )
     async def declare_host_lost(self, info: Info, id: strawberry.ID) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)

@@ -4,8 +4,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import strawberry
+from graphql import GraphQLError
 
 from container_manager.errors import NotFound
+from container_manager.following import StoppingError
 from container_manager.store import events as event_store
 from container_manager.store import threads
 from graphql_api import ids
@@ -14,6 +16,10 @@ from graphql_api.context import Info
 from graphql_api.inputs import RoutingEventFilter
 from graphql_api.logs import LogLine, log_cursor, log_line
 from graphql_api.types import RoutingEvent
+
+STOPPING = GraphQLError(
+    "The service is stopping; subscribe again after the last cursor.", extensions={"code": "UNAVAILABLE"}
+)
 
 
 @strawberry.type
@@ -45,3 +51,5 @@ class Subscription:
                     yield log_line(line)
             except NotFound as error:
                 ids.bad_input(f"id: {error}")
+            except StoppingError:
+                raise STOPPING from None

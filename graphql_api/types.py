@@ -182,7 +182,8 @@ class ContainerJob(Node):
     @strawberry.field(description="All attempts, oldest first; the last one is the job's own state.")
     async def attempts(self, info: Info) -> list[Annotated["JobAttempt", strawberry.lazy("graphql_api.types")]]:
         past = await info.context.attempts.load(self.row.pk)
-        return [JobAttempt.of(row) for row in (*past, attempt_store.latest(self.row))]
+        here = await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
+        return [JobAttempt.of(row) for row in (*past, attempt_store.latest(self.row, here))]
 
     @classmethod
     def of(cls, job: models.ContainerJob) -> Self:

@@ -12,4 +12,5 @@ os.environ["CONTAINER_MANAGER_HOME"] = HOME
 os.environ["CONTAINER_MANAGER_SECRET_KEY"] = "only-for-tests-only-for-tests-only-for-tests"
 os.environ["CONTAINER_MANAGER_NODE"] = "test-node"
 os.environ["CONTAINER_MANAGER_STOP_GRACE_SECONDS"] = "1"
+os.environ["CONTAINER_MANAGER_INFRASTRUCTURE_RETRIES"] = "2"
 os.environ["CONTAINER_MANAGER_LOG_LEVEL"] = "warning"

@@ -83,14 +83,23 @@ class Dispatcher:
             if self._renewed + self._turn <= time.monotonic():
                 # Only of runs that live: the lease of one that broke off must end.
                 self._renewed = time.monotonic()
-                for job_id in await self._writer.write(dispatch.renew, (self._worker, list(self._runs))):
-                    if job_id in self._runs:
-                        self._runs[job_id][0].cancel()
+                await self._renew()
             await wait_for(self._wake, self._turn)
+
+    async def _renew(self) -> None:
+        runs = {run.fence: (run, task) for run, task in self._runs.values()}
+        renewed = await self._writer.write(dispatch.renew, (self._worker, list(runs)))
+        for fence, (run, task) in runs.items():
+            if fence.job_id in renewed.cancelled:
+                run.cancel()
+            elif fence.job_id in renewed.lost and not run.ended:
+                # Somebody else has the job: whatever this run waits for, it could write nothing.
+                task.cancel()
 
     async def stop(self) -> None:
         """Let go of the jobs as they are: their containers run on, and whoever starts next takes them over."""
-        self._writer.claim_for(None, self._take)
+        # What is claimed from here on is let go with the rest, and never begun.
+        self._writer.claim_for(None, lambda _: None)
         tasks = [*self._clearing, *(task for _, task in self._runs.values())]
         for task in tasks:
             task.cancel()

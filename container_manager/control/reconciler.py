@@ -45,6 +45,7 @@ class Reconciler:
         self._seen: dict[tuple[int, str], float] = {}
         self._sweeping: dict[int, asyncio.Task[None]] = {}
         self._back: set[int] = set()
+        self._again: set[int] = set()
         self._wake = asyncio.Event()
         writer.on_commit(self._heard)
 
@@ -80,13 +81,19 @@ class Reconciler:
 
     async def _sweep_all(self, where: Q) -> None:
         for host in await threads.read(host_store.bare, where & Q(node__in=["", self._node])):
-            if host.pk not in self._sweeping:
+            if host.pk in self._sweeping:
+                self._again.add(host.pk)
+            else:
                 task = asyncio.create_task(self._sweep(host), name=f"sweep {host.name}")
                 self._sweeping[host.pk] = task
                 task.add_done_callback(partial(self._swept, host.pk))
 
     def _swept(self, host_id: int, _: asyncio.Task[None]) -> None:
         del self._sweeping[host_id]
+        if host_id in self._again:
+            self._again.discard(host_id)
+            self._back.add(host_id)
+            self._wake.set()
 
     async def _sweep(self, host: ExecutorHost) -> None:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,6 +26,7 @@ from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
     ExecutorConnectionError,
     ExecutorError,
+    ExecutorHostError,
     ExecutorOperationError,
 )
 from container_manager.executors.factory import ExecutorFactory
@@ -65,7 +66,7 @@ class JobRun:
         self, job: ContainerJob, fence: Fence, writer: Writer, factory: ExecutorFactory, slots: asyncio.Semaphore
     ) -> None:
         self._job = job
-        self._fence = fence
+        self.fence = fence
         self._writer = writer
         self._factory = factory
         self._slots = slots
@@ -80,7 +81,7 @@ class JobRun:
         # Why we stop it, or the worker before us did, and since when; and whether the executor says that we have.
         self._stopping_as = JobStatus(job.stop_reason) if job.stop_reason else None
         self._stopping_since = job.stopped_at
-        self._stopped = False
+        self._stopped: bool | None = None
         self._harvests = 0
         self._looked = False
         self._pause = FIRST_LOOK_AGAIN
@@ -93,6 +94,7 @@ class JobRun:
     def cancel(self) -> None:
         """The job's end was asked for."""
         self._cancelled.set()
+        self._look.set()
 
     @property
     def host_id(self) -> int | None:
@@ -137,7 +139,10 @@ class JobRun:
             if self._execution is not None or self._marked:
                 # It may be running on a host whose settings somebody has broken since: unknown, until seen.
                 raise
-            await self._end(End(JobStatus.FAILED, error=str(error)))
+            if isinstance(error, ExecutorHostError):
+                await self._end_or_retry(error)
+            else:
+                await self._end(End(JobStatus.FAILED, error=str(error), final=True))
             return
         except _NotStartedError as refused:
             await self._end_or_retry(refused.error)
@@ -147,10 +152,10 @@ class JobRun:
             return
         if status.state is ExecutionState.RUNNING:
             self._pause = FIRST_LOOK_AGAIN
-            await self._started(status.started_at or timezone.now())
+            await self._started(self._plausible(status.started_at))
             status = await self._watch(executor, execution)
         if status is not None and status.started_at is not None:
-            await self._started(status.started_at)
+            await self._started(self._plausible(status.started_at))
         end = self._judge(status)
         end = replace(end, output=await self._harvest(executor, execution) if status is not None else b"")
         if status is not None and status.interrupted and self._ended_by_us(status) is None:
@@ -190,16 +195,17 @@ class JobRun:
         if found is not None:
             # Its owner may be frozen, but what is gone cannot be started late.
             self._execution = self._execution or Execution(found.id, self._spec)
+            await self._writer.write(dispatch.still_held, (self.fence, None))
             await executor.remove(found.id)
         if self._execution is not None:
             if self._started_at is not None:
-                await self._end(End(JobStatus.FAILED, error=VANISHED))
+                await self._end(self._judge(None))
                 return None
             if self._marked and not await self._has_not_run(executor, self._execution):
                 return None
             self._execution = None
         # Only what is new takes a place in the line: looking, adopting and stopping must not wait behind a pull.
-        if await self._before_cancel(self._slots.acquire()) is None:
+        if await self._before_cancel(self._slots.acquire(), self._slots.release) is None:
             await self._end(End(JobStatus.CANCELLED))
             return None
         try:
@@ -207,13 +213,22 @@ class JobRun:
         finally:
             self._slots.release()
 
-    async def _before_cancel(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
-        """Do the work, or give it up when the job is cancelled first: its task when it is done, else None."""
+    async def _before_cancel(
+        self, work: Coroutine[Any, Any, T], undo: Callable[[], None] = lambda: None
+    ) -> asyncio.Task[T] | None:
+        """Do the work, or give it up when the job is cancelled first: its task when it is done, else None.
+
+        `undo` is for work that is done when this run itself is ended.
+        """
         doing = asyncio.create_task(work)
         cancelled = asyncio.create_task(self._cancelled.wait())
         try:
             await asyncio.wait({doing, cancelled}, return_when=asyncio.FIRST_COMPLETED)
             return doing if doing.done() else None
+        except asyncio.CancelledError:
+            if doing.done() and not doing.cancelled() and doing.exception() is None:
+                undo()
+            raise
         finally:
             doing.cancel()
             cancelled.cancel()
@@ -233,7 +248,7 @@ class JobRun:
 
     async def _adopt(self, found: ExecutionStatus) -> None:
         if self._execution is None:
-            await self._writer.write(dispatch.created, (self._fence, found.id))
+            await self._writer.write(dispatch.created, (self.fence, found.id))
             self._execution = Execution(found.id, self._spec)
 
     async def _create(self, executor: ContainerExecutor) -> Execution | None:
@@ -251,12 +266,12 @@ class JobRun:
             reporting.cancel()
             await asyncio.gather(reporting, return_exceptions=True)
             if notes := self._reports.notes():
-                await self._writer.write(dispatch.progress, (self._fence, Progress("", notes)))
+                await self._writer.write(dispatch.progress, (self.fence, Progress("", notes)))
 
     async def _report(self) -> None:
         while True:
             message = await self._reports.news()
-            await self._writer.write(dispatch.progress, (self._fence, Progress(message)))
+            await self._writer.write(dispatch.progress, (self.fence, Progress(message)))
             await asyncio.sleep(PROGRESS_EVERY)
 
     async def _remove_leftover(self, executor: ContainerExecutor) -> None:
@@ -276,7 +291,7 @@ class JobRun:
             await self._remove_leftover(executor)
             await self._end(End(JobStatus.CANCELLED))
             return None
-        await self._writer.write(dispatch.created, (self._fence, execution.id))
+        await self._writer.write(dispatch.created, (self.fence, execution.id))
         self._execution, self._marked = execution, True
         try:
             await executor.start(execution)
@@ -290,8 +305,9 @@ class JobRun:
             if not await self._has_not_run(executor, execution):
                 return None
             self._execution, self._marked = None, False
-            if isinstance(error, ExecutorConfigurationError):
+            if status is not None and isinstance(error, ExecutorConfigurationError):
                 raise
+            # Somebody has removed it: that is no fault of the job.
             raise _NotStartedError(error) from error
         self._may_exist = True
         return ExecutionStatus(execution.id, ExecutionState.RUNNING, started_at=timezone.now())
@@ -300,16 +316,24 @@ class JobRun:
         """Whether an execution that is gone was never started; if that is not certain, the attempt has ended."""
         ran = await executor.has_run(execution)
         if ran is None:
-            why = f"The engine of host {self._host_name} was started again during the launch; it may have run."
+            why = (
+                f"Host {self._host_name} does not know whether the container ran: its engine was started again during "
+                "the launch, or has forgotten."
+            )
             await self._host_failed(HostFault(why, settings.CONTAINER_MANAGER.infrastructure_retries))
         elif ran:
-            await self._end(End(JobStatus.FAILED, error=VANISHED))
+            await self._end(self._judge(None))
         return ran is False
 
     async def _started(self, at: datetime) -> None:
         if self._started_at is None:
-            await self._writer.write(dispatch.started, (self._fence, at))
+            await self._writer.write(dispatch.started, (self.fence, at))
             self._started_at = at
+
+    def _plausible(self, at: datetime | None) -> datetime:
+        """When it was started, by a clock that may be another: not before the launch and not after now."""
+        now = timezone.now()
+        return min(max(at or now, self._job.launched_at or self._job.submitted_at), now)
 
     # -------------------------------------------------------------- watching
 
@@ -324,7 +348,12 @@ class JobRun:
                     await self._stop(
                         executor, execution, JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
                     )
-                    return await executor.status(execution)
+                    status = await executor.status(execution)
+                    if status is not None and status.state is not ExecutionState.EXITED:
+                        raise ExecutorOperationError(
+                            f"host {self._host_name}: {self._spec.name} runs although stopped."
+                        )
+                    return status
                 await asyncio.wait({ended, cancelled}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             return ended.result()
         finally:
@@ -333,11 +362,14 @@ class JobRun:
             await asyncio.gather(ended, cancelled, return_exceptions=True)
 
     async def _stop(self, executor: ContainerExecutor, execution: Execution, reason: JobStatus) -> None:
-        if self._stopping_as is None:
+        first = self._stopping_as is None
+        if first:
             # Kept before the signal: should we die, what ends by it is not taken for an end of its own.
-            await self._writer.write(dispatch.stopping, (self._fence, reason))
+            await self._writer.write(dispatch.stopping, (self.fence, reason))
             self._stopping_as, self._stopping_since = reason, timezone.now()
-        self._stopped = await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
+        stopped = await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
+        # That it had ended before is certain only of the first signal; an earlier one may have had no answer.
+        self._stopped = stopped or (False if first else None)
 
     def _time_left(self) -> float:
         assert self._started_at is not None  # noqa: S101 - it runs
@@ -346,8 +378,10 @@ class JobRun:
 
     def _judge(self, status: ExecutionStatus | None) -> End:
         """The verdict. An end of its own stands, whatever we were about to do."""
-        if status is None or status.state is not ExecutionState.EXITED:
-            return End(JobStatus.FAILED, error=VANISHED)
+        if status is None:
+            # Gone is what CANCELLED says.
+            gone = End(JobStatus.FAILED, error=VANISHED, final=True)
+            return replace(gone, status=JobStatus.CANCELLED, error="") if self._cancelled.is_set() else gone
         end = End(JobStatus.FAILED, status.exit_code, status.error, status.started_at, status.finished_at)
         why = self._ended_by_us(status)
         if why is JobStatus.TIMED_OUT:
@@ -364,8 +398,10 @@ class JobRun:
 
     def _ended_by_us(self, status: ExecutionStatus) -> JobStatus | None:
         """As what we have stopped it, if that is what ended it; also when nobody heard the answer."""
-        if self._stopping_as is None or self._stopped or self._stopping_since is None:
-            return self._stopping_as if self._stopped else None
+        if self._stopping_as is None or self._stopped is False or self._stopping_since is None:
+            return None
+        if self._stopped:
+            return self._stopping_as
         if status.exit_code in ENDED_BY_SIGNAL and not status.out_of_memory:
             return self._stopping_as
         after = status.finished_at is not None and status.finished_at >= self._stopping_since
@@ -376,20 +412,25 @@ class JobRun:
     async def _harvest(self, executor: ContainerExecutor, execution: Execution) -> bytes:
         try:
             output = await executor.logs(execution)
-        except ExecutorError as error:
+        except Exception as error:
+            if not isinstance(error, ExecutorError):
+                logger.exception("job %s: reading its output", self._job.pk)
             self._harvests += 1
             if isinstance(error, ExecutorConnectionError) and self._harvests < MOST_HARVESTS:
                 raise
             # The engine has none to give (a log driver that cannot be read), or never to the end: the verdict goes on.
-            text = f"[container-manager: the output could not be read: {error}]"
+            why = str(error) if isinstance(error, ExecutorError) else "it is not as expected; the log says how"
+            text = f"[container-manager: the output could not be read: {why}]"
             output = Output.of([OutputLine("stderr", time.time_ns(), text)])
         return await asyncio.to_thread(compress, output) if output else b""
 
     async def _finish(self, executor: ContainerExecutor, execution: Execution, end: End) -> None:
         if end.status is JobStatus.CANCELLED:
             # CANCELLED says that there is no container any more.
+            if end.output:
+                await self._writer.write(dispatch.harvested, (self.fence, end.output))
             await executor.remove(execution.id)
-            await self._end(end)
+            await self._end(replace(end, output=b""))
             return
         await self._end(end)
         await self._remove(executor, execution)
@@ -401,7 +442,7 @@ class JobRun:
             logger.warning("job %s: its container could not be removed: %s", self._job.pk, error)
 
     async def _end(self, end: End) -> None:
-        await self._writer.write(dispatch.finished, (self._fence, end))
+        await self._writer.write(dispatch.finished, (self.fence, end))
         self.ended = True
 
     async def _end_or_retry(self, error: ExecutorError) -> None:
@@ -411,7 +452,7 @@ class JobRun:
         await self._host_failed(HostFault(str(error), retries))
 
     async def _host_failed(self, fault: HostFault) -> None:
-        await self._writer.write(dispatch.host_failed, (self._fence, fault))
+        await self._writer.write(dispatch.host_failed, (self.fence, fault))
         self.ended = True
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 SECRET_MASK = "********"  # noqa: S105 - what is shown in place of a secret
@@ -56,6 +57,20 @@ class RegistryLogin(Settings):
     password: Hidden
 
 
+def is_container_path(path: str) -> str:
+    """Raises ValueError unless something may be mounted there."""
+    parts = path.split("/")
+    if not path.startswith("/") or not path.strip("/") or ".." in parts or parts[1] in {"proc", "sys", "dev"}:
+        raise ValueError("must be an absolute path in the container without .., not / itself, /proc, /sys or /dev")
+    return path
+
+
+def _is_folder(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("must be an absolute path on the host")
+    return path
+
+
 class Allowed(Settings):
     """What a job may ask for. `networks`: besides the host's own."""
 
@@ -66,7 +81,7 @@ class Allowed(Settings):
 class Mount(Settings):
     """A folder of the host that every container on it gets."""
 
-    source: str = Field(pattern="^/")
+    source: Annotated[str, AfterValidator(_is_folder)]
     read_only: bool = True
 
 
@@ -78,7 +93,7 @@ class DockerConfig(Settings):
     tls: TLS | None = None
     network: NetworkName = "none"
     allow: Allowed = Allowed()
-    mounts: dict[Annotated[str, Field(pattern="^/.")], Mount] = {}
+    mounts: dict[Annotated[str, AfterValidator(is_container_path)], Mount] = {}
     pull: Literal["if-not-present", "always", "never"] = "if-not-present"
     registry_auth: dict[str, RegistryLogin] = {}
     max_launches: int = Field(5, ge=1, le=100)
@@ -139,14 +154,23 @@ def node_of(executor_type: str, config: Mapping[str, Any], here: str) -> str:
     return (config.get("node") or here) if local else ""
 
 
+_KINDS = {"dict_type": "an object", "model_type": "an object", "list_type": "a list", "string_type": "a string"}
+
+
+def complaint(entry: ErrorDetails) -> str:
+    """What is wrong with a value, in words that do not need to know Python."""
+    kind = _KINDS.get(entry["type"])
+    return f"must be {kind}" if kind else entry["msg"].removeprefix("Value error, ")
+
+
 def config_errors(error: ValidationError, root: str = "config") -> Iterator[tuple[str, str]]:
     """Each error as (path of the key, sentence)."""
     for entry in error.errors():
-        path = ".".join([root, *map(str, entry["loc"])])
+        path = ".".join([root, *(str(part) for part in entry["loc"] if part != "[key]")])
         if entry["type"] == "extra_forbidden":
             yield path, f"{path} is not a setting of this executor type."
         else:
-            yield path, f"{path}: {entry['msg'].removeprefix('Value error, ')}."
+            yield path, f"{path}: {complaint(entry)}."
 
 
 def hide_secrets(config: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import logging
+import os
 import re
 import ssl
 import tempfile
@@ -10,13 +12,13 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiodocker import Docker, DockerError
+from aiodocker.containers import DockerContainer
 
 from container_manager.executors.base import (
     ContainerExecutor,
@@ -35,11 +37,14 @@ from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
     ExecutorConnectionError,
     ExecutorError,
+    ExecutorHostError,
     ExecutorOperationError,
 )
 from container_manager.executors.frames import Frames
 from container_manager.executors.output import BoundedOutput, Output, OutputLine
 from container_manager.executors.watcher import Watcher
+
+logger = logging.getLogger(__name__)
 
 LABEL = "container-manager"
 UNREACHABLE = 900
@@ -52,12 +57,14 @@ SMALLEST_MEMORY = 6 * MEBIBYTE
 ALREADY_STOPPED = 304
 NAME_LOOKUPS, NAME_LOOKUP_PAUSE = 40, 0.05
 COMMAND_FAILED = {126, 127}
+SIGNALS = {137: "9", 143: "15"}
+"""The exit codes that a signal leaves, and its number."""
+
+KILL_TOLD_WITHIN = 0.2
 KILLED_THERE = "It was killed on its host, and not by this service."
 
 EVENTS_KEPT = 256
 """The engine remembers that many events, and none from before it was started."""
-
-MOMENT = timedelta(seconds=1)
 
 LOOK_EVERY = 15.0
 """Seconds between two lists of what runs, which repair what the event stream has not told."""
@@ -65,8 +72,19 @@ LOOK_EVERY = 15.0
 MOST_CALLS = 50
 """Calls about single containers that may be under way at once; more would only queue in the engine."""
 
+MOST_READING = 20
+"""Outputs that may be read at once, however long they are."""
+
 INIT_FAILED = "[FATAL tini"
 STATES = {"created": ExecutionState.CREATED, "exited": ExecutionState.EXITED, "dead": ExecutionState.EXITED}
+HOSTS_FAULT = re.compile(r"bind source path does not exist|invalid mount config|network \S+ not found", re.IGNORECASE)
+"""What a host's config has promised and its engine does not have."""
+
+JOBS_FAULT = re.compile(
+    r"unable to find (user|group)|uids and gids must be|is not a directory|cannot be mounted because|destination can't"
+)
+"""What an engine calls an error of its own, although the job asked for it."""
+
 NO_CREDENTIALS = re.compile(r"unauthorized|no basic auth credentials|access denied|denied:|forbidden", re.IGNORECASE)
 NO_IMAGE = re.compile(r"not found|manifest unknown|no such image|does not exist|invalid reference", re.IGNORECASE)
 
@@ -80,7 +98,7 @@ class DockerExecutor(ContainerExecutor):
         self._docker: Docker | None = None
         self._connecting = asyncio.Lock()
         self._under_way: set[asyncio.Timeout] = set()
-        self._calls = asyncio.Semaphore(MOST_CALLS)
+        self._calls, self._reading = asyncio.Semaphore(MOST_CALLS), asyncio.Semaphore(MOST_READING)
         self._watcher = Watcher(self._ends, self._running, LOOK_EVERY)
         self._closed = False
 
@@ -138,9 +156,7 @@ class DockerExecutor(ContainerExecutor):
             async with self._call(f"starting {execution.spec.name}", self.settings.launch_timeout) as docker:
                 await docker.containers.container(execution.id).start()
         except ExecutorOperationError as error:
-            if _status_of(error) in {400, 404}:
-                raise ExecutorConfigurationError(f"The container could not be started: {error}") from error
-            raise
+            raise self._blamed(error, "The container could not be started") from error
 
     async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
         return await self._inspect(spec.name)
@@ -154,22 +170,27 @@ class DockerExecutor(ContainerExecutor):
             with suppress(ExecutorError):  # the verdict does not depend on it
                 for line in await self.logs(execution):
                     if line.text.startswith(INIT_FAILED):
-                        return replace(status, error=f"command: {line.text.partition(') ')[2] or line.text}.")
+                        return replace(status, error=f"command: {line.text.partition('] ')[2] or line.text}.")
         return await self._explained(status)
 
     async def _explained(self, status: ExecutionStatus) -> ExecutionStatus:
         """A failure, told apart from what an engine does that is stopped, that dies or that is started again."""
         # One that is ending what it runs before it ends itself takes no new connections any more.
-        async with self._call("connecting anew", self.settings.call_timeout):
-            await _disconnect(await self._open())
-        ended = status.finished_at or await self._now()
-        history = await self._history(ended)
-        if not _tells(history, status.id, "start") and len(history) < EVENTS_KEPT:
-            # It may have ended before the engine came to tell of its start.
-            history = await self._history(ended + MOMENT)
-            if not _tells(history, status.id, "start") and not await self._keeps_running_what_it_ran():
-                return replace(status, interrupted=True)
-        return replace(status, error=KILLED_THERE) if _tells(history, status.id, "kill") else status
+        async with self._calls:
+            async with self._call("connecting anew", self.settings.call_timeout):
+                await _disconnect(await self._open())
+            history, keeps_running = await self._history()
+        # It remembers so many events and none from before it was started; when it has forgotten some, nobody can tell.
+        if len(history) < EVENTS_KEPT and not _tells(history, status.id, "start") and not keeps_running:
+            return replace(status, interrupted=True)
+        if status.exit_code in SIGNALS:
+            if not _tells(history, status.id, "kill"):
+                # The engine tells of a signal a little after what it did.
+                await asyncio.sleep(KILL_TOLD_WITHIN)
+                history, _ = await self._history()
+            if _tells(history, status.id, "kill", SIGNALS[status.exit_code]):
+                return replace(status, error=KILLED_THERE)
+        return status
 
     async def wait(self, execution: Execution) -> ExecutionStatus | None:
         woken = self._watcher.attach(execution.id)
@@ -198,26 +219,19 @@ class DockerExecutor(ContainerExecutor):
     async def _running(self) -> set[str]:
         return {owned.id for owned in await self.list_owned() if owned.state is not ExecutionState.EXITED}
 
-    async def _now(self) -> datetime:
-        """The engine's time, to the second."""
-        async with self._call("asking for the time", self.settings.call_timeout) as docker:
-            async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
-                return parsedate_to_datetime(response.headers["Date"])
-
-    async def _history(self, until: datetime) -> list[dict[str, Any]]:
-        """The events that the engine remembers, oldest first. Returns when that time has come."""
-        events, params = [], {"since": 1, "until": f"{until.timestamp():.6f}"}
-        async with self._stream("events", "asking for past events", params, self.settings.call_timeout) as stream:
+    async def _history(self) -> tuple[list[dict[str, Any]], bool]:
+        """The events that the engine remembers, oldest first; and whether containers outlive it."""
+        doing, patience = "asking for past events", self.settings.call_timeout
+        async with self._call(doing, patience) as docker:
+            info = await docker.system.info()
+        events, params = [], {"since": 1, "until": f"{_moment_of(info['SystemTime']).timestamp():.6f}"}
+        async with self._stream("events", doing, params, patience) as stream:
             while line := await stream.line():
                 events.append(json.loads(line))
-        return events
-
-    async def _keeps_running_what_it_ran(self) -> bool:
-        async with self._call("asking for /info", self.settings.call_timeout) as docker:
-            return bool((await docker.system.info()).get("LiveRestoreEnabled"))
+        return events, bool(info.get("LiveRestoreEnabled"))
 
     async def has_run(self, execution: Execution) -> bool | None:
-        history = await self._history(await self._now() + MOMENT)
+        history, _ = await self._history()
         if _tells(history, execution.id, "start"):
             return True
         return False if _tells(history, execution.id, "create") else None
@@ -225,7 +239,7 @@ class DockerExecutor(ContainerExecutor):
     async def logs(self, execution: Execution) -> Output:
         output = BoundedOutput(self.settings.output_limit)
         # A deadline for each piece: the whole takes as long as there is to read.
-        async with self._calls, aclosing(self._output(execution, self.settings.launch_timeout)) as pieces:
+        async with self._reading, aclosing(self._output(execution, self.settings.launch_timeout)) as pieces:
             async for lines in pieces:
                 for line in lines:
                     output.add(line)
@@ -277,15 +291,7 @@ class DockerExecutor(ContainerExecutor):
     async def list_owned(self) -> list[OwnedExecution]:
         async with self._call("listing containers", self.settings.call_timeout) as docker:
             containers = await docker.containers.list(all=True, filters=self._own_filter())
-        return [
-            OwnedExecution(
-                container.id,
-                int(container["Labels"][f"{LABEL}.job"]),
-                int(container["Labels"][f"{LABEL}.attempt"]),
-                STATES.get(container["State"], ExecutionState.RUNNING),
-            )
-            for container in containers
-        ]
+        return [owned for container in containers if (owned := _owned(container)) is not None]
 
     async def aclose(self) -> None:
         # What is under way would wait for ever on a closed connection.
@@ -313,9 +319,20 @@ class DockerExecutor(ContainerExecutor):
                 raise _MissingImageError(str(error)) from error
             if status == 409:
                 return await self._named(spec)
-            if status in {400, 404}:
-                raise ExecutorConfigurationError(f"The engine refused the container: {error}") from error
-            raise
+            raise self._blamed(error, "The engine refused the container") from error
+
+    def _blamed(self, error: ExecutorOperationError, what: str) -> ExecutorError:
+        """The error as the host's, the job's, or, when neither is certain, as a failure of the engine."""
+        text = str(error)
+        if HOSTS_FAULT.search(text):
+            return ExecutorHostError(f"host {self.settings.name}: {what}: {text}")
+        if "No command specified" in text:
+            return ExecutorConfigurationError(
+                "command: the image has none of its own; give a command or an entryPoint."
+            )
+        if _status_of(error) in {400, 404} or JOBS_FAULT.search(text):
+            return ExecutorConfigurationError(f"{what}: {text}")
+        return ExecutorOperationError(text)
 
     async def _named(self, spec: LaunchSpec) -> str:
         # The name is taken before the container can be looked up by it.
@@ -391,7 +408,8 @@ class DockerExecutor(ContainerExecutor):
                     self._under_way.discard(scope)
         except DockerError as error:
             if error.status == UNREACHABLE:
-                raise ExecutorConnectionError(f"{where}: the engine cannot be reached: {error.message}") from error
+                why = _reason(error)
+                raise ExecutorConnectionError(f"{where}: {self._config.url} cannot be reached: {why}.") from error
             raise ExecutorOperationError(error.message) from error
         except TimeoutError as error:
             if self._closed:
@@ -399,7 +417,7 @@ class DockerExecutor(ContainerExecutor):
             within = "" if deadline is None else f" in {deadline:g} s"
             raise ExecutorConnectionError(f"{where}: no answer{within} while {doing}.") from error
         except (aiohttp.ClientError, EOFError, OSError, json.JSONDecodeError) as error:
-            raise ExecutorConnectionError(f"{where}: the connection broke while {doing}: {error}") from error
+            raise ExecutorConnectionError(f"{where}: the connection broke while {doing}.") from error
 
     @asynccontextmanager
     async def _stream(
@@ -441,9 +459,7 @@ class DockerExecutor(ContainerExecutor):
                     docker.api_version = f"v{response.headers['Api-Version']}"
         except (ValueError, KeyError) as error:
             await _disconnect(docker)
-            raise ExecutorConfigurationError(
-                f"config.url: {self._config.url!r} is not a Docker engine's address."
-            ) from error
+            raise ExecutorHostError(f"config.url: {self._config.url!r} is not a Docker engine's address.") from error
         except BaseException:
             await _disconnect(docker)
             raise
@@ -508,7 +524,7 @@ def container_settings(spec: LaunchSpec, config: DockerConfig, instance: str) ->
     memory = max(spec.memory_mb * MEBIBYTE, SMALLEST_MEMORY)
     settings: dict[str, Any] = {
         "Image": spec.image,
-        "Env": [f"{name}={value}" for name, value in {**_identity(spec), **spec.environment}.items()],
+        "Env": [f"{name}={value}" for name, value in {**spec.environment, **_identity(spec)}.items()],
         "Labels": {
             f"{LABEL}.instance": instance,
             f"{LABEL}.job": str(spec.job_id),
@@ -526,6 +542,8 @@ def container_settings(spec: LaunchSpec, config: DockerConfig, instance: str) ->
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true"],
             "RestartPolicy": {"Name": "no"},
+            # Whatever the engine's own choice is, this one can be read back.
+            "LogConfig": {"Type": "json-file"},
             # Forwards TERM, so that a job which ignores signals as pid 1 still stops in time.
             "Init": True,
         },
@@ -552,8 +570,22 @@ def _identity(spec: LaunchSpec) -> dict[str, str]:
     return {"CONTAINER_MANAGER_JOB": str(spec.job_id), "CONTAINER_MANAGER_ATTEMPT": str(spec.attempt)}
 
 
-def _tells(history: list[dict[str, Any]], container_id: str, action: str) -> bool:
-    return any(event["Actor"]["ID"] == container_id and event["Action"] == action for event in history)
+def _tells(history: list[dict[str, Any]], container_id: str, action: str, signal: str = "") -> bool:
+    return any(
+        event["Actor"]["ID"] == container_id
+        and event["Action"] == action
+        and (not signal or event["Actor"]["Attributes"].get("signal") == signal)
+        for event in history
+    )
+
+
+def _owned(container: DockerContainer) -> OwnedExecution | None:
+    labels, state = container["Labels"], STATES.get(container["State"], ExecutionState.RUNNING)
+    try:
+        return OwnedExecution(container.id, int(labels[f"{LABEL}.job"]), int(labels[f"{LABEL}.attempt"]), state)
+    except (KeyError, ValueError):
+        logger.warning("container %s carries our label and not whose it is", container.id)
+        return None
 
 
 async def _disconnect(docker: Docker) -> None:
@@ -576,7 +608,7 @@ def _connect(config: DockerConfig) -> Docker:
 
 
 def _ssl_context(tls: TLS) -> ssl.SSLContext:
-    """Raises ExecutorConfigurationError when the PEM texts or paths are no good."""
+    """Raises ExecutorHostError when the PEM texts or paths are no good."""
     ca, cert, key = [_pem(getattr(tls, name), name) for name in ("ca", "cert", "key")]
     try:
         context = ssl.create_default_context(cadata=ca or None)
@@ -588,7 +620,7 @@ def _ssl_context(tls: TLS) -> ssl.SSLContext:
                 file.flush()
                 context.load_cert_chain(file.name)
     except (OSError, ValueError, ssl.SSLError) as error:
-        raise ExecutorConfigurationError(f"config.tls: the certificates cannot be used: {error}.") from error
+        raise ExecutorHostError(f"config.tls: the certificates cannot be used: {error}.") from error
     return context
 
 
@@ -599,7 +631,19 @@ def _pem(value: str, name: str) -> str:
     try:
         return Path(value).read_text()
     except (OSError, ValueError) as error:
-        raise ExecutorConfigurationError(f"config.tls.{name}: {value!r} cannot be read: {error}.") from error
+        raise ExecutorHostError(f"config.tls.{name}: {value!r} cannot be read: {error}.") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why an address cannot be reached, in the system's words."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS: {cause.reason or cause}"
+        if isinstance(cause, OSError) and cause.strerror and cause.errno:
+            return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return "no connection"
 
 
 def _status_of(error: ExecutorOperationError) -> int:
@@ -620,8 +664,10 @@ def _verdict(container_id: str, state: Mapping[str, Any]) -> ExecutionStatus:
 
 
 def _moment(text: str) -> datetime | None:
-    if text.startswith("0001-"):
-        return None
+    return None if text.startswith("0001-") else _moment_of(text)
+
+
+def _moment_of(text: str) -> datetime:
     # Python reads at most microseconds.
     return datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text))
 

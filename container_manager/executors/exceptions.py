@@ -2,6 +2,7 @@
 
 ExecutorError
 ├── ExecutorConfigurationError     the job's or the host's settings can never work as they are
+│   └── ExecutorHostError          the host's: another host may do
 ├── ExecutorResourceError          there is no room
 ├── ExecutorConnectionError        no answer: what was asked for may or may not have happened
 │   └── ExecutorClosedError        we hung up ourselves
@@ -16,6 +17,10 @@ class ExecutorError(Exception):
 
 class ExecutorConfigurationError(ExecutorError):
     """The settings are wrong; trying again changes nothing."""
+
+
+class ExecutorHostError(ExecutorConfigurationError):
+    """The host's settings are wrong, whatever the job."""
 
 
 class ExecutorResourceError(ExecutorError):

@@ -19,6 +19,7 @@ from container_manager.executors.configs import config_errors
 from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
     ExecutorError,
+    ExecutorHostError,
     ExecutorResourceError,
 )
 from container_manager.models import ContainerJob, ExecutorHost, HealthStatus
@@ -304,9 +305,7 @@ class ExecutorFactory:
     def _build(self, host: ExecutorHost) -> ContainerExecutor:
         path = EXECUTORS.get(str(host.executor_type))
         if path is None:
-            raise ExecutorConfigurationError(
-                f"Host {host.name}: this version has no executor of type {host.executor_type}."
-            )
+            raise ExecutorHostError(f"Host {host.name}: this version has no executor of type {host.executor_type}.")
         module, _, name = path.rpartition(".")
         configured = settings.CONTAINER_MANAGER
         try:
@@ -322,7 +321,7 @@ class ExecutorFactory:
                 )
             )
         except ValidationError as error:
-            raise ExecutorConfigurationError(" ".join(text for _, text in config_errors(error))) from error
+            raise ExecutorHostError(" ".join(text for _, text in config_errors(error))) from error
         return executor
 
 

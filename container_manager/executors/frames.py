@@ -19,7 +19,8 @@ class Frames:
     def __init__(self, longest: int) -> None:
         self._longest = longest
         self._received = bytearray()
-        self._unfinished: dict[int, tuple[int, bytearray]] = {}
+        # By stream: its time, the line so far, and how many bytes of it were cut.
+        self._unfinished: dict[int, tuple[int, bytearray, int]] = {}
 
     def feed(self, piece: bytes) -> list[OutputLine]:
         """The lines that this piece has ended."""
@@ -40,7 +41,7 @@ class Frames:
 
     def rest(self) -> list[OutputLine]:
         """The last lines, when they were not ended."""
-        lines = [self._line(stream, at, bytes(text)) for stream, (at, text) in self._unfinished.items()]
+        lines = [self._line(stream, at, bytes(text), cut) for stream, (at, text, cut) in self._unfinished.items()]
         self._unfinished.clear()
         return lines
 
@@ -53,29 +54,33 @@ class Frames:
         begun = self._unfinished.pop(stream, None)
         if begun is None and ended:
             return self._line(stream, nanoseconds(stamp), text[:-1])
-        at, line = begun or (nanoseconds(stamp), bytearray())
-        if len(line) < self._longest:
-            line += text[:-1] if ended else text
+        at, line, cut = begun or (nanoseconds(stamp), bytearray(), 0)
+        more = text[:-1] if ended else text
+        room = max(self._longest - len(line), 0)
+        line += more[:room]
+        cut += len(more[room:])
         if ended:
-            return self._line(stream, at, bytes(line))
-        self._unfinished[stream] = (at, line)
+            return self._line(stream, at, bytes(line), cut)
+        self._unfinished[stream] = (at, line, cut)
         return None
 
-    def _line(self, stream: int, at: int, text: bytes) -> OutputLine:
-        if len(text) > self._longest:
-            text = text[: self._longest] + b" [container-manager: the line was cut here]"
-        return OutputLine(STREAMS[stream], at, text.decode(errors="replace"))
+    def _line(self, stream: int, at: int, text: bytes, cut: int = 0) -> OutputLine:
+        cut += len(text[self._longest :])
+        told = f" [container-manager: {cut} bytes of this line were cut]" if cut else ""
+        return OutputLine(STREAMS[stream], at, text[: self._longest].decode(errors="replace") + told)
 
 
 def nanoseconds(stamp: bytes) -> int:
-    """Nanoseconds since 1970 of an RFC 3339 time stamp in UTC."""
-    moment, _, fraction = stamp.decode().removesuffix("Z").partition(".")
-    seconds = _seconds(moment)
-    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0"))
+    """Nanoseconds since 1970 of an RFC 3339 time stamp."""
+    moment, zone, rest = stamp[:19].decode(), b"+00:00", stamp[19:]
+    if not rest.endswith(b"Z"):
+        rest, zone = rest[:-6], rest[-6:]
+    fraction = rest.strip(b".Z").ljust(9, b"0")
+    return _seconds(moment + zone.decode()) * 1_000_000_000 + int(fraction[:9])
 
 
 def _seconds(moment: str, _last: dict[str, int] = {}) -> int:  # noqa: B006 - lines of one second come together
     if moment not in _last:
         _last.clear()
-        _last[moment] = int(datetime.fromisoformat(moment + "+00:00").timestamp())
+        _last[moment] = int(datetime.fromisoformat(moment).timestamp())
     return _last[moment]

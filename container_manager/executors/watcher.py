@@ -80,6 +80,9 @@ class Watcher:
                             pause = FIRST_PAUSE
             except ExecutorError as error:
                 logger.info("waiting for ends: %s", error)
+            except Exception:
+                # What cannot be read is found by the look.
+                logger.exception("waiting for ends")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)
 
@@ -90,6 +93,11 @@ class Watcher:
                     await self._look.wait()
             self._look.clear()
             waited_for = list(self._waiters)
-            with suppress(ExecutorError):  # it does not answer: unknown, until the next look
+            try:
                 for execution_id in set(waited_for) - set(await self._running()):
                     self._wake(execution_id)
+            except ExecutorError as error:
+                # It does not answer: unknown, until the next look.
+                logger.info("looking for ends: %s", error)
+            except Exception:
+                logger.exception("looking for ends")

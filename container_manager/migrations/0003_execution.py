@@ -42,6 +42,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='containerjob',
+            name='answered_failures',
+            field=models.PositiveIntegerField(default=0),
+        ),
+        migrations.AddField(
+            model_name='containerjob',
             name='entry_point',
             field=models.JSONField(default=list),
         ),

@@ -15,7 +15,7 @@ from container_manager.errors import Conflict, NotFound
 from container_manager.executors.output import Output, OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, EventKind, ExecutorHost, HealthStatus, JobAttempt, JobOutput
-from container_manager.store.hosts import with_usage
+from container_manager.store.hosts import UNHEALTHY_AFTER, with_usage
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
 
 SHARED = ("attempt", "status", "host_id", "executor_type", "execution_id", "exit_code", "error")
@@ -38,15 +38,15 @@ AFRESH = {
 """What the next attempt begins with."""
 
 
-def latest(job: ContainerJob) -> JobAttempt:
-    """The attempt that the job itself has."""
+def latest(job: ContainerJob, host: ExecutorHost | None) -> JobAttempt:
+    """The attempt that the job itself has, on its host."""
     values = {name: getattr(job, name) for name in (*SHARED, *TIMES)}
-    return JobAttempt(job_id=job.pk, host_name=job.host.name if job.host else "", **values)
+    return JobAttempt(job_id=job.pk, host_name=host.name if host else "", **values)
 
 
 def next_attempt(tx: Transaction, job: ContainerJob, why: str, delay: timedelta = timedelta()) -> None:
     """Keep the attempt that has ended, as `job` has it, and open the next one."""
-    latest(job).save()
+    latest(job, job.host).save()
     ContainerJob.objects.filter(pk=job.pk).update(
         **AFRESH, attempt=F("attempt") + 1, error=why, not_before=timezone.now() + delay if delay else None
     )
@@ -60,17 +60,24 @@ def declare_lost(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> 
 
 
 def _declare_lost(tx: Transaction, host_id: int, actor: Actor | None) -> object:
+    # The jobs first, as all others lock.
+    rows = ContainerJob.objects.filter(host_id=host_id, status__in=list(lifecycle.ACTIVE)).order_by("pk")
+    jobs = list(rows.defer("environment").select_for_update())
     host = ExecutorHost.objects.select_for_update().filter(pk=host_id).first()
     if host is None:
         return NotFound("There is no such host.")
     if host.health_status == HealthStatus.HEALTHY:
-        return Conflict(f"Host {host.name} answers its health checks; drain it, and its jobs will end there.")
+        return Conflict(
+            f"Host {host.name} is HEALTHY: it has not failed {UNHEALTHY_AFTER} health checks in a row. Drain it, and "
+            "its jobs will end there; or try again when it is UNHEALTHY."
+        )
+    if not jobs and not host.is_active:
+        return with_usage(ExecutorHost.objects.filter(pk=host_id)).get()
     ExecutorHost.objects.filter(pk=host_id).update(is_active=False)
     tx.by(actor, "declareHostLost", host.name)
     why = f"Host {host.name} was declared lost."
     tx.event(EventKind.HOST_LOST, why, host=host)
-    rows = ContainerJob.objects.filter(host=host, status__in=list(lifecycle.ACTIVE)).order_by("pk")
-    for job in rows.defer("environment").select_for_update():
+    for job in jobs:
         # Whoever has claimed it can write nothing any more.
         ContainerJob.objects.filter(pk=job.pk).update(
             lease_epoch=F("lease_epoch") + 1, infrastructure_failures=F("infrastructure_failures") + 1

@@ -1,9 +1,9 @@
 """What workers write. Every write carries the claim's epoch: whoever lost the job changes nothing."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import connection
 from django.db.models import Case, F, Q, Value, When
@@ -28,6 +28,8 @@ NOTES, OUTPUT = 0, 1
 """The parts of an attempt's output."""
 
 T = TypeVar("T")
+Rows = dict[int, tuple[Any, ...]]
+"""New values by job: of two in one transaction the later counts."""
 
 
 class LeaseLostError(Exception):
@@ -44,6 +46,8 @@ class End:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     output: bytes = b""
+    final: bool = False
+    """Another attempt would end the same."""
 
 
 # ------------------------------------------------------------------ leases
@@ -76,15 +80,30 @@ def _claim(worker: Worker) -> list[tuple[ContainerJob, Fence]]:
     return [(job, Fence(job.pk, job.lease_epoch)) for job in jobs]
 
 
-def renew(tx: Transaction, items: Sequence[tuple[Worker, Sequence[int]]]) -> list[list[int]]:  # noqa: ARG001
-    """Lengthen the worker's leases on these jobs; answers which of them are to be cancelled."""
-    return [_renew(worker, jobs) for worker, jobs in items]
+class Renewed(NamedTuple):
+    """Of the claims that were to be renewed: the jobs that are to be cancelled, and those that somebody else has."""
+
+    cancelled: list[int]
+    lost: list[int]
 
 
-def _renew(worker: Worker, jobs: Sequence[int]) -> list[int]:
-    held = ContainerJob.objects.filter(bulk.among("id", jobs), status__in=IN_HAND, lease_owner=worker.owner)
-    held.update(lease_expires_at=Now() + worker.lease)
-    return list(held.exclude(cancel_requested_at=None).values_list("pk", flat=True))
+def renew(tx: Transaction, items: Sequence[tuple[Worker, Sequence[Fence]]]) -> list[Renewed]:  # noqa: ARG001
+    """Lengthen the worker's leases on these jobs."""
+    return [_renew(worker, fences) for worker, fences in items]
+
+
+def _renew(worker: Worker, fences: Sequence[Fence]) -> Renewed:
+    rows = ContainerJob.objects.filter(bulk.among("id", [fence.job_id for fence in fences]), status__in=IN_HAND)
+    locked = rows.order_by("pk").select_for_update().values_list("pk", "lease_epoch", "cancel_requested_at")
+    held = {Fence(pk, epoch): cancelled is not None for pk, epoch, cancelled in locked}
+    mine = [fence for fence in fences if fence in held]
+    ContainerJob.objects.filter(bulk.among("id", [fence.job_id for fence in mine])).update(
+        lease_expires_at=Now() + worker.lease
+    )
+    return Renewed(
+        cancelled=[fence.job_id for fence in mine if held[fence]],
+        lost=[fence.job_id for fence in fences if fence not in held],
+    )
 
 
 def release(tx: Transaction, items: Sequence[str]) -> list[int]:  # noqa: ARG001
@@ -103,35 +122,41 @@ def release(tx: Transaction, items: Sequence[str]) -> list[int]:  # noqa: ARG001
 def created(tx: Transaction, items: Sequence[tuple[Fence, str]]) -> list[object]:
     """The execution exists and is about to be started; from here on it may have run."""
     now = timezone.now()
-    rows = []
+    rows: Rows = {}
 
     def prepare(job: ContainerJob, execution_id: str) -> None:
         if job.launched_at is None:
             _tell(tx, EventKind.JOB_LAUNCHED, f"Attempt {job.attempt} has a container.", job)
-        rows.append((job.pk, execution_id, bulk.as_moment(job.launched_at or now)))
+        rows[job.pk] = (execution_id, bulk.as_moment(job.launched_at or now))
 
     answers = _fenced(items, prepare)
-    _update({"execution_id": "text", "launched_at": "timestamptz"}, rows, "message = ''")
+    _update({"execution_id": "text", "launched_at": "timestamptz"}, rows, "message = '', error = ''")
     return answers
 
 
-def discarded(tx: Transaction, items: Sequence[tuple[Fence, None]]) -> list[object]:  # noqa: ARG001
-    """What was created has not run and is about to be removed."""
-    rows: list[tuple[int, str]] = []
-    answers = _fenced(items, lambda job, _: rows.append((job.pk, "")))
-    _update({"execution_id": "text"}, rows)
-    return answers
+def still_held(tx: Transaction, items: Sequence[tuple[Fence, None]]) -> list[object]:  # noqa: ARG001
+    """Whether the claim still holds, before its owner removes something."""
+    return _fenced(items, lambda *_: None)
+
+
+def harvested(tx: Transaction, items: Sequence[tuple[Fence, bytes]]) -> list[object]:  # noqa: ARG001
+    """What the execution wrote, kept before it is removed."""
+
+    def keep(job: ContainerJob, output: bytes) -> None:
+        JobOutput.objects.update_or_create(job_id=job.pk, attempt=job.attempt, part=OUTPUT, defaults={"lines": output})
+
+    return _fenced(items, keep)
 
 
 def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[object]:
     """The execution runs."""
-    rows = []
+    rows: Rows = {}
     hosts = set()
 
     def prepare(job: ContainerJob, at: datetime) -> None:
         if job.status != JobStatus.RUNNING:
             _tell(tx, EventKind.JOB_STARTED, f"Attempt {job.attempt} runs.", job)
-            rows.append((job.pk, bulk.as_moment(at)))
+            rows[job.pk] = (bulk.as_moment(at),)
             hosts.add(job.host_id)
 
     answers = _fenced(items, prepare)
@@ -150,10 +175,10 @@ class Progress:
 
 def progress(tx: Transaction, items: Sequence[tuple[Fence, Progress]]) -> list[object]:
     """Tell how a launch that takes its time gets on."""
-    rows = []
+    rows: Rows = {}
 
     def prepare(job: ContainerJob, told: Progress) -> None:
-        rows.append((job.pk, told.message))
+        rows[job.pk] = (told.message,)
         if told.message:
             _tell(tx, EventKind.JOB_PROGRESS, told.message, job)
         if told.notes:
@@ -169,11 +194,11 @@ def progress(tx: Transaction, items: Sequence[tuple[Fence, Progress]]) -> list[o
 def stopping(tx: Transaction, items: Sequence[tuple[Fence, JobStatus]]) -> list[object]:  # noqa: ARG001
     """The execution is about to be stopped, and as what the job is to end; the first reason stands."""
     now = timezone.now()
-    rows = []
+    rows: Rows = {}
 
     def prepare(job: ContainerJob, reason: JobStatus) -> None:
         if not job.stop_reason:
-            rows.append((job.pk, str(reason), bulk.as_moment(now)))
+            rows.setdefault(job.pk, (str(reason), bulk.as_moment(now)))
 
     answers = _fenced(items, prepare)
     _update({"stop_reason": "text", "stopped_at": "timestamptz"}, rows)
@@ -189,10 +214,15 @@ def finished(tx: Transaction, items: Sequence[tuple[Fence, End]]) -> list[object
     answers = _fenced(items, lambda job, end: ended.append((job, end)))
     _finish(tx, ended)
     for job, end in ended:
-        failed = end.status in {JobStatus.FAILED, JobStatus.TIMED_OUT}
-        if failed and job.attempt - job.infrastructure_failures < job.max_attempts and not job.cancel_requested_at:
-            next_attempt(tx, job, f"Attempt {job.attempt} of {job.max_attempts} ended {end.status.upper()}.")
+        own = job.attempt - job.infrastructure_failures
+        failed = end.status in {JobStatus.FAILED, JobStatus.TIMED_OUT} and not end.final
+        if failed and own < job.max_attempts and not job.cancel_requested_at:
+            next_attempt(tx, job, f"Attempt {own} of {job.max_attempts} ended {end.status.upper()}.", _back_off(own))
     return answers
+
+
+def _back_off(failures: int) -> timedelta:
+    return timedelta(seconds=min(2.0 ** min(failures - 1, 10), LONGEST_BACK_OFF))
 
 
 def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
@@ -202,13 +232,14 @@ def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
             raise RuntimeError(f"a job that is {job.status} cannot become {end.status}")
         job.status, job.exit_code, job.error = end.status, end.exit_code, end.error
         job.started_at, job.finished_at = end.started_at or job.started_at, end.finished_at or now
+        job.finished_at = max(job.finished_at, job.started_at or job.finished_at)
         kind = EventKind.JOB_CANCELLED if end.status == JobStatus.CANCELLED else EventKind.JOB_FINISHED
         _tell(tx, kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job)
     times = {"started_at": "timestamptz", "finished_at": "timestamptz"}
-    rows = [
-        (job.pk, str(job.status), job.exit_code, job.error, *(bulk.as_moment(getattr(job, name)) for name in times))
+    rows: Rows = {
+        job.pk: (str(job.status), job.exit_code, job.error, *(bulk.as_moment(getattr(job, name)) for name in times))
         for job, _ in ended
-    ]
+    }
     columns = {"status": "text", "exit_code": "integer", "error": "text", **times}
     _update(columns, rows, "lease_owner = '', lease_expires_at = NULL, message = ''")
     _keep_output(tx, ended)
@@ -240,23 +271,26 @@ def host_failed(tx: Transaction, items: Sequence[tuple[Fence, HostFault]]) -> li
 
 def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
     job.infrastructure_failures += 1
-    ContainerJob.objects.filter(pk=job.pk).update(infrastructure_failures=job.infrastructure_failures)
+    job.answered_failures += fault.retries is not None
+    ContainerJob.objects.filter(pk=job.pk).update(
+        infrastructure_failures=job.infrastructure_failures, answered_failures=job.answered_failures
+    )
     if job.cancel_requested_at:
-        _finish(tx, [(job, fault.end or End(JobStatus.CANCELLED, error=fault.error))])
+        end = fault.end or End(JobStatus.CANCELLED, error=fault.error)
+        _finish(tx, [(job, replace(end, status=JobStatus.CANCELLED))])
         return
     if fault.end is None and job.host is not None:
         count_launch_failure(tx, job.host, fault.error)
     if fault.retries is None and job.host is not None:
         count_failure(tx, job.host, fault.error)
     end = fault.end or End(JobStatus.FAILED, error=fault.error)
-    if fault.retries is not None and job.infrastructure_failures > fault.retries:
+    if fault.retries is not None and job.answered_failures > fault.retries:
         _finish(tx, [(job, end)])
         return
     _keep_output(tx, [(job, end)])
     job.status, job.exit_code, job.error = JobStatus.FAILED, end.exit_code, fault.error
     job.finished_at = end.finished_at or timezone.now()
-    seconds = min(2.0 ** min(job.infrastructure_failures - 1, 10), LONGEST_BACK_OFF)
-    next_attempt(tx, job, fault.error, timedelta(seconds=seconds))
+    next_attempt(tx, job, fault.error, _back_off(job.infrastructure_failures))
 
 
 # ------------------------------------------------------------------ what all of them share
@@ -289,6 +323,7 @@ _READ = (
     "lease_epoch",
     "max_attempts",
     "infrastructure_failures",
+    "answered_failures",
     "cancel_requested_at",
     "stop_reason",
     "host__name",
@@ -300,8 +335,8 @@ def _among(ids: Sequence[int]) -> Q | RawSQL:
     return Q(pk=ids[0]) if len(ids) == 1 else bulk.among("container_manager_containerjob.id", ids)
 
 
-def _update(columns: dict[str, str], rows: Sequence[Sequence[Any]], fixed: str = "") -> None:
-    bulk.update(ContainerJob, fixed, columns, rows, where=IS_IN_HAND)
+def _update(columns: dict[str, str], rows: Rows, fixed: str = "") -> None:
+    bulk.update(ContainerJob, fixed, columns, [(pk, *values) for pk, values in rows.items()], where=IS_IN_HAND)
 
 
 def _tell(tx: Transaction, kind: EventKind, message: str, job: ContainerJob) -> None:

@@ -12,6 +12,7 @@ from container_manager import lifecycle
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, EventKind
+from container_manager.store import bulk
 from container_manager.store.attempts import next_attempt
 from container_manager.store.routing import NO_JOB, route
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
@@ -73,6 +74,9 @@ def _accept(job: ContainerJob, known: dict[str, ContainerJob], fresh: list[Conta
 @under_routing_lock
 def cancel(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[ContainerJob | UserError]:
     """Cancel at once what has no container; ask for the end of what has one."""
+    # Locked in the order in which all others lock.
+    rows = ContainerJob.objects.filter(bulk.among("id", [job_id for job_id, _ in items])).order_by("pk")
+    list(rows.select_for_update().values_list("pk"))
     return [_cancel(tx, job_id, actor) for job_id, actor in items]
 
 
@@ -104,11 +108,11 @@ def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob |
 @under_routing_lock
 def retry(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[ContainerJob | UserError]:
     """Open another attempt of jobs that ended without success, and route it with what waits."""
-    opened = {job_id: _reopen(tx, job_id, actor) for job_id, actor in items}
-    if any(refused is None for refused in opened.values()):
+    refused = [_reopen(tx, job_id, actor) for job_id, actor in items]
+    if None in refused:
         route(tx)
-    jobs = by_ids(opened)
-    return [opened[job_id] or jobs[job_id] for job_id, _ in items]
+    jobs = by_ids(job_id for job_id, _ in items)
+    return [jobs[job_id] if why is None else why for why, (job_id, _) in zip(refused, items, strict=True)]
 
 
 def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | None:
@@ -122,6 +126,7 @@ def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | No
     wait = job.queue_timeout_seconds
     ContainerJob.objects.filter(pk=job_id).update(
         cancel_requested_at=None,
+        answered_failures=0,
         error="",
         queue_deadline=timezone.now() + timedelta(seconds=wait) if wait is not None else None,
     )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 from django.db import connection
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from container_manager.errors import Conflict, NotFound, UserError
@@ -192,14 +193,15 @@ class Pass:
         worker, placed = tx.worker, {job.host_id for job in self._fresh if job.host_id}
         if worker is None or not placed or len(self._fresh) > CLAIMED_AT_ONCE:
             return list(self._fresh)
-        reachable = ExecutorHost.objects.filter(node__in=["", worker.node]).in_bulk(placed)
+        # With the database's clock, by which leases run out.
+        reachable = ExecutorHost.objects.filter(node__in=["", worker.node]).annotate(now=Now()).in_bulk(placed)
         saved = []
         for job in self._fresh:
             if job.host_id in reachable:
-                # By our clock, for once; the first renewal sets it by the database's.
-                lease = {"lease_owner": worker.owner, "lease_epoch": 1, "lease_expires_at": self._now + worker.lease}
+                host = reachable[job.host_id]
+                lease = {"lease_owner": worker.owner, "lease_epoch": 1, "lease_expires_at": host.now + worker.lease}
                 mine = ContainerJob.of({**vars(job), "status": JobStatus.LAUNCHING, **lease})
-                mine.host = reachable[job.host_id]
+                mine.host = host
                 tx.claimed.append((mine, Fence(mine.pk, 1)))
                 saved.append(mine)
             else:

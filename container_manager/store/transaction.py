@@ -7,7 +7,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
-from django.db import DataError, IntegrityError, ProgrammingError, connection, transaction
+from django.db import DataError, IntegrityError, OperationalError, ProgrammingError, connection, transaction
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
@@ -21,7 +21,11 @@ ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
 FROZEN_AFTER = "5s"
 """A process that stands still inside a transaction is thrown out after this."""
 
-ONE_ENTRYS_FAULT = (IntegrityError, DataError, ProgrammingError, ValueError, TypeError, LookupError)
+ONE_ENTRYS_FAULT = (IntegrityError, DataError, ProgrammingError, RuntimeError, ValueError, TypeError, LookupError)
+DEADLOCKED = {"40P01", "40001"}
+"""PostgreSQL's words for: the same again would do."""
+
+DEADLOCK_TRIES = 3
 
 Outcome = Any
 """A unit's answer for one item: its result, or the exception to raise to that item's caller."""
@@ -133,13 +137,21 @@ class Committed(NamedTuple):
 
 def commit(entries: Sequence[tuple[Unit, Any]], worker: Worker | None = None) -> Committed:
     """Do all entries in one transaction; should one of them be bad, each in one of its own, so that it fails alone."""
-    try:
-        return _transact(entries, worker)
-    except ONE_ENTRYS_FAULT as error:
-        if len(entries) == 1:
-            return Committed([_told(error)])
-    except Exception as error:  # noqa: BLE001 - the database's own fault: again would be no better
-        return Committed([_told(error)] * len(entries))
+    for _ in range(DEADLOCK_TRIES):
+        try:
+            return _transact(entries, worker)
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", None) not in DEADLOCKED:
+                return Committed([_told(error)] * len(entries))
+            fault: Exception = error
+        except ONE_ENTRYS_FAULT as error:
+            if len(entries) == 1:
+                return Committed([_told(error)])
+            break
+        except Exception as error:  # noqa: BLE001 - the database's own fault: again would be no better
+            return Committed([_told(error)] * len(entries))
+    else:
+        return Committed([_told(fault)] * len(entries))
     parts = [commit([entry], worker) for entry in entries]
     return Committed(*(list(chain.from_iterable(part)) for part in zip(*parts, strict=True)))
 

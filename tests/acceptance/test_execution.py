@@ -68,6 +68,32 @@ async def test_a_container_that_somebody_kills_has_failed(admin: Api, host: dict
     assert job["error"] == "It was killed on its host, and not by this service."
 
 
+async def test_a_failure_is_its_own_also_when_the_engine_has_forgotten_its_start(
+    admin: Api, host: dict, engine: Engine
+) -> None:
+    job = await running(admin, (await admin.submit(command=["sh", "-c", "sleep 4; exit 143"], maxAttempts=1))["id"])
+    await asyncio.to_thread(engine.make_events, 300)
+    job = await ended(admin, job["id"])
+    assert (job["status"], job["exitCode"], job["attempt"]) == ("FAILED", 143, 1)
+
+
+async def test_a_mistake_of_the_job_is_the_jobs_and_one_of_the_host_is_the_hosts(admin: Api, engine: Engine) -> None:
+    mounts = {"/data": {"source": "/does/not/exist"}}
+    wrong = await add_host(admin, engine, "wrong", config={"mounts": mounts}, routingWeight=1000)
+    job = await admin.submit(command=["true"])
+    assert job["host"]["name"] == "wrong"
+    await add_host(admin, engine, "right")
+    await admin("mutation($id: ID!) { drainHost(id: $id) { __typename } }", id=wrong["id"])
+    done = await ended(admin, job["id"])
+    assert (done["status"], done["host"]["name"]) == ("SUCCEEDED", "right")
+    first = (await admin(ATTEMPTS, id=job["id"]))["attempts"][0]
+    assert "bind source path does not exist: /does/not/exist" in first["error"]
+    for wish in ({"user": "nobody"}, {"workingDir": "/bin/sh"}):
+        done = await ended(admin, (await admin.submit(command=["true"], **wish))["id"])
+        assert (done["status"], done["attempt"]) == ("FAILED", 1), done
+        assert next(iter(wish.values())) in done["error"]
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_what_a_restarted_engine_has_ended_runs_again(
     admin: Api, other_engine: Engine, how: signal.Signals

@@ -46,9 +46,9 @@ def database(cluster: Postgres, tmp_path: Path) -> dict[str, str]:
             """INSERT INTO container_manager_executorhost (name, executor_type, region, labels, routing_weight, is_active,
                    is_draining, max_concurrent_jobs, max_memory_mb, max_cpu_cores, config_version, node, only_preferred,
                    health_status, health_error, consecutive_failures, consecutive_successes, launch_failures, ejections,
-                   created_at)
+                   created_at, grants)
                SELECT 'host-' || n, 'docker', '', '{}', n, true, false, %s, %s, 2000, 0, '', false, 'healthy', '', 0, 0,
-                   0, 0, now()
+                   0, 0, now(), '[]'
                FROM generate_series(1, 10) n""",
             [SLOTS, MEMORY],
         )
@@ -145,7 +145,7 @@ def test_a_process_frozen_in_the_routing_transaction_holds_nobody_up_for_long(da
 
 
 def test_the_queue_and_its_explanations_are_the_same_on_postgresql(cluster: Postgres, tmp_path: Path) -> None:
-    tests = ("test_queue", "test_routing", "test_explaining")
+    tests = ("test_queue", "test_routing", "test_explaining", "test_reconciling")
     result = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov",

@@ -259,7 +259,7 @@ async def test_a_host_that_fails_launches_loses_its_jobs_to_others(admin: Api) -
 
 async def test_a_job_that_every_host_fails_ends_failed(admin: Api) -> None:
     await admin(CREATE_HOST, input={**SIMULATED, "config": {"accept": "any", "fail_launch": 1.0}})
-    job = await make_job(infrastructure_failures=5)
+    job = await make_job(answered_failures=2)
     await admin(ROUTE, id=to_global("ContainerJob", job.pk))
     ended = await eventually(lambda: status_of(admin, to_global("ContainerJob", job.pk), "FAILED"))
     assert "config.fail_launch" in ended["error"]
@@ -406,7 +406,7 @@ async def test_a_bad_argument_is_named(admin: Api, query: str, sentence: str) ->
             "config.launch_mss",
             "config.launch_mss is not a setting of this executor type.",
         ),
-        ({"config": "text"}, "config", "valid dictionary"),
+        ({"config": "text"}, "config", "must be an object"),
         ({"name": "no good"}, "name", "begins with a letter"),
         ({"executorType": "CLOUDRUN"}, "executorType", "cannot run jobs on CLOUDRUN"),
         ({"routingWeight": 1001}, "routingWeight", "less than or equal to 1000"),

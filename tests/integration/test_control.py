@@ -264,7 +264,7 @@ async def test_a_start_that_the_engine_refuses_frees_the_name_and_is_tried_elsew
     assert (job.status, job.attempt, job.execution_id, job.error) == ("pending", 2, "", "no such device")
     executor.remove.assert_awaited_once_with("id")
     assert await kinds() == ["job_launched", "job_retried"]
-    again = await run(executor, infrastructure_failures=5)
+    again = await run(executor, answered_failures=2)
     assert (again.status, again.error) == ("failed", "no such device")
 
 
@@ -445,6 +445,7 @@ async def test_the_next_attempt_does_not_cut_off_the_clearing_away_of_the_last(w
     dispatcher = Dispatcher(writer, factory, "test-node", 15)
     turning = asyncio.create_task(dispatcher.run(lambda: None))
     await eventually(lambda: ContainerJob.objects.filter(status="pending", attempt=2).aexists())
+    await ContainerJob.objects.aupdate(not_before=None)
     await write_directly(routing.route_waiting, None)
     dispatcher._wake.set()
     await eventually(lambda: ContainerJob.objects.filter(status="succeeded").aexists())

@@ -14,20 +14,28 @@ from container_manager.control.reconciler import Reconciler
 from container_manager.control.run import JobRun
 from container_manager.errors import Conflict, NotFound
 from container_manager.executors.base import ExecutionState, ExecutionStatus, LaunchSpec, OwnedExecution
-from container_manager.executors.exceptions import ExecutorConnectionError
+from container_manager.executors.exceptions import (
+    ExecutorConfigurationError,
+    ExecutorConnectionError,
+    ExecutorHostError,
+    ExecutorOperationError,
+)
 from container_manager.executors.factory import ExecutorFactory
+from container_manager.executors.frames import nanoseconds
 from container_manager.executors.output import Output, OutputLine
 from container_manager.executors.watcher import Watcher
+from container_manager.following import StoppingError
 from container_manager.lifecycle import JobStatus
-from container_manager.models import ContainerJob, HealthStatus, JobAttempt, RoutingEvent
+from container_manager.models import ContainerJob, ExecutorHost, HealthStatus, JobAttempt, RoutingEvent
 from container_manager.service import Service
 from container_manager.store import attempts, dispatch, leftovers, threads
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store.attempts import LogCursor, Part
 from container_manager.store.dispatch import End, Progress
-from container_manager.store.transaction import Actor, Fence, Worker
+from container_manager.store.transaction import Actor, Fence, Worker, commit
 from container_manager.store.writer import Writer, write_directly
+from tests.client import Api
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 from tests.waiting import eventually
 
@@ -140,11 +148,9 @@ async def test_a_retry_begins_afresh_and_keeps_the_attempt_before(service: Servi
     assert told == ["Attempt 1 of 2 ended FAILED.", "Attempt 2 ended FAILED; another one, asked for by me."]
 
 
-@pytest.mark.parametrize("status", ["pending", "routed", "running", "succeeded"])
+@pytest.mark.parametrize("status", ["routed", "running", "succeeded"])
 async def test_only_what_ended_without_success_is_retried(service: Service, status: str) -> None:
-    job = await make_job(
-        status=status, host=await make_host(node="elsewhere", executor_type="docker", max_concurrent_jobs=0)
-    )
+    job = await make_job(status=status, host=await make_host(executor_type="docker", config={"node": "elsewhere"}))
     with pytest.raises(Conflict, match=f"The job is {status.upper()}; only one that ended without success"):
         await service.retry(job.pk, ME)
 
@@ -159,7 +165,7 @@ async def test_a_retry_without_room_waits_and_says_why(service: Service) -> None
 
 
 async def test_a_lost_host_gives_up_its_jobs_and_takes_no_more(service: Service) -> None:
-    lost = await make_host(executor_type="docker", node="elsewhere", health_status=HealthStatus.UNHEALTHY)
+    lost = await make_host(executor_type="docker", config={"node": "elsewhere"}, health_status=HealthStatus.UNHEALTHY)
     running = await make_job(
         host=lost, status="running", execution_id="there", lease_epoch=3, started_at=timezone.now()
     )
@@ -229,7 +235,7 @@ COMMITTED = {**LAUNCHED, "execution_id": "id", "launched_at": timezone.now()}
     ("ran", "verdict", "attempt", "why"),
     [
         (True, "failed", 1, "what became of it is unknown"),
-        (None, "pending", 2, "was started again during the launch; it may have run"),
+        (None, "pending", 2, "does not know whether the container ran"),
         (False, "succeeded", 1, ""),
     ],
 )
@@ -393,7 +399,8 @@ async def test_followers_end_when_the_service_stops(service: Service) -> None:
     waiting = asyncio.ensure_future(anext(lines, None))
     await asyncio.sleep(0)
     service.events.drain()
-    assert await asyncio.wait_for(waiting, 5) is None
+    with pytest.raises(StoppingError):
+        await asyncio.wait_for(waiting, 5)
 
 
 async def test_cancelling_a_job_twice_and_stopping_it_twice_keeps_the_first_reason(db: None) -> None:
@@ -404,3 +411,129 @@ async def test_cancelling_a_job_twice_and_stopping_it_twice_keeps_the_first_reas
     await job.arefresh_from_db()
     assert job.stop_reason == "timed_out"
     await write_directly(job_store.cancel, (job.pk, ME))
+
+
+# ------------------------------------------------------------------ what review found
+
+
+async def test_two_writes_of_one_job_in_one_transaction_do_no_harm(db: None) -> None:
+    job = await make_job(host=await make_host(), status="routed")
+    _, fence = await claim()
+    units = [(dispatch.progress, (fence, Progress(text))) for text in ("first", "second")]
+    units += [(dispatch.created, (fence, "id")), (dispatch.created, (fence, "id"))]
+    done = await threads.write(commit, units)
+    assert done.outcomes == [None] * 4
+    await job.arefresh_from_db()
+    assert (job.message, job.execution_id) == ("", "id")
+
+
+async def test_a_container_that_is_gone_is_what_cancelled_says(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = AsyncMock()
+    executor.status.return_value = None
+    asked = {"cancel_requested_at": timezone.now(), "stop_reason": "cancelled", "stopped_at": timezone.now()}
+    job = await drive(writer, executor, monkeypatch, **COMMITTED, started_at=timezone.now(), **asked)
+    assert (job.status, job.error) == ("cancelled", "")
+
+
+async def test_output_of_a_cancelled_job_is_kept_before_its_container_goes(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = status("exited", exit_code=143, started_at=timezone.now(), finished_at=timezone.now())
+    executor = AsyncMock()
+    executor.status.return_value = ended
+    executor.logs.return_value = Output.of([OutputLine("stdout", 1, "so far")])
+    executor.remove.side_effect = [ExecutorConnectionError("silent"), None]
+    asked = {"cancel_requested_at": timezone.now(), "stop_reason": "cancelled", "stopped_at": timezone.now()}
+    job = await drive(writer, executor, monkeypatch, **COMMITTED, **asked)
+    assert job.status == "cancelled"
+    (kept,) = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
+    assert [line.line.text for line in kept.lines()] == ["so far"]
+
+
+async def test_a_run_whose_job_somebody_else_has_ends(service: Service) -> None:
+    job = await make_job(host=await make_host(config=SLOW), status="routed")
+    dispatcher = service.supervisor._loops[1]
+    dispatcher._wake.set()
+    await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="running").aexists())
+    await ContainerJob.objects.filter(pk=job.pk).aupdate(lease_epoch=9, lease_owner="another")
+    await dispatcher._renew()
+    await eventually(lambda: not dispatcher._runs)
+
+
+async def test_a_container_that_runs_after_its_stop_is_not_taken_for_gone(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = status("exited", exit_code=137, started_at=timezone.now(), finished_at=timezone.now())
+    executor = AsyncMock()
+    executor.status.side_effect = [status("running"), status("running"), status("running"), ended]
+    executor.wait = lambda _: asyncio.Event().wait()
+    executor.stop.return_value = True
+    executor.logs.return_value = Output()
+    job = await drive(writer, executor, monkeypatch, **COMMITTED, cancel_requested_at=timezone.now())
+    assert (job.status, job.exit_code) == ("cancelled", 137)
+    assert executor.stop.await_count == 2
+
+
+async def test_an_end_that_came_before_our_first_signal_is_its_own(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = timezone.now() + timedelta(hours=1)
+    executor = AsyncMock()
+    executor.status.side_effect = [
+        status("running"), status("exited", exit_code=0, started_at=timezone.now(), finished_at=late),
+    ]  # fmt: skip
+    executor.wait = lambda _: asyncio.Event().wait()
+    executor.stop.return_value = False
+    executor.logs.return_value = Output()
+    job = await drive(writer, executor, monkeypatch, **COMMITTED, cancel_requested_at=timezone.now())
+    assert job.status == "succeeded", "whatever the engine's clock says"
+
+
+async def test_what_would_end_the_same_is_not_tried_again(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = AsyncMock()
+    executor.create.side_effect = ExecutorConfigurationError("image: 'x' does not exist in docker.io")
+    job = await drive(writer, executor, monkeypatch, max_attempts=50)
+    assert (job.status, job.attempt) == ("failed", 1)
+
+
+async def test_a_host_with_wrong_settings_fails_no_job(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = AsyncMock()
+    executor.create.side_effect = ExecutorHostError("config.mounts: /srv is not there")
+    job = await drive(writer, executor, monkeypatch)
+    assert (job.status, job.attempt, job.answered_failures) == ("pending", 2, 1)
+    assert await ExecutorHost.objects.filter(launch_failures=1).aexists(), "and counts towards its ejection"
+
+
+async def test_silent_hosts_do_not_use_up_the_patience_with_others(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = AsyncMock()
+    executor.create.side_effect = ExecutorOperationError("500 once")
+    job = await drive(writer, executor, monkeypatch, infrastructure_failures=99, attempt=100)
+    assert (job.status, job.answered_failures) == ("pending", 1)
+
+
+async def test_one_job_retried_twice_at_once_gets_one_attempt(db: None) -> None:
+    job = await make_job(status="failed")
+    done = await threads.write(commit, [(job_store.retry, (job.pk, ME)), (job_store.retry, (job.pk, ME))])
+    first, second = done.outcomes
+    assert (first.attempt, str(second)[:18]) == (2, "The job is PENDING")
+
+
+async def test_attempts_of_a_job_just_submitted_have_their_host(admin: Api) -> None:
+    await make_host(config=SLOW, name="here")
+    submit = """mutation { submitJob(input: {image: "x"}) { ... on ContainerJob {
+        attempts { attempt status hostName host { name } decision { reason } } } } }"""
+    (attempt,) = (await admin(submit))["attempts"]
+    assert (attempt["hostName"], attempt["host"]["name"], attempt["status"]) == ("here", "here", "ROUTED")
+
+
+@pytest.mark.parametrize(
+    "stamp", [b"2026-11-22T20:00:00.5Z", b"2026-11-22T21:00:00.500000000+01:00", b"2026-11-22T15:00:00.50-05:00"]
+)
+def test_time_stamps_of_any_zone_are_read(stamp: bytes) -> None:
+    assert nanoseconds(stamp) == 1_795_377_600_500_000_000
+    assert (
+        nanoseconds(stamp.replace(b".500000000", b"").replace(b".50", b"").replace(b".5", b""))
+        == 1_795_377_600_000_000_000
+    )

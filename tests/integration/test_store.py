@@ -281,12 +281,12 @@ async def test_a_lost_lease_is_taken_over_and_the_late_owner_changes_nothing() -
 async def test_renewing_keeps_a_lease_and_releasing_gives_it_up() -> None:
     await make_job(host=await make_host(), status="routed")
     me = worker("me", lease=15)
-    await claimed(me)
-    ids = [job.pk async for job in ContainerJob.objects.all()]
-    assert await write_directly(dispatch.renew, (me, ids)) == []
+    ((_, fence),) = await claimed(me)
+    assert await write_directly(dispatch.renew, (me, [fence])) == ([], [])
     await ContainerJob.objects.aupdate(cancel_requested_at=timezone.now())
-    assert await write_directly(dispatch.renew, (me, ids)) == ids
-    assert await write_directly(dispatch.renew, (me, [])) == []
+    stale = fence._replace(epoch=7)
+    assert await write_directly(dispatch.renew, (me, [fence, stale])) == ([fence.job_id], [stale.job_id])
+    assert await write_directly(dispatch.renew, (me, [])) == ([], [])
     assert await claimed(worker("you")) == []
     assert await write_directly(dispatch.release, "somebody") == 0
     assert await write_directly(dispatch.release, "me") == 1

@@ -89,7 +89,7 @@ def test_a_line_without_end_is_cut_and_costs_bounded_memory() -> None:
     for _ in range(1000):
         assert frames.feed(frame(1, b"x" * 1000)) == []
     long, after = frames.feed(frame(1, b"\n") + frame(1, b"next\n"))
-    assert long.text == "x" * 2500 + " [container-manager: the line was cut here]"
+    assert long.text == "x" * 2500 + " [container-manager: 997500 bytes of this line were cut]"
     assert after.text == "next"
 
 
@@ -112,8 +112,8 @@ def fields(error: ValidationFailed) -> dict[str, str]:
         ({"priority": 5000}, "priority", "less than or equal to 1000"),
         ({"name": "x" * 300}, "name", "at most 200 characters"),
         ({"name": "a\0b"}, "name", "NUL"),
-        ({"labels": {"a": 1}}, "labels.a", "valid string"),
-        ({"labels": ["a"]}, "labels", "valid dictionary"),
+        ({"labels": {"a": 1}}, "labels.a", "must be a string"),
+        ({"labels": ["a"]}, "labels", "must be an object"),
         ({"executor_required": True}, "executorRequired", "needs a preferredExecutor"),
         ({"region_required": True}, "regionRequired", "needs a regionPreference"),
         ({"environment": [{"name": "A=B", "value": ""}]}, "environment.0.name", "must not be empty or contain ="),
@@ -205,7 +205,7 @@ def test_a_container_is_bounded_and_without_privileges() -> None:
     assert limits["SecurityOpt"] == ["no-new-privileges:true"]
     assert limits["NetworkMode"] == "none"
     assert "Mounts" not in limits
-    assert settings["Env"] == ["CONTAINER_MANAGER_JOB=1", "CONTAINER_MANAGER_ATTEMPT=2", "A=b"]
+    assert settings["Env"] == ["A=b", "CONTAINER_MANAGER_JOB=1", "CONTAINER_MANAGER_ATTEMPT=2"]
     assert not settings.keys() & {"Entrypoint", "WorkingDir", "User"}
     assert settings["Labels"]["container-manager.job"] == "1"
 
@@ -226,7 +226,7 @@ def test_an_image_has_a_tag_and_a_registry(image: str, tagged: str, registry: st
 @pytest.mark.parametrize("url", ["unix:///no/such.sock", "tcp://127.0.0.1:1", "https://127.0.0.1:1"])
 async def test_an_engine_that_is_not_there_is_a_connection_error(url: str) -> None:
     executor = DockerExecutor(ExecutorSettings("gone", {"url": url}))
-    with pytest.raises(ExecutorConnectionError, match="host gone: the engine cannot be reached"):
+    with pytest.raises(ExecutorConnectionError, match=r"host gone: .* cannot be reached: [A-Z]"):
         await executor.health_check()
     await executor.aclose()
 
