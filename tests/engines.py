@@ -104,7 +104,7 @@ class Engine:
     def make_events(self, count: int) -> None:
         """Have the engine tell so many things that are nobody's business here."""
         for _ in range(count // 2):
-            settings = {"Image": IMAGE, "HostConfig": {"NetworkMode": "none"}}
+            settings = {"Image": IMAGE, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
             made = self._client.post("/containers/create", json=settings).json()
             self._client.delete(f"/containers/{made['Id']}").raise_for_status()
 

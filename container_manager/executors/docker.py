@@ -636,13 +636,17 @@ def _pem(value: str, name: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """Why an address cannot be reached, in the system's words."""
+    chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS: {cause.reason or cause}"
-        if isinstance(cause, OSError) and cause.strerror and cause.errno:
-            return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+        chain.append(cause)
         cause = cause.__cause__ or cause.__context__
+    for link in chain:
+        if isinstance(link, ssl.SSLError) and not isinstance(link, aiohttp.ClientError):
+            return f"TLS: {getattr(link, 'verify_message', '') or link.reason or link}"
+    for link in chain:
+        if isinstance(link, OSError) and link.errno:
+            return os.strerror(link.errno) if link.errno > 0 else str(link.strerror)
     return "no connection"
 
 
