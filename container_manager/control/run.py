@@ -380,7 +380,7 @@ class JobRun:
         """The verdict. An end of its own stands, whatever we were about to do."""
         if status is None:
             # Gone is what CANCELLED says.
-            gone = End(JobStatus.FAILED, error=VANISHED, final=True)
+            gone = End(JobStatus.FAILED, error=VANISHED)
             return replace(gone, status=JobStatus.CANCELLED, error="") if self._cancelled.is_set() else gone
         end = End(JobStatus.FAILED, status.exit_code, status.error, status.started_at, status.finished_at)
         why = self._ended_by_us(status)
