@@ -156,6 +156,14 @@ class JobRun:
             status = await self._watch(executor, execution)
         if status is not None and status.started_at is not None:
             await self._started(self._plausible(status.started_at))
+        await self._conclude(executor, execution, status)
+
+    async def _conclude(
+        self, executor: ContainerExecutor, execution: Execution, status: ExecutionStatus | None
+    ) -> None:
+        """Judge what has ended, keep what it wrote, and let another attempt do what the engine has cut off."""
+        if status is not None and status.exit_code and self._ended_by_us(status) is None:
+            status = await executor.explain(execution, status)
         end = self._judge(status)
         end = replace(end, output=await self._harvest(executor, execution) if status is not None else b"")
         if status is not None and status.interrupted and self._ended_by_us(status) is None:

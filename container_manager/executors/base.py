@@ -140,6 +140,13 @@ class ContainerExecutor(abc.ABC):
     async def status(self, execution: Execution) -> ExecutionStatus | None:
         """What became of an execution, or None when the executor does not know it."""
 
+    async def explain(self, execution: Execution, status: ExecutionStatus) -> ExecutionStatus:  # noqa: ARG002
+        """The status of one that has failed, with `error` and `interrupted` as far as the executor knows more.
+
+        Asked for when nothing else explains its end, because it may take several calls.
+        """
+        return status
+
     @abc.abstractmethod
     async def wait(self, execution: Execution) -> ExecutionStatus | None:
         """Return once the execution has ended, with its verdict; None when the executor does not know it.

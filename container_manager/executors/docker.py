@@ -60,6 +60,9 @@ COMMAND_FAILED = {126, 127}
 SIGNALS = {137: "9", 143: "15"}
 """The exit codes that a signal leaves, and its number."""
 
+MOST_ASKING = 4
+"""How many ends may be looked up at once in what the engine remembers; each is a few hundred events to read."""
+
 KILL_TOLD_WITHIN = 0.2
 KILLED_THERE = "It was killed on its host, and not by this service."
 
@@ -99,6 +102,7 @@ class DockerExecutor(ContainerExecutor):
         self._connecting = asyncio.Lock()
         self._under_way: set[asyncio.Timeout] = set()
         self._calls, self._reading = asyncio.Semaphore(MOST_CALLS), asyncio.Semaphore(MOST_READING)
+        self._asking = asyncio.Semaphore(MOST_ASKING)
         self._watcher = Watcher(self._ends, self._running, LOOK_EVERY)
         self._closed = False
 
@@ -162,8 +166,10 @@ class DockerExecutor(ContainerExecutor):
         return await self._inspect(spec.name)
 
     async def status(self, execution: Execution) -> ExecutionStatus | None:
-        status = await self._inspect(execution.id)
-        if status is None or not status.exit_code or status.out_of_memory:
+        return await self._inspect(execution.id)
+
+    async def explain(self, execution: Execution, status: ExecutionStatus) -> ExecutionStatus:
+        if not status.exit_code or status.out_of_memory:
             return status
         if status.exit_code in COMMAND_FAILED:
             # The engine could run its init but that could not run the command, and says so on stderr.
@@ -171,12 +177,8 @@ class DockerExecutor(ContainerExecutor):
                 for line in await self.logs(execution):
                     if line.text.startswith(INIT_FAILED):
                         return replace(status, error=f"command: {line.text.partition('] ')[2] or line.text}.")
-        return await self._explained(status)
-
-    async def _explained(self, status: ExecutionStatus) -> ExecutionStatus:
-        """A failure, told apart from what an engine does that is stopped, that dies or that is started again."""
         # One that is ending what it runs before it ends itself takes no new connections any more.
-        async with self._calls:
+        async with self._asking:
             async with self._call("connecting anew", self.settings.call_timeout):
                 await _disconnect(await self._open())
             history, keeps_running = await self._history()
@@ -224,11 +226,10 @@ class DockerExecutor(ContainerExecutor):
         doing, patience = "asking for past events", self.settings.call_timeout
         async with self._call(doing, patience) as docker:
             info = await docker.system.info()
-        events, params = [], {"since": 1, "until": f"{_moment_of(info['SystemTime']).timestamp():.6f}"}
+        params = {"since": 1, "until": f"{_moment_of(info['SystemTime']).timestamp():.6f}"}
         async with self._stream("events", doing, params, patience) as stream:
-            while line := await stream.line():
-                events.append(json.loads(line))
-        return events, bool(info.get("LiveRestoreEnabled"))
+            told = await stream.rest()
+        return [json.loads(line) for line in told.splitlines()], bool(info.get("LiveRestoreEnabled"))
 
     async def has_run(self, execution: Execution) -> bool | None:
         history, _ = await self._history()
@@ -479,6 +480,11 @@ class _Stream:
         """What has come, or b"" at the end."""
         async with self._call():
             return await self.response.content.readany()
+
+    async def rest(self) -> bytes:
+        """All of it."""
+        async with self._call():
+            return await self.response.read()
 
     async def line(self) -> bytes:
         """The next line, or b"" at the end."""

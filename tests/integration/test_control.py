@@ -175,6 +175,7 @@ async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
 def engine(**answers: object) -> AsyncMock:
     """An executor that answers as told; by default all goes well."""
     executor = AsyncMock()
+    executor.explain.side_effect = lambda _, status: status
     ended = ExecutionStatus("id", ExecutionState.EXITED, 0, ALIVE, ALIVE)
     defaults = {"create": "id", "find": None, "status": None, "wait": ended, "logs": [], "has_run": False}
     for method, answer in (defaults | answers).items():

@@ -214,6 +214,7 @@ async def drive(
 ) -> ContainerJob:
     monkeypatch.setattr("container_manager.control.run.FIRST_LOOK_AGAIN", 0.01)
     monkeypatch.setattr("container_manager.control.run.SETTLE", 0.01)
+    executor.explain.side_effect = lambda _, status: status
     job = await make_job(host=await make_host(), **{"status": "routed", **changes})
     claimed, fence = await claim()
     factory = AsyncMock(instance="x")
