@@ -10,6 +10,7 @@ from functools import partial
 from django.conf import settings
 from django.db.models import Q
 
+from container_manager.control.supervisor import wait_for
 from container_manager.executors.base import ContainerExecutor, ExecutionState, OwnedExecution
 from container_manager.executors.exceptions import ExecutorError
 from container_manager.executors.factory import ExecutorFactory
@@ -61,7 +62,7 @@ class Reconciler:
             self._back.clear()
             await self._sweep_all(Q())
             ends = time.monotonic() + self._turn * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
-            while await self._woken(ends - time.monotonic()):
+            while await wait_for(self._wake, max(ends - time.monotonic(), 0)):
                 back, self._back = self._back, set()
                 await self._sweep_all(Q(pk__in=back))
 
@@ -69,15 +70,6 @@ class Reconciler:
         for task in self._sweeping.values():
             task.cancel()
         await asyncio.gather(*self._sweeping.values(), return_exceptions=True)
-
-    async def _woken(self, patience: float) -> bool:
-        try:
-            async with asyncio.timeout(max(patience, 0)):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        self._wake.clear()
-        return True
 
     async def _sweep_all(self, where: Q) -> None:
         for host in await threads.read(host_store.bare, where & Q(node__in=["", self._node])):

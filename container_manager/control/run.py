@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
+from container_manager.control.supervisor import wait_for
 from container_manager.executors.base import (
     ContainerExecutor,
     Execution,
@@ -126,9 +126,7 @@ class JobRun:
     async def _rest(self) -> None:
         self._may_exist = True
         self._look.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._pause):
-                await self._look.wait()
+        await wait_for(self._look, self._pause)
         self._pause = min(self._pause * 2, LAST_LOOK_AGAIN)
 
     async def _proceed(self) -> None:

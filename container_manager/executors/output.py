@@ -78,10 +78,10 @@ class BoundedOutput:
 
     def _drop(self) -> None:
         end = self._tail.index(b"\n", self._start)
-        dropped = _unpack(bytes(self._tail[self._start : end]))
-        lost = _size(self._tail[self._start : end])
+        packed = bytes(self._tail[self._start : end])
+        lost = _size(packed)
         self._dropped_lines, self._dropped_bytes = self._dropped_lines + 1, self._dropped_bytes + lost
-        self._dropped_at, self._tail_size, self._start = dropped.at_ns, self._tail_size - lost, end + 1
+        self._dropped_at, self._tail_size, self._start = _unpack(packed).at_ns, self._tail_size - lost, end + 1
 
     def kept(self) -> Output:
         """What is left, with a line for what is not."""
@@ -92,6 +92,6 @@ class BoundedOutput:
         return Output(b"".join([self._head, marker, self._tail[self._start :]]).removesuffix(b"\n"))
 
 
-def _size(packed: bytes | bytearray) -> int:
+def _size(packed: bytes) -> int:
     """Bytes of text, and the end of the line."""
     return len(packed) - packed.index(b" ")

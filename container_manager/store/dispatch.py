@@ -18,7 +18,7 @@ from container_manager.models import ContainerJob, EventKind, ExecutorHost, JobO
 from container_manager.store import bulk
 from container_manager.store.attempts import SHARED, TIMES, compress, next_attempt
 from container_manager.store.hosts import count_failure, count_launch_failure, forgive
-from container_manager.store.transaction import Fact, Fence, Transaction, Worker, under_routing_lock
+from container_manager.store.transaction import Fence, Transaction, Worker, under_routing_lock
 
 CLAIM_AT_ONCE = 500
 LONGEST_BACK_OFF = 60
@@ -126,7 +126,7 @@ def created(tx: Transaction, items: Sequence[tuple[Fence, str]]) -> list[object]
 
     def prepare(job: ContainerJob, execution_id: str) -> None:
         if job.launched_at is None:
-            _tell(tx, EventKind.JOB_LAUNCHED, f"Attempt {job.attempt} has a container.", job)
+            tx.event(EventKind.JOB_LAUNCHED, f"Attempt {job.attempt} has a container.", job=job, host=job.host)
         rows[job.pk] = (execution_id, bulk.as_moment(job.launched_at or now))
 
     answers = _fenced(items, prepare)
@@ -155,7 +155,7 @@ def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[ob
 
     def prepare(job: ContainerJob, at: datetime) -> None:
         if job.status != JobStatus.RUNNING:
-            _tell(tx, EventKind.JOB_STARTED, f"Attempt {job.attempt} runs.", job)
+            tx.event(EventKind.JOB_STARTED, f"Attempt {job.attempt} runs.", job=job, host=job.host)
             rows[job.pk] = (bulk.as_moment(at),)
             hosts.add(job.host_id)
 
@@ -180,7 +180,7 @@ def progress(tx: Transaction, items: Sequence[tuple[Fence, Progress]]) -> list[o
     def prepare(job: ContainerJob, told: Progress) -> None:
         rows[job.pk] = (told.message,)
         if told.message:
-            _tell(tx, EventKind.JOB_PROGRESS, told.message, job)
+            tx.event(EventKind.JOB_PROGRESS, told.message, job=job, host=job.host)
         if told.notes:
             JobOutput.objects.update_or_create(
                 job_id=job.pk, attempt=job.attempt, part=NOTES, defaults={"lines": compress(Output.of(told.notes))}
@@ -234,7 +234,7 @@ def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
         job.started_at, job.finished_at = end.started_at or job.started_at, end.finished_at or now
         job.finished_at = max(job.finished_at, job.started_at or job.finished_at)
         kind = EventKind.JOB_CANCELLED if end.status == JobStatus.CANCELLED else EventKind.JOB_FINISHED
-        _tell(tx, kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job)
+        tx.event(kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job=job, host=job.host)
     times = {"started_at": "timestamptz", "finished_at": "timestamptz"}
     rows: Rows = {
         job.pk: (str(job.status), job.exit_code, job.error, *(bulk.as_moment(getattr(job, name)) for name in times))
@@ -319,7 +319,8 @@ def _held(ids: Sequence[int]) -> Iterable[ContainerJob]:
 
 # A transition needs no more of a job; its environment would have to be decrypted.
 _READ = (
-    *(f"{name}" for name in (*SHARED, *TIMES)),
+    *SHARED,
+    *TIMES,
     "lease_epoch",
     "max_attempts",
     "infrastructure_failures",
@@ -337,8 +338,3 @@ def _among(ids: Sequence[int]) -> Q | RawSQL:
 
 def _update(columns: dict[str, str], rows: Rows, fixed: str = "") -> None:
     bulk.update(ContainerJob, fixed, columns, [(pk, *values) for pk, values in rows.items()], where=IS_IN_HAND)
-
-
-def _tell(tx: Transaction, kind: EventKind, message: str, job: ContainerJob) -> None:
-    host = job.host
-    tx.events.append(Fact(kind, message, job.pk, job.host_id, host.name if host else "", str(job.executor_type)))
