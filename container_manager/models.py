@@ -10,7 +10,8 @@ from django.db.models.base import ModelState
 from django.utils import timezone
 
 from container_manager import lifecycle
-from container_manager.executors.configs import grants_of, node_of, takes_only_preferred
+from container_manager.executors import cloudrun_limits
+from container_manager.executors.configs import grants_of, node_of, region_of, takes_only_preferred
 from container_manager.fields import CoresField, EncryptedJSONField
 from container_manager.routing.types import JobRequirements
 
@@ -59,6 +60,7 @@ class EventKind(models.TextChoices):
     HOST_UPDATED = "host_updated"
     HOST_HEALTH_CHANGED = "host_health_changed"
     HOST_EJECTED = "host_ejected"
+    HOST_COOLDOWN = "host_cooldown"
     HOST_RESERVED = "host_reserved"
     HOST_RELEASED = "host_released"
     HOST_DRAINED = "host_drained"
@@ -108,6 +110,9 @@ class ExecutorHost(models.Model):
     launch_failures = models.PositiveIntegerField(default=0)
     ejections = models.PositiveIntegerField(default=0)
     ejected_until = models.DateTimeField(null=True, default=None)
+    # How often in a row a quota was used up, and until when the host is left alone for it.
+    cooldowns = models.PositiveIntegerField(default=0)
+    cooldown_until = models.DateTimeField(null=True, default=None)
     created_at = models.DateTimeField(default=timezone.now)
 
     # Set by `store.hosts.with_usage`, from the jobs that hold the host or wait for it.
@@ -115,15 +120,17 @@ class ExecutorHost(models.Model):
     used_memory_mb: int = 0
     used_cpu_millis: int = 0
     ejected: bool = False
+    cooling: bool = False
     reserved_priority: int | None = None
 
     def __str__(self) -> str:
         return self.name
 
     def derive(self) -> None:
-        """Set the columns that are read from `config`."""
+        """Set the columns that are read from `config`; a region that was given stays."""
         self.only_preferred = takes_only_preferred(self.executor_type, self.config)
         self.grants = grants_of(self.executor_type, self.config)
+        self.region = self.region or region_of(self.executor_type, self.config)
         self.node = node_of(self.executor_type, self.config, settings.CONTAINER_MANAGER.node)
 
     def save(self, **kwargs: Any) -> None:
@@ -148,6 +155,8 @@ class ContainerJob(models.Model):
     tmpfs = models.JSONField(default=dict)
     environment = EncryptedJSONField()
     environment_names = models.JSONField(default=list)
+    # What executors of some types do not take, as in `needed_grants`.
+    beyond = models.JSONField(default=list)
     memory_limit = models.PositiveIntegerField(null=True, default=None)
     cpu_limit = CoresField(null=True, default=None)
     timeout_seconds = models.PositiveIntegerField(default=3600)
@@ -239,6 +248,7 @@ class ContainerJob(models.Model):
         """
         job = cls.__new__(cls)
         job.__dict__ = {**_unsaved(), **values, "_state": ModelState()}
+        job.beyond = job.beyond_limits()
         return job
 
     def requirements(self) -> JobRequirements:
@@ -254,12 +264,21 @@ class ContainerJob(models.Model):
             strategy=self.strategy,
             priority=self.priority,
             reserved_host=self.reserved_host_id,
-            grants=needed_grants(self.user, self.network),
+            grants=(*needed_grants(self.user, self.network), *self.beyond),
         )
+
+    def beyond_limits(self) -> list[str]:
+        """What executors of some types do not take of what the job asks for."""
+        memory, cpu = self.memory_limit or 0, round((self.cpu_limit or 0) * 1000)
+        asked = cloudrun_limits.beyond(
+            self.image, memory, cpu, self.timeout_seconds, self.environment, self.read_only_root
+        )
+        return [f"{ExecutorType.CLOUDRUN}: {what}" for what in asked]
 
     def derive(self) -> None:
         """Set the columns that are read from others."""
         self.environment_names = sorted(self.environment)
+        self.beyond = self.beyond_limits()
         self.class_key = class_key(self.requirements())
 
     def save(self, **kwargs: Any) -> None:

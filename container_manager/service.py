@@ -47,9 +47,15 @@ from container_manager.store.writer import Writer
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 3.0
+PLACE = ("url", "node", "project", "region", "endpoint")
+"""The keys of a config that say where executions are."""
+
 DRAINED = {"is_draining": True}
-# Resumed by hand, a host is also given another chance after launches that failed.
-RESUMED = {"is_draining": False, "launch_failures": 0, "ejections": 0, "ejected_until": None}
+# Resumed by hand, a host is also given another chance after launches that failed or a quota that was used up.
+RESUMED = {
+    "is_draining": False, "launch_failures": 0, "ejections": 0, "ejected_until": None,
+    "cooldowns": 0, "cooldown_until": None,
+}  # fmt: skip
 TOUCH_EVERY = timedelta(minutes=1)
 PLANNER = Actor("plan")
 
@@ -140,7 +146,7 @@ class Service:
         moves = False
         if "config" in fields:
             fields["config"] = keep_secrets(fields["config"], host.config)
-            moves = any(fields["config"].get(key) != host.config.get(key) for key in ("url", "node"))
+            moves = any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
             read_config(host.executor_type, fields["config"])
             for name, value in fields.items():
                 setattr(host, name, value)

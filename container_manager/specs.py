@@ -214,19 +214,10 @@ def read_config(executor_type: str, config: Mapping[str, Any]) -> None:
     Raises:
         ValidationFailed: a key is unknown or its value is bad; each is named `config.KEY`.
     """
-    model = CONFIGS.get(executor_type)
-    if model is None:
-        raise ValidationFailed(
-            [FieldError("executorType", f"This version cannot run jobs on {executor_type.upper()}; it has {_kinds()}.")]
-        )
     try:
-        model.model_validate(config)
+        CONFIGS[executor_type].model_validate(config)
     except ValidationError as error:
         raise ValidationFailed([FieldError(path, text) for path, text in config_errors(error)]) from error
-
-
-def _kinds() -> str:
-    return " and ".join(kind.upper() for kind in CONFIGS)
 
 
 def _field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:

@@ -41,9 +41,12 @@ class CheckCode(Enum):
     UNHEALTHY = "UNHEALTHY"
     HEALTH_UNKNOWN = "HEALTH_UNKNOWN"
     EJECTED = "EJECTED"
+    COOLDOWN = strawberry.enum_value("COOLDOWN", description="A quota of the host was used up a while ago.")
     EXECUTOR_TYPE = "EXECUTOR_TYPE"
     EXECUTOR_LIMITS = strawberry.enum_value(
-        "EXECUTOR_LIMITS", description="What the job asks for that not every host grants: a user, a network."
+        "EXECUTOR_LIMITS",
+        description="What the job asks for that not every host takes: a user, a network; on Cloud Run the image's "
+        "registry, the size, the timeout, the environment.",
     )
     REGION = "REGION"
     SELECTOR = "SELECTOR"

@@ -62,6 +62,9 @@ class ExecutorHost(Node):
         description="Left alone until then, because launches kept failing; does not count for the last usable host "
         "of its kind."
     )
+    cooldown_until: datetime | None = strawberry.field(
+        description="Left alone until then by all jobs, because a quota was used up."
+    )
     row: strawberry.Private[models.ExecutorHost]
 
     @strawberry.field(description="Executor settings; secret values are never returned.")
@@ -90,6 +93,7 @@ class ExecutorHost(Node):
                 error=host.health_error or None,
             ),
             ejected_until=host.ejected_until,
+            cooldown_until=host.cooldown_until,
             row=host,
         )
 

@@ -31,12 +31,12 @@ HELPFUL = frozenset(
 DECIDED = frozenset({EventKind.JOB_ROUTED, EventKind.JOB_REFUSED})
 
 
-DATED = frozenset({EventKind.JOB_REFUSED, EventKind.HOST_EJECTED})
-"""What helps nobody now, and may let time alone change something: the end of a queue timeout or of an ejection."""
+DATED = frozenset({EventKind.JOB_REFUSED, EventKind.HOST_EJECTED, EventKind.HOST_COOLDOWN})
+"""What helps nobody now, and by time alone may: a queue timeout, an ejection or a cooldown ends."""
 
 
 class QueueLoop:
-    """Wakes on events, and when a back-off, a queue timeout or an ejection ends; the slow turn only repairs."""
+    """Wakes on events, and when a back-off, timeout, ejection or cooldown ends; the slow turn only repairs."""
 
     name = "queue"
     patience = REPAIR_SECONDS * 2

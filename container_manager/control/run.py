@@ -28,6 +28,7 @@ from container_manager.executors.exceptions import (
     ExecutorError,
     ExecutorHostError,
     ExecutorOperationError,
+    ExecutorResourceError,
 )
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.executors.output import Output, OutputLine
@@ -49,9 +50,6 @@ FIRST_LOOK_AGAIN, LAST_LOOK_AGAIN = 0.5, 15.0
 
 PROGRESS_EVERY = 2.0
 """Seconds between two reports of how a launch gets on."""
-
-SETTLE = 2.0
-"""Seconds that a start without an answer has to take effect, once the executor answers again."""
 
 LEFTOVER_LOOKS, LEFTOVER_PAUSE = 10, 0.1
 MOST_HARVESTS = 5
@@ -78,6 +76,7 @@ class JobRun:
         self._marked = job.launched_at is not None or bool(job.execution_id)
         self.ended = False
         self._started_at: datetime | None = job.started_at
+        self._claimed_at = timezone.now()
         # Why we stop it, or the worker before us did, and since when; and whether the executor says that we have.
         self._stopping_as = JobStatus(job.stop_reason) if job.stop_reason else None
         self._stopping_since = job.stopped_at
@@ -148,10 +147,13 @@ class JobRun:
         execution = self._execution
         if status is None or execution is None:
             return
-        if status.state is ExecutionState.RUNNING:
+        if status.state is ExecutionState.STARTING:
+            self._pause = FIRST_LOOK_AGAIN
+            status = await self._wait_for_start(executor, execution)
+        if status is not None and status.state is ExecutionState.RUNNING:
             self._pause = FIRST_LOOK_AGAIN
             await self._started(self._plausible(status.started_at))
-            status = await self._watch(executor, execution)
+            status = await self._watch(executor, execution, ExecutionState.RUNNING)
         if status is not None and status.started_at is not None:
             await self._started(self._plausible(status.started_at))
         await self._conclude(executor, execution, status)
@@ -166,11 +168,11 @@ class JobRun:
         end = replace(end, output=await self._harvest(executor, execution) if status is not None else b"")
         if status is not None and status.interrupted and self._ended_by_us(status) is None:
             if not self._cancelled.is_set():
-                why = f"The engine of host {self._host_name} was started again, which ended the container."
-                await self._host_failed(HostFault(why, settings.CONTAINER_MANAGER.infrastructure_retries, end))
+                retries = settings.CONTAINER_MANAGER.infrastructure_retries
+                await self._host_failed(HostFault(status.error, retries, end))
                 await self._remove(executor, execution)
                 return
-            end = replace(end, status=JobStatus.CANCELLED)
+            end = replace(end, status=JobStatus.CANCELLED, error="")
         await self._finish(executor, execution, end)
 
     async def _current_host(self) -> ExecutorHost:
@@ -193,7 +195,7 @@ class JobRun:
         found = await self._find(executor)
         if found is not None and found.state is ExecutionState.CREATED and self._marked:
             # Its start may be under way: give it the time to show.
-            await asyncio.sleep(SETTLE)
+            await asyncio.sleep(executor.settle_seconds)
             found = await self._find(executor)
         if found is not None and found.state is not ExecutionState.CREATED:
             await self._adopt(found)
@@ -300,8 +302,8 @@ class JobRun:
         await self._writer.write(dispatch.created, (self.fence, execution.id))
         self._execution, self._marked = execution, True
         try:
-            await executor.start(execution)
-        except (ExecutorConfigurationError, ExecutorOperationError) as error:
+            state = await executor.start(execution)
+        except (ExecutorConfigurationError, ExecutorOperationError, ExecutorResourceError) as error:
             # The engine answered; if it is as it was, it has not run.
             status = await executor.status(execution)
             if status is not None and status.state is not ExecutionState.CREATED:
@@ -316,7 +318,7 @@ class JobRun:
             # Somebody has removed it: that is no fault of the job.
             raise _NotStartedError(error) from error
         self._may_exist = True
-        return ExecutionStatus(execution.id, ExecutionState.RUNNING, started_at=timezone.now())
+        return ExecutionStatus(execution.id, state, started_at=timezone.now())
 
     async def _has_not_run(self, executor: ContainerExecutor, execution: Execution) -> bool:
         """Whether an execution that is gone was never started; if that is not certain, the attempt has ended."""
@@ -343,17 +345,29 @@ class JobRun:
 
     # -------------------------------------------------------------- watching
 
-    async def _watch(self, executor: ContainerExecutor, execution: Execution) -> ExecutionStatus | None:
-        """Wait for the end, and bring it about when it is cancelled or out of time."""
-        ended = asyncio.create_task(executor.wait(execution))
+    async def _wait_for_start(self, executor: ContainerExecutor, execution: Execution) -> ExecutionStatus | None:
+        """Wait until it runs; one that is not started in time has failed by its host."""
+        waiting = f"Host {self._host_name} has taken the job and is starting its container."
+        await self._writer.write(dispatch.progress, (self.fence, Progress(waiting)))
+        return await self._watch(executor, execution, ExecutionState.STARTING)
+
+    async def _watch(
+        self, executor: ContainerExecutor, execution: Execution, seen: ExecutionState
+    ) -> ExecutionStatus | None:
+        """Wait until it is further, and end it when it is cancelled or out of time."""
+        ended = asyncio.create_task(executor.wait(execution, seen))
         cancelled = asyncio.create_task(self._cancelled.wait())
         try:
             while not ended.done():
                 left = self._time_left()
+                if cancelled.done():
+                    await self._stop(executor, execution, JobStatus.CANCELLED)
+                elif not left and seen is ExecutionState.RUNNING:
+                    await self._stop(executor, execution, JobStatus.TIMED_OUT)
+                elif not left:
+                    # No verdict of the job's: what has never run is interrupted.
+                    await executor.stop(execution, 0)
                 if cancelled.done() or not left:
-                    await self._stop(
-                        executor, execution, JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
-                    )
                     status = await executor.status(execution)
                     if status is not None and status.state is not ExecutionState.EXITED:
                         raise ExecutorOperationError(
@@ -378,8 +392,11 @@ class JobRun:
         self._stopped = stopped or (False if first else None)
 
     def _time_left(self) -> float:
-        assert self._started_at is not None  # noqa: S101 - it runs
-        deadline = self._started_at + timedelta(seconds=self._job.timeout_seconds)
+        if self._started_at is not None:
+            deadline = self._started_at + timedelta(seconds=self._job.timeout_seconds)
+        else:
+            patience = timedelta(seconds=settings.CONTAINER_MANAGER.pull_timeout_seconds)
+            deadline = (self._job.launched_at or self._claimed_at) + patience
         return max((deadline - timezone.now()).total_seconds(), 0)
 
     def _judge(self, status: ExecutionStatus | None) -> End:
@@ -389,7 +406,7 @@ class JobRun:
             gone = End(JobStatus.FAILED, error=VANISHED)
             return replace(gone, status=JobStatus.CANCELLED, error="") if self._cancelled.is_set() else gone
         end = End(JobStatus.FAILED, status.exit_code, status.error, status.started_at, status.finished_at)
-        why = self._ended_by_us(status)
+        why = self._ended_by_us(status) or (JobStatus.TIMED_OUT if status.timed_out else None)
         if why is JobStatus.TIMED_OUT:
             limit = self._job.timeout_seconds
             error = f"The job ran longer than its timeout of {limit} s and was stopped."
@@ -453,9 +470,9 @@ class JobRun:
 
     async def _end_or_retry(self, error: ExecutorError) -> None:
         """Nothing has run, so the job may run elsewhere; as often as it takes while a host does not answer."""
-        answered = not isinstance(error, ExecutorConnectionError)
-        retries = settings.CONTAINER_MANAGER.infrastructure_retries if answered else None
-        await self._host_failed(HostFault(str(error), retries))
+        bounded = not isinstance(error, (ExecutorConnectionError, ExecutorResourceError))
+        retries = settings.CONTAINER_MANAGER.infrastructure_retries if bounded else None
+        await self._host_failed(HostFault(str(error), retries, exhausted=isinstance(error, ExecutorResourceError)))
 
     async def _host_failed(self, fault: HostFault) -> None:
         await self._writer.write(dispatch.host_failed, (self.fence, fault))
@@ -506,6 +523,7 @@ def launch_spec(job: ContainerJob, instance: str) -> LaunchSpec:
         environment=job.environment,
         memory_mb=job.memory_limit or 0,
         cpu_millis=round((job.cpu_limit or 0) * 1000),
+        timeout_seconds=job.timeout_seconds,
         entry_point=tuple(job.entry_point),
         working_dir=job.working_dir,
         user=job.user,

@@ -42,6 +42,7 @@ class LaunchSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     memory_mb: int = 0
     cpu_millis: int = 0
+    timeout_seconds: int = 0
     entry_point: Sequence[str] = ()
     working_dir: str = ""
     user: str = ""
@@ -59,16 +60,21 @@ class Execution:
 
 
 class ExecutionState(Enum):
-    """CREATED has never run; EXITED has run and never runs again."""
+    """CREATED has not been started; STARTING has, and does not run yet; EXITED never runs again."""
 
     CREATED = "created"
+    STARTING = "starting"
     RUNNING = "running"
     EXITED = "exited"
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStatus:
-    """What an executor says about an execution. `interrupted`: the executor itself has ended it, as by a restart."""
+    """What an executor says about an execution.
+
+    `interrupted`: the executor itself has ended it, as by a restart, or has never run it; `error` says how.
+    `timed_out`: the executor has counted the job's timeout, and has ended it.
+    """
 
     id: str
     state: ExecutionState
@@ -78,6 +84,7 @@ class ExecutionStatus:
     out_of_memory: bool = False
     error: str = ""
     interrupted: bool = False
+    timed_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +125,25 @@ class ContainerExecutor(abc.ABC):
     async def get_capacity_info(self) -> dict[str, Any]:
         """`max_jobs`, `current_jobs`, `available_slots`; and `memory_mb`, `cpu_cores` where the engine says so."""
 
+    @property
+    def settle_seconds(self) -> float:
+        """How long a start without an answer has to show, once the executor answers again."""
+        return 2.0
+
     @abc.abstractmethod
     async def create(self, spec: LaunchSpec, tell: Tell = lambda _: None) -> str:
-        """Prepare the execution without running it and return its id; an existing one of that name is returned.
+        """Prepare the execution without running it and return its id, which no other one ever has.
 
         `tell` hears how a preparation that takes its time gets on.
 
         Raises:
             ExecutorConfigurationError: the image does not exist or the engine will not take these settings.
+            ExecutorResourceError: a quota is used up.
         """
 
     @abc.abstractmethod
-    async def start(self, execution: Execution) -> None:
-        """Run what `create` prepared. Must not run again what has run already."""
+    async def start(self, execution: Execution) -> ExecutionState:
+        """Run what `create` prepared: RUNNING, or STARTING. Must not run again what has run already."""
 
     @abc.abstractmethod
     async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
@@ -148,8 +161,8 @@ class ContainerExecutor(abc.ABC):
         return status
 
     @abc.abstractmethod
-    async def wait(self, execution: Execution) -> ExecutionStatus | None:
-        """Return once the execution has ended, with its verdict; None when the executor does not know it.
+    async def wait(self, execution: Execution, seen: ExecutionState = ExecutionState.RUNNING) -> ExecutionStatus | None:
+        """Return once the execution is further than `seen`, with its verdict; None when the executor does not know it.
 
         Notices also what ends while the executor does not answer, and connections that die without a word.
         """

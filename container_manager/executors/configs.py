@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
+
+from container_manager.executors.cloudrun_limits import LONG, TIMEOUT
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 SECRET_MASK = "********"  # noqa: S105 - what is shown in place of a secret
@@ -129,7 +131,74 @@ class SimulatedConfig(Settings):
     seed: int = Field(0, ge=0, le=2**53)
 
 
-CONFIGS: dict[str, type[Settings]] = {"docker": DockerConfig, "simulated": SimulatedConfig}
+class Vpc(Settings):
+    """Where a Cloud Run job's traffic goes: by `connector`, or directly into `network` and `subnetwork`."""
+
+    connector: str = ""
+    network: str = ""
+    subnetwork: str = ""
+    tags: list[str] = []
+    egress: Literal["private-ranges-only", "all-traffic"] = "private-ranges-only"
+
+    @model_validator(mode="after")
+    def _is_one_or_the_other(self) -> "Vpc":
+        if bool(self.connector) == bool(self.network or self.subnetwork):
+            raise ValueError("needs either a connector, or a network or subnetwork")
+        if self.connector and self.tags:
+            raise ValueError("tags go with a network or subnetwork, and not with a connector")
+        return self
+
+
+class CloudRunLimits(Settings):
+    """What the region lets a task have, where it may be more than elsewhere."""
+
+    timeout_seconds: Literal[86_400, 604_800] = 86_400
+
+
+def _is_endpoint(endpoint: str) -> str:
+    if (endpoint and not (match := _HOST.fullmatch(endpoint))) or (endpoint and match and match[3] == ":0"):
+        raise ValueError("must be HOST or HOST:PORT, without a scheme or a path")
+    return endpoint
+
+
+Endpoint = Annotated[str, AfterValidator(_is_endpoint)]
+
+
+class CloudRunConfig(Settings):
+    """A region of Google Cloud Run, in one project. Empty endpoints are Google's own."""
+
+    project: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.:-]*[a-z0-9])?$")]
+    region: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
+    endpoint: Endpoint = ""
+    logging_endpoint: Endpoint = ""
+    plaintext: bool = False
+    credentials: Annotated[str, Field(min_length=1)] = "adc"
+    service_account: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$")] = ""
+    vpc: Vpc | None = None
+    limits: CloudRunLimits = CloudRunLimits()
+    poll_seconds: float = Field(5.0, ge=0.1, le=300, strict=False)
+    max_launches: int = Field(10, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _is_plaintext_at_home_only(self) -> "CloudRunConfig":
+        if not self.plaintext:
+            if self.credentials == "anonymous":
+                raise ValueError("credentials: anonymous needs plaintext; use adc or the path of a key file")
+            return self
+        for name in ("endpoint", "logging_endpoint"):
+            host = urlsplit(f"//{getattr(self, name)}").hostname or ""
+            if (name == "endpoint" or host) and host not in {"localhost", "127.0.0.1", "::1"}:
+                raise ValueError(f"plaintext: {name} must be on this machine (localhost, 127.0.0.1 or [::1])")
+        if self.credentials != "anonymous" and "credentials" in self.model_fields_set:
+            raise ValueError("credentials: only anonymous goes with plaintext, which would give them away")
+        return self
+
+
+CONFIGS: dict[str, type[Settings]] = {
+    "docker": DockerConfig,
+    "cloudrun": CloudRunConfig,
+    "simulated": SimulatedConfig,
+}
 
 
 def takes_only_preferred(executor_type: str, config: Mapping[str, Any]) -> bool:
@@ -138,14 +207,25 @@ def takes_only_preferred(executor_type: str, config: Mapping[str, Any]) -> bool:
 
 
 def grants_of(executor_type: str, config: Mapping[str, Any]) -> list[str]:
-    """What the host's settings let a job have that not every host grants; "*" is everything."""
+    """What the host's settings let a job have that not every host grants; "*" is everything.
+
+    "cloudrun: …" is asked of hosts of that kind only.
+    """
     if executor_type == "simulated":
         return ["*"]
+    if executor_type == "cloudrun":
+        longer = config.get("limits", {}).get("timeout_seconds", TIMEOUT) > TIMEOUT
+        return [f"cloudrun: {LONG}"] if longer else []
     if executor_type != "docker":
         return []
     allow = Allowed.model_validate(config.get("allow", {}))
     networks = dict.fromkeys([config.get("network", "none"), *allow.networks])
     return [*(["user"] if allow.user else []), *(f"network {name}" for name in networks)]
+
+
+def region_of(executor_type: str, config: Mapping[str, Any]) -> str:
+    """The region that the host's settings name, if they do."""
+    return str(config.get("region", "")) if executor_type == "cloudrun" else ""
 
 
 def node_of(executor_type: str, config: Mapping[str, Any], here: str) -> str:
@@ -169,8 +249,13 @@ def config_errors(error: ValidationError, root: str = "config") -> Iterator[tupl
         path = ".".join([root, *(str(part) for part in entry["loc"] if part != "[key]")])
         if entry["type"] == "extra_forbidden":
             yield path, f"{path} is not a setting of this executor type."
-        else:
-            yield path, f"{path}: {complaint(entry)}."
+            continue
+        text = complaint(entry)
+        if not entry["loc"]:
+            # What is wrong with several keys together says itself which one to change.
+            key, _, text = text.partition(": ")
+            path = f"{path}.{key}"
+        yield path, f"{path}: {text}."
 
 
 def hide_secrets(config: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:

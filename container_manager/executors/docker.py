@@ -9,7 +9,7 @@ import re
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -30,6 +30,7 @@ from container_manager.executors.base import (
     OwnedExecution,
     Tell,
 )
+from container_manager.executors.cloudrun_limits import registry as registry_of
 from container_manager.executors.configs import TLS, DockerConfig
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
@@ -103,7 +104,7 @@ class DockerExecutor(ContainerExecutor):
         self._under_way: set[asyncio.Timeout] = set()
         self._calls, self._reading = asyncio.Semaphore(MOST_CALLS), asyncio.Semaphore(MOST_READING)
         self._asking = asyncio.Semaphore(MOST_ASKING)
-        self._watcher = Watcher(self._ends, self._running, LOOK_EVERY)
+        self._watcher = Watcher(self._alive, LOOK_EVERY, self._ends)
         self._closed = False
 
     @property
@@ -155,12 +156,13 @@ class DockerExecutor(ContainerExecutor):
                 f"network: host {name} does not let jobs use {spec.network!r} (config.allow.networks)."
             )
 
-    async def start(self, execution: Execution) -> None:
+    async def start(self, execution: Execution) -> ExecutionState:
         try:
             async with self._call(f"starting {execution.spec.name}", self.settings.launch_timeout) as docker:
                 await docker.containers.container(execution.id).start()
         except ExecutorOperationError as error:
             raise self._blamed(error, "The container could not be started") from error
+        return ExecutionState.RUNNING
 
     async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
         return await self._inspect(spec.name)
@@ -184,7 +186,8 @@ class DockerExecutor(ContainerExecutor):
             history, keeps_running = await self._history()
         # It remembers so many events and none from before it was started; when it has forgotten some, nobody can tell.
         if len(history) < EVENTS_KEPT and not _tells(history, status.id, "start") and not keeps_running:
-            return replace(status, interrupted=True)
+            why = f"The engine of host {self.settings.name} was started again, which ended the container."
+            return replace(status, interrupted=True, error=why)
         if status.exit_code in SIGNALS:
             if not _tells(history, status.id, "kill"):
                 # The engine tells of a signal a little after what it did.
@@ -194,20 +197,8 @@ class DockerExecutor(ContainerExecutor):
                 return replace(status, error=KILLED_THERE)
         return status
 
-    async def wait(self, execution: Execution) -> ExecutionStatus | None:
-        woken = self._watcher.attach(execution.id)
-        try:
-            while True:
-                # Attached first: what ends after this look is told.
-                status = await self.status(execution)
-                if status is None or status.state is ExecutionState.EXITED:
-                    return status
-                await woken.wait()
-                woken.clear()
-                if self._closed:
-                    raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
-        finally:
-            await self._watcher.detach(execution.id, woken)
+    async def wait(self, execution: Execution, seen: ExecutionState = ExecutionState.RUNNING) -> ExecutionStatus | None:
+        return await self._watcher.wait(execution.id, seen, lambda: self.status(execution))
 
     async def _ends(self) -> AsyncGenerator[str, None]:
         """The ids of our containers that end, as the engine's events tell it; first "", once it listens."""
@@ -218,8 +209,8 @@ class DockerExecutor(ContainerExecutor):
             while line := await stream.line():
                 yield json.loads(line)["Actor"]["ID"]
 
-    async def _running(self) -> set[str]:
-        return {owned.id for owned in await self.list_owned() if owned.state is not ExecutionState.EXITED}
+    async def _alive(self, _: Collection[str]) -> dict[str, ExecutionState]:
+        return {owned.id: owned.state for owned in await self.list_owned() if owned.state is not ExecutionState.EXITED}
 
     async def _history(self) -> tuple[list[dict[str, Any]], bool]:
         """The events that the engine remembers, oldest first; and whether containers outlive it."""
@@ -348,7 +339,7 @@ class DockerExecutor(ContainerExecutor):
         raise ExecutorConnectionError(f"host {self.settings.name}: {spec.name} exists and cannot be found.")
 
     async def _pull(self, image: str, tell: Tell) -> None:
-        registry = _registry(image)
+        registry = registry_of(image)
         login = self._config.registry_auth.get(registry)
         headers = {} if login is None else {"X-Registry-Auth": _registry_header(login.username, login.password)}
         began, layers = time.monotonic(), _Layers(image, self.settings.name)
@@ -685,11 +676,6 @@ def _moment_of(text: str) -> datetime:
 def _with_tag(image: str) -> str:
     # Without a tag the engine would pull every tag there is.
     return image if "@" in image or ":" in image.rsplit("/", 1)[-1] else f"{image}:latest"
-
-
-def _registry(image: str) -> str:
-    first, slash, _ = image.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
 def _registry_header(username: str, password: str) -> str:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 EXECUTORS = {
     "docker": "container_manager.executors.docker.DockerExecutor",
+    "cloudrun": "container_manager.executors.cloudrun.CloudRunExecutor",
     "simulated": "container_manager.executors.simulated.SimulatedExecutor",
 }
 
@@ -174,7 +175,7 @@ class ExecutorFactory:
         """Probe one host; whatever goes wrong is a report that says so."""
         began = time.perf_counter()
         info: dict[str, Any] = {}
-        error = ""
+        error = exhausted = ""
         deadline = settings.CONTAINER_MANAGER.probe_timeout_seconds
         executor = None
         try:
@@ -186,6 +187,8 @@ class ExecutorFactory:
                     error = "The executor says that it is not healthy."
         except TimeoutError:
             error = f"No answer within {deadline:g} s."
+        except ExecutorResourceError as problem:
+            exhausted = str(problem)
         except ExecutorError as problem:
             error = str(problem)
         except Exception as problem:  # a probe must not fail the others, whatever an executor raises
@@ -199,6 +202,7 @@ class ExecutorFactory:
             checked_at=timezone.now(),
             latency_ms=(time.perf_counter() - began) * 1000,
             error=error,
+            exhausted=exhausted,
             memory_mb=info.get("memory_mb"),
             cpu_cores=info.get("cpu_cores"),
         )
@@ -208,7 +212,7 @@ class ExecutorFactory:
         hosts = [
             host
             for host in await threads.read(host_store.candidates)
-            if host.executor_type == executor_type and host.used_jobs < host.max_concurrent_jobs
+            if host.executor_type == executor_type and host.used_jobs < host.max_concurrent_jobs and not host.cooling
         ]
         return any(await asyncio.gather(*(self._has_room(host) for host in hosts)))
 

@@ -71,9 +71,10 @@ class SimulatedExecutor(ContainerExecutor):
         self._created[execution.id] = execution
         return execution.id
 
-    async def start(self, execution: Execution) -> None:
+    async def start(self, execution: Execution) -> ExecutionState:
         start_ms, _, _ = _read(execution.id)
         await asyncio.sleep(max(start_ms / 1000 - time.time(), 0))
+        return ExecutionState.RUNNING
 
     async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
         for execution in self._created.values():
@@ -84,8 +85,8 @@ class SimulatedExecutor(ContainerExecutor):
     async def status(self, execution: Execution) -> ExecutionStatus | None:
         return self._status(execution.id)
 
-    async def wait(self, execution: Execution) -> ExecutionStatus:
-        while (status := self._status(execution.id)).state is not ExecutionState.EXITED:
+    async def wait(self, execution: Execution, seen: ExecutionState = ExecutionState.RUNNING) -> ExecutionStatus:
+        while (status := self._status(execution.id)).state is seen:
             start_ms, run_ms, _ = _read(execution.id)
             # Short steps, so that a stop is seen; the last one ends on the millisecond.
             await asyncio.sleep(min(max((start_ms + run_ms) / 1000 - time.time(), 0.001), 0.05))

@@ -4,10 +4,11 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 
-from container_manager.executors.exceptions import ExecutorError
+from container_manager.executors.base import ExecutionState, ExecutionStatus
+from container_manager.executors.exceptions import ExecutorClosedError, ExecutorError
 
 logger = logging.getLogger(__name__)
 
@@ -15,48 +16,70 @@ FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0
 """Seconds between two tries to hear hints again."""
 
 JITTER = 0.2
+LONGEST_PAUSE = 60.0
+"""Seconds between two looks at an executor that does not answer."""
 
 
 class Watcher:
-    """Wakes those who wait for an execution when it has ended, or may have.
+    """Wakes those who wait for an execution when it has gone on, or may have.
 
+    `alive` gives the states of those that have not ended; it is told which are waited for, and may leave out others.
     `hints` gives the ids of executions that have just ended, for as long as a connection lasts; its first value is
-    "", once it listens. `running` gives those that have not ended. Both are used only while somebody waits.
+    "", once it listens. Both are used only while somebody waits.
     """
 
     def __init__(
         self,
-        hints: Callable[[], AsyncGenerator[str, None]],
-        running: Callable[[], Awaitable[Collection[str]]],
+        alive: Callable[[Collection[str]], Awaitable[Mapping[str, ExecutionState]]],
         interval: float,
+        hints: Callable[[], AsyncGenerator[str, None]] | None = None,
     ) -> None:
         self._hints = hints
-        self._running = running
+        self._alive = alive
         self._interval = interval
-        self._waiters: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiters: defaultdict[str, dict[asyncio.Event, ExecutionState]] = defaultdict(dict)
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
 
-    def attach(self, execution_id: str) -> asyncio.Event:
-        """An event that is set when the execution may have ended."""
+    async def wait(
+        self, execution_id: str, seen: ExecutionState, status: Callable[[], Awaitable[ExecutionStatus | None]]
+    ) -> ExecutionStatus | None:
+        """The first status that is further than `seen`, or None when there is none.
+
+        Raises:
+            ExecutorClosedError, and what `status` raises.
+        """
         woken = asyncio.Event()
-        self._waiters[execution_id].add(woken)
+        # Before the first look: what goes on after it is told.
+        self._waiters[execution_id][woken] = seen
         if not self._tasks:
-            self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._look_around())]
-        return woken
-
-    async def detach(self, execution_id: str, woken: asyncio.Event) -> None:
-        """Nobody waits for that event any more."""
-        self._waiters[execution_id].discard(woken)
-        if not self._waiters[execution_id]:
-            del self._waiters[execution_id]
-        if not self._waiters:
-            await self.aclose()
+            jobs = [self._look_around(), *([self._listen()] if self._hints else [])]
+            self._tasks = [asyncio.create_task(job) for job in jobs]
+        try:
+            while True:
+                found = await status()
+                if found is None or found.state not in {ExecutionState.CREATED, ExecutionState.STARTING, seen}:
+                    return found
+                await woken.wait()
+                woken.clear()
+                if self._closed:
+                    raise ExecutorClosedError("The host's settings were changed.")
+        finally:
+            del self._waiters[execution_id][woken]
+            if not self._waiters[execution_id]:
+                del self._waiters[execution_id]
+            if not self._waiters:
+                await self._rest()
 
     async def aclose(self) -> None:
         """Stop, and wake everybody."""
+        self._closed = True
         for execution_id in list(self._waiters):
             self._wake(execution_id)
+        await self._rest()
+
+    async def _rest(self) -> None:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -67,6 +90,7 @@ class Watcher:
             woken.set()
 
     async def _listen(self) -> None:
+        assert self._hints is not None  # noqa: S101 - else nobody listens
         pause = FIRST_PAUSE
         while True:
             try:
@@ -87,17 +111,24 @@ class Watcher:
             pause = min(pause * 2, LAST_PAUSE)
 
     async def _look_around(self) -> None:
+        pause = self._interval
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval * random.uniform(1 - JITTER, 1 + JITTER)):  # noqa: S311
+                async with asyncio.timeout(pause * random.uniform(1 - JITTER, 1 + JITTER)):  # noqa: S311
                     await self._look.wait()
             self._look.clear()
-            waited_for = list(self._waiters)
+            waited_for = {execution_id: set(seen.values()) for execution_id, seen in self._waiters.items()}
             try:
-                for execution_id in set(waited_for) - set(await self._running()):
-                    self._wake(execution_id)
-            except ExecutorError as error:
+                alive = await self._alive(waited_for)
+            except Exception as error:
                 # It does not answer: unknown, until the next look.
-                logger.info("looking for ends: %s", error)
-            except Exception:
-                logger.exception("looking for ends")
+                if isinstance(error, ExecutorError):
+                    logger.info("looking for ends: %s", error)
+                else:
+                    logger.exception("looking for ends")
+                pause = min(pause * 2, max(self._interval, LONGEST_PAUSE))
+                continue
+            pause = self._interval
+            for execution_id, seen in waited_for.items():
+                if seen != {alive.get(execution_id)}:
+                    self._wake(execution_id)

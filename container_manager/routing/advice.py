@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from container_manager.routing.checks import cores
+from container_manager.routing.checks import cores, grant_kind
 from container_manager.routing.router import Fleet, tier
 from container_manager.routing.types import (
     HIGHEST_PRIORITY,
@@ -83,7 +83,8 @@ def _without_wishes(job: JobRequirements) -> Iterator[Change]:
     if len(job.selector) > 1:
         yield "Drop the host selector.", job._replace(selector=())
     for grant in job.grants:
-        yield f"Do not ask for {grant}.", job._replace(grants=tuple(other for other in job.grants if other != grant))
+        rest_of_grants = tuple(other for other in job.grants if other != grant)
+        yield f"Do not ask for {grant.removeprefix(f'{grant_kind(grant)}: ')}.", job._replace(grants=rest_of_grants)
 
 
 def _most_free(
@@ -124,6 +125,10 @@ _REPAIRS: dict[str, tuple[Callable[[HostState], str], Callable[[HostState, JobRe
     "EJECTED": (
         lambda h: f"Resume host {h.name}, if its launches succeed again.",
         lambda h, _: h._replace(ejected=False),
+    ),
+    "COOLDOWN": (
+        lambda h: f"Resume host {h.name}, if its quota allows it again.",
+        lambda h, _: h._replace(cooling=False),
     ),
     "DRAINING": (lambda h: f"Resume host {h.name}.", lambda h, _: h._replace(is_draining=False)),
     "INACTIVE": (lambda h: f"Activate host {h.name}.", lambda h, _: h._replace(is_active=True)),

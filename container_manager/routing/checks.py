@@ -47,7 +47,19 @@ def _selector(host: HostState, selector: tuple[tuple[str, str], ...]) -> int:
 def _limits(host: HostState, needed: tuple[str, ...]) -> int:
     if not needed or "*" in host.grants:
         return FEASIBLE
-    return FEASIBLE if all(grant in host.grants for grant in needed) else NEVER
+    lacking = (grant for grant in needed if grant not in host.grants)
+    return NEVER if any(grant_kind(grant) in {"", host.executor_type} for grant in lacking) else FEASIBLE
+
+
+def grant_kind(grant: str) -> str:
+    """The only executor type of which it has to be asked; "" is all."""
+    return grant.partition(": ")[0] if ": " in grant else ""
+
+
+def grant_words(grant: str) -> str:
+    """What is asked for, as a sentence goes on."""
+    kind = grant_kind(grant)
+    return f"{grant.removeprefix(f'{kind}: ')} (if on {kind})" if kind else grant
 
 
 def _reserved(host: HostState, claim: tuple[int, int | None]) -> int:
@@ -129,6 +141,13 @@ CHECKS: list[Check] = [
         lambda host: "left alone for a while, because its launches kept failing" if host.ejected else "not ejected",
     ),
     Check(
+        "COOLDOWN",
+        _nothing,
+        lambda host, _: NOT_NOW if host.cooling else FEASIBLE,
+        lambda _: "a host whose quota is not used up",
+        lambda host: "left alone for a while, because its quota was used up" if host.cooling else "quota left",
+    ),
+    Check(
         "EXECUTOR_TYPE",
         lambda job: (job.preferred_executor, job.executor_required),
         _executor_type,
@@ -139,8 +158,10 @@ CHECKS: list[Check] = [
         "EXECUTOR_LIMITS",
         lambda job: job.grants,
         _limits,
-        lambda job: ", ".join(job.grants) or "nothing out of the ordinary",
-        lambda host: "everything" if "*" in host.grants else ", ".join(host.grants) or "nothing out of the ordinary",
+        lambda job: ", ".join(map(grant_words, job.grants)) or "nothing out of the ordinary",
+        lambda host: (
+            "everything" if "*" in host.grants else ", ".join(map(grant_words, host.grants)) or "nothing of the kind"
+        ),
     ),
     Check(
         "REGION",

@@ -20,7 +20,7 @@ from container_manager.routing.types import (
     Verdict,
 )
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Changes whenever the same record would be decided differently."""
 
 

@@ -26,6 +26,7 @@ class HostState(NamedTuple):
     """A host at one moment, with what its active jobs use. None as a limit is unlimited.
 
     `reserved_priority`: its room is kept for one waiting job of this priority; None when it is not.
+    `cooling`: it has refused something because a quota was used up.
     `grants`: what its settings let a job have beyond the ordinary; "*" is everything.
     """
 
@@ -46,6 +47,7 @@ class HostState(NamedTuple):
     memory: int = 0
     cpu: int = 0
     ejected: bool = False
+    cooling: bool = False
     reserved_priority: int | None = None
     grants: tuple[str, ...] = ()
 
@@ -54,7 +56,7 @@ class JobRequirements(NamedTuple):
     """What a job needs and wishes; jobs with equal requirements form a class.
 
     `reserved_host`: the host whose room is kept for this job.
-    `grants`: what a host must grant.
+    `grants`: what a host must grant; "TYPE: …" only a host of that type.
     """
 
     memory: int = 0

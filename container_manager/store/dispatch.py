@@ -17,7 +17,7 @@ from container_manager.lifecycle import JobStatus, sources
 from container_manager.models import ContainerJob, EventKind, ExecutorHost, JobOutput
 from container_manager.store import bulk
 from container_manager.store.attempts import SHARED, TIMES, compress, next_attempt
-from container_manager.store.hosts import count_failure, count_launch_failure, forgive
+from container_manager.store.hosts import cool_down, count_failure, count_launch_failure, forgive
 from container_manager.store.transaction import Fence, Transaction, Worker, under_routing_lock
 
 CLAIM_AT_ONCE = 500
@@ -255,12 +255,13 @@ class HostFault:
     """The host failed a job, before it ran or by ending what ran.
 
     `retries` None: the host did not even answer, which is counted like a failed probe, and the job is retried for ever.
-    `end` is what became of an execution that had run.
+    `end` is what became of an execution that had run. `exhausted`: all that was wrong is that a quota is used up.
     """
 
     error: str
     retries: int | None
     end: End | None = None
+    exhausted: bool = False
 
 
 @under_routing_lock
@@ -279,10 +280,8 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
         end = fault.end or End(JobStatus.CANCELLED, error=fault.error)
         _finish(tx, [(job, replace(end, status=JobStatus.CANCELLED))])
         return
-    if fault.end is None and job.host is not None:
-        count_launch_failure(tx, job.host, fault.error)
-    if fault.retries is None and job.host is not None:
-        count_failure(tx, job.host, fault.error)
+    if job.host is not None:
+        _blame(tx, job.host, fault)
     end = fault.end or End(JobStatus.FAILED, error=fault.error)
     if fault.retries is not None and job.answered_failures > fault.retries:
         _finish(tx, [(job, end)])
@@ -291,6 +290,16 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
     job.status, job.exit_code, job.error = JobStatus.FAILED, end.exit_code, fault.error
     job.finished_at = end.finished_at or timezone.now()
     next_attempt(tx, job, fault.error, _back_off(job.infrastructure_failures))
+
+
+def _blame(tx: Transaction, host: ExecutorHost, fault: HostFault) -> None:
+    if fault.exhausted:
+        cool_down(tx, host, fault.error)
+        return
+    if fault.end is None:
+        count_launch_failure(tx, host, fault.error)
+    if fault.retries is None:
+        count_failure(tx, host, fault.error)
 
 
 # ------------------------------------------------------------------ what all of them share

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from django.db import connection
-from django.db.models import BooleanField, IntegerField, Q, QuerySet
+from django.db.models import BooleanField, Case, F, IntegerField, Q, QuerySet, When
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
@@ -28,12 +28,14 @@ _EJECTED = """CASE WHEN {0}.ejected_until IS NULL THEN FALSE ELSE {0}.ejected_un
     WHERE o.executor_type = {0}.executor_type AND o.is_active AND NOT o.is_draining AND o.health_status = 'healthy'
         AND (o.ejected_until IS NULL OR o.ejected_until <= %s)) END"""
 
+_COOLING = "CASE WHEN {0}.cooldown_until IS NULL THEN FALSE ELSE {0}.cooldown_until > %s END"
+
 _SNAPSHOT = f"""
     SELECT h.id, h.name, h.executor_type, h.region, h.labels, h.routing_weight, h.only_preferred,
            h.max_concurrent_jobs, COALESCE(h.max_memory_mb, h.reported_memory_mb),
            COALESCE(h.max_cpu_cores, h.reported_cpu_cores), h.is_active, h.is_draining, h.health_status,
            COALESCE(u.jobs, 0), COALESCE(u.memory, 0), COALESCE(u.cpu, 0),
-           {_EJECTED.format("h")}, r.priority, h.grants
+           {_EJECTED.format("h")}, {_COOLING.format("h")}, r.priority, h.grants
     FROM container_manager_executorhost h
     LEFT JOIN (
         SELECT host_id, COUNT(*) AS jobs, SUM(memory_limit) AS memory, SUM(cpu_limit) AS cpu
@@ -60,10 +62,14 @@ EJECTED_FOR, LONGEST_EJECTION = timedelta(seconds=30), timedelta(minutes=5)
 """For how long, times how often it was ejected since its last success; and at most."""
 
 
+COOLDOWN, LONGEST_COOLDOWN = timedelta(seconds=30), timedelta(minutes=5)
+"""For how long, times how often in a row a quota was used up; and at most."""
+
+
 def snapshot() -> list[HostState]:
     """All hosts with their usage: one query, whatever their number, without model instances."""
     with connection.cursor() as cursor:
-        cursor.execute(_SNAPSHOT, [bulk.as_moment(timezone.now())] * 2)
+        cursor.execute(_SNAPSHOT, [bulk.as_moment(timezone.now())] * 3)
         rows = cursor.fetchall()
     # Few sets of labels are different from all others.
     labels = {text: orjson.loads(text) for text in {row[4] for row in rows}}
@@ -72,10 +78,13 @@ def snapshot() -> list[HostState]:
 
 
 def with_usage(hosts: QuerySet[ExecutorHost]) -> QuerySet[ExecutorHost]:
-    """Adds used_jobs, used_memory_mb, used_cpu_millis, ejected and reserved_priority, in the same query."""
-    now = timezone.now()
-    ejected = RawSQL(_EJECTED.format("container_manager_executorhost"), [now, now], BooleanField())  # noqa: S611
-    return hosts.annotate(**{"ejected": ejected, **_USAGE})
+    """Adds used_jobs, used_memory_mb, used_cpu_millis, ejected, cooling and reserved_priority, in the same query."""
+    now, table = timezone.now(), "container_manager_executorhost"
+    states = {
+        "ejected": RawSQL(_EJECTED.format(table), [now, now], BooleanField()),  # noqa: S611
+        "cooling": RawSQL(_COOLING.format(table), [now], BooleanField()),  # noqa: S611
+    }
+    return hosts.annotate(**states, **_USAGE)
 
 
 def _usage(aggregate: str) -> RawSQL:
@@ -122,6 +131,7 @@ def state(host: ExecutorHost) -> HostState:
         memory=host.used_memory_mb,
         cpu=host.used_cpu_millis,
         ejected=host.ejected,
+        cooling=host.cooling,
         reserved_priority=host.reserved_priority,
         grants=tuple(host.grants),
     )
@@ -237,7 +247,10 @@ def _delete_host(tx: Transaction, host_id: int, actor: Actor | None) -> object:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """What one probe found. Latency in milliseconds; `memory_mb` and `cpu_cores` as the engine reports them."""
+    """What one probe found. Latency in milliseconds; `memory_mb` and `cpu_cores` as the engine reports them.
+
+    `exhausted`: the quota that is used up, of a host that is well otherwise.
+    """
 
     host_id: int
     status: HealthStatus
@@ -246,6 +259,7 @@ class HealthReport:
     error: str = ""
     memory_mb: int | None = None
     cpu_cores: float | None = None
+    exhausted: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -258,8 +272,10 @@ def record_health(tx: Transaction, items: Sequence[HealthReport]) -> list[None]:
     reports = {report.host_id: report for report in items}
     hosts = list(ExecutorHost.objects.defer("config").filter(pk__in=reports))
     for host in hosts:
-        before = host.health_status
-        apply_report(host, reports[host.pk])
+        before, report = host.health_status, reports[host.pk]
+        apply_report(host, report)
+        if report.exhausted:
+            cool_down(tx, host, report.exhausted)
         if host.health_status != before:
             tx.event(
                 EventKind.HOST_HEALTH_CHANGED,
@@ -304,11 +320,31 @@ def count_launch_failure(tx: Transaction, host: ExecutorHost, error: str) -> Non
     host.save(update_fields=["launch_failures", "ejections", "ejected_until"])
 
 
+def cool_down(tx: Transaction, host: ExecutorHost, error: str) -> None:
+    """A quota is used up: all jobs leave the host alone for a while, longer each time, whoever has found it out."""
+    host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
+    now = timezone.now()
+    if host.cooldown_until is not None and host.cooldown_until > now:
+        return
+    host.cooldowns += 1
+    pause = min(COOLDOWN * host.cooldowns, LONGEST_COOLDOWN)
+    host.cooldown_until = now + pause
+    tx.event(EventKind.HOST_COOLDOWN, f"Left alone for {pause.total_seconds():g} s. {error}", host=host)
+    host.save(update_fields=["cooldowns", "cooldown_until"])
+
+
 def forgive(host_ids: Iterable[int | None]) -> None:
     """A launch has succeeded there: what failed before counts no more."""
     failed = Q(launch_failures__gt=0) | Q(ejections__gt=0)
-    ExecutorHost.objects.filter(failed, pk__in=[pk for pk in host_ids if pk is not None]).update(
-        launch_failures=0, ejections=0, ejected_until=None
+    # What was launched before a quota was used up tells nothing of it.
+    cooling = Q(cooldown_until__gt=(now := timezone.now()))
+    hosts = ExecutorHost.objects.filter(failed | Q(cooldown_until__lte=now), pk__in=[pk for pk in host_ids if pk])
+    hosts.update(
+        launch_failures=0,
+        ejections=0,
+        ejected_until=None,
+        cooldowns=Case(When(cooling, then=F("cooldowns")), default=0),
+        cooldown_until=Case(When(cooling, then=F("cooldown_until")), default=None),
     )
 
 

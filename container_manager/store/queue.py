@@ -61,12 +61,13 @@ def active() -> int:
 
 
 def next_moment(since: datetime) -> datetime | None:
-    """When, after `since`, time alone next changes what can be routed: a back-off, timeout or ejection ends."""
+    """When, after `since`, time alone next changes what can be routed: a back-off, timeout, ejection, cooldown ends."""
     pending = ContainerJob.objects.filter(PENDING)
     moments = [
         pending.filter(not_before__isnull=False, not_before__gt=since).aggregate(at=Min("not_before"))["at"],
         pending.filter(queue_deadline__isnull=False).aggregate(at=Min("queue_deadline"))["at"],
         ExecutorHost.objects.filter(ejected_until__gt=since).aggregate(at=Min("ejected_until"))["at"],
+        ExecutorHost.objects.filter(cooldown_until__gt=since).aggregate(at=Min("cooldown_until"))["at"],
     ]
     return min((moment for moment in moments if moment is not None), default=None)
 

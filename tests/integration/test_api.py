@@ -408,7 +408,7 @@ async def test_a_bad_argument_is_named(admin: Api, query: str, sentence: str) ->
         ),
         ({"config": "text"}, "config", "must be an object"),
         ({"name": "no good"}, "name", "begins with a letter"),
-        ({"executorType": "CLOUDRUN"}, "executorType", "cannot run jobs on CLOUDRUN"),
+        ({"executorType": "CLOUDRUN", "config": {"region": "europe-west1"}}, "config.project", "Field required"),
         ({"routingWeight": 1001}, "routingWeight", "less than or equal to 1000"),
     ],
 )

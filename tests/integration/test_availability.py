@@ -158,8 +158,7 @@ async def test_probing_many_hosts_takes_as_long_as_the_slowest() -> None:
     assert time.monotonic() - began < 20 * 0.3 / 2
 
 
-@pytest.mark.parametrize("kind", ["cloudrun", "teapot"])
-async def test_a_type_without_an_executor_is_a_configuration_error(kind: str) -> None:
-    host = await make_host(executor_type=kind)
-    with pytest.raises(ExecutorConfigurationError, match=f"no executor of type {kind}"):
+async def test_a_type_without_an_executor_is_a_configuration_error() -> None:
+    host = await make_host(executor_type="teapot")
+    with pytest.raises(ExecutorConfigurationError, match="no executor of type teapot"):
         ExecutorFactory().get_executor(host)

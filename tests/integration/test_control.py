@@ -157,7 +157,6 @@ async def writer(db: None) -> Writer:
 async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Drive a job, taken over by us or fresh, on a stand-in executor."""
     monkeypatch.setattr("container_manager.control.run.FIRST_LOOK_AGAIN", 0.01)
-    monkeypatch.setattr("container_manager.control.run.SETTLE", 0.01)
 
     async def drive(executor: AsyncMock, **changes: object) -> ContainerJob:
         values = {"status": "routed", **changes}
@@ -174,10 +173,18 @@ async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
 def engine(**answers: object) -> AsyncMock:
     """An executor that answers as told; by default all goes well."""
-    executor = AsyncMock()
+    executor = AsyncMock(settle_seconds=0.01)
     executor.explain.side_effect = lambda _, status: status
     ended = ExecutionStatus("id", ExecutionState.EXITED, 0, ALIVE, ALIVE)
-    defaults = {"create": "id", "find": None, "status": None, "wait": ended, "logs": [], "has_run": False}
+    defaults = {
+        "create": "id",
+        "start": ExecutionState.RUNNING,
+        "find": None,
+        "status": None,
+        "wait": ended,
+        "logs": [],
+        "has_run": False,
+    }
     for method, answer in (defaults | answers).items():
         mock = getattr(executor, method)
         if isinstance(answer, (list, Exception)) and method != "logs":
@@ -252,7 +259,7 @@ async def test_a_start_without_an_answer_is_looked_up_before_anything_else(run: 
 
 
 async def test_a_start_that_never_happened_is_made_good(run: Callable) -> None:
-    executor = engine(start=[ExecutorConnectionError("no answer"), None], status=state("created"))
+    executor = engine(start=[ExecutorConnectionError("no answer"), ExecutionState.RUNNING], status=state("created"))
     job = await run(executor)
     assert job.status == "succeeded"
     assert executor.create.call_count == 2
@@ -347,14 +354,14 @@ async def test_a_job_cancelled_before_its_launch_never_gets_a_container(run: Cal
 async def test_only_an_end_of_its_own_outranks_our_cancel(run: Callable, had_to_stop: bool, verdict: str) -> None:
     """A program may exit with 0 when it is told to stop; that is our doing all the same."""
     executor = engine(status=[state("running"), state("exited", 0)])
-    executor.wait, executor.stop.return_value = lambda _: asyncio.Event().wait(), had_to_stop
+    executor.wait, executor.stop.return_value = lambda *_: asyncio.Event().wait(), had_to_stop
     job = await run(executor, **TAKEN_OVER, execution_id="found", cancel_requested_at=ALIVE)
     assert (job.status, job.exit_code) == (verdict, 0)
 
 
 async def test_a_stop_without_an_answer_is_remembered(run: Callable) -> None:
     executor = engine(status=[state("running"), state("exited", 143)], stop=ExecutorConnectionError("no answer"))
-    executor.wait = lambda _: asyncio.Event().wait()
+    executor.wait = lambda *_: asyncio.Event().wait()
     job = await run(executor, **TAKEN_OVER, execution_id="found", timeout_seconds=1)
     assert (job.status, job.exit_code) == ("timed_out", 143)
 

@@ -1,8 +1,9 @@
 """What is left on hosts is removed, what is needed is not; lost hosts, retries, and launches nobody can tell of."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping
 from datetime import timedelta
+from functools import partial
 from unittest.mock import AsyncMock
 
 import pytest
@@ -15,6 +16,7 @@ from container_manager.control.run import JobRun
 from container_manager.errors import Conflict, NotFound
 from container_manager.executors.base import ExecutionState, ExecutionStatus, LaunchSpec, OwnedExecution
 from container_manager.executors.exceptions import (
+    ExecutorClosedError,
     ExecutorConfigurationError,
     ExecutorConnectionError,
     ExecutorHostError,
@@ -213,7 +215,7 @@ async def drive(
     writer: Writer, executor: AsyncMock, monkeypatch: pytest.MonkeyPatch, **changes: object
 ) -> ContainerJob:
     monkeypatch.setattr("container_manager.control.run.FIRST_LOOK_AGAIN", 0.01)
-    monkeypatch.setattr("container_manager.control.run.SETTLE", 0.01)
+    executor.settle_seconds, executor.start.return_value = 0.01, ExecutionState.RUNNING
     executor.explain.side_effect = lambda _, status: status
     job = await make_job(host=await make_host(), **{"status": "routed", **changes})
     claimed, fence = await claim()
@@ -310,25 +312,59 @@ async def test_a_watcher_hears_hints_and_looks_for_what_they_missed() -> None:
                 raise ExecutorConnectionError("the connection broke")
             yield hint
 
-    async def look() -> set[str]:
+    async def look(_: object) -> dict[str, ExecutionState]:
         looks.append(set(running))
-        return running
+        return dict.fromkeys(running, ExecutionState.RUNNING)
 
-    watcher = Watcher(hints, look, 60)
-    woken = {name: watcher.attach(name) for name in "abc"}
+    async def status(name: str) -> ExecutionStatus:
+        state = ExecutionState.RUNNING if name in running and name not in ended else ExecutionState.EXITED
+        return ExecutionStatus(name, state)
+
+    ended: set[str] = set()
+    watcher = Watcher(look, 60, hints)
+    waits = {
+        name: asyncio.create_task(watcher.wait(name, ExecutionState.RUNNING, partial(status, name))) for name in "abc"
+    }
     await eventually(lambda: looks)
+    ended.add("a")
     told.put_nowait("a")
-    await asyncio.wait_for(woken["a"].wait(), 5)
-    assert not woken["b"].is_set()
+    assert (await asyncio.wait_for(waits["a"], 5)).state is ExecutionState.EXITED
+    assert not waits["b"].done()
     running.discard("b")
     told.put_nowait("broken")
-    await asyncio.wait_for(woken["b"].wait(), 5)
+    await asyncio.wait_for(waits["b"], 5)
     assert len(looks) == 2, "once for each time it began to listen"
-    assert not woken["c"].is_set()
+    assert not waits["c"].done()
     await watcher.aclose()
-    assert woken["c"].is_set(), "whoever waits is told that it is over"
-    for name, event in woken.items():
-        await watcher.detach(name, event)
+    with pytest.raises(ExecutorClosedError):
+        await waits["c"]
+
+
+async def test_a_watcher_without_hints_looks_and_looks_less_often_at_what_does_not_answer() -> None:
+    answers: list[object] = [
+        {"a": ExecutionState.STARTING}, ExecutorConnectionError("silent"), RuntimeError("a bug"),
+        {"a": ExecutionState.RUNNING}, {},
+    ]  # fmt: skip
+    looked: list[float] = []
+
+    async def look(wanted: Collection[str]) -> Mapping[str, ExecutionState]:
+        looked.append(asyncio.get_running_loop().time())
+        assert set(wanted) == {"a"}
+        answer = answers[len(looked) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def status() -> ExecutionStatus:
+        state = [ExecutionState.STARTING] * 4 + [ExecutionState.RUNNING, ExecutionState.EXITED]
+        return ExecutionStatus("a", state[len(looked)])
+
+    watcher = Watcher(look, 0.05)
+    assert (await watcher.wait("a", ExecutionState.STARTING, status)).state is ExecutionState.RUNNING
+    assert len(looked) == 4
+    assert looked[3] - looked[2] > 0.15, "four times as long, but for the jitter"
+    assert (await watcher.wait("a", ExecutionState.RUNNING, status)).state is ExecutionState.EXITED
+    assert watcher._tasks == []
 
 
 # ------------------------------------------------------------------ output
@@ -467,7 +503,7 @@ async def test_a_container_that_runs_after_its_stop_is_not_taken_for_gone(
     ended = status("exited", exit_code=137, started_at=timezone.now(), finished_at=timezone.now())
     executor = AsyncMock()
     executor.status.side_effect = [status("running"), status("running"), status("running"), ended]
-    executor.wait = lambda _: asyncio.Event().wait()
+    executor.wait = lambda *_: asyncio.Event().wait()
     executor.stop.return_value = True
     executor.logs.return_value = Output()
     job = await drive(writer, executor, monkeypatch, **COMMITTED, cancel_requested_at=timezone.now())
@@ -483,7 +519,7 @@ async def test_an_end_that_came_before_our_first_signal_is_its_own(
     executor.status.side_effect = [
         status("running"), status("exited", exit_code=0, started_at=timezone.now(), finished_at=late),
     ]  # fmt: skip
-    executor.wait = lambda _: asyncio.Event().wait()
+    executor.wait = lambda *_: asyncio.Event().wait()
     executor.stop.return_value = False
     executor.logs.return_value = Output()
     job = await drive(writer, executor, monkeypatch, **COMMITTED, cancel_requested_at=timezone.now())

@@ -41,6 +41,8 @@ def fleets(draw: st.DrawFn) -> list[HostState]:
             max_memory=draw(limit),
             max_cpu=draw(limit),
             ejected=draw(st.integers(0, 9)) == 0,
+            cooling=draw(st.integers(0, 9)) == 0,
+            grants=draw(st.sampled_from([(), ("user",), ("cloudrun: size",), ("*",)])),
             jobs=draw(st.integers(0, 3)),
             memory=draw(st.integers(0, 800)),
             cpu=draw(st.integers(0, 800)),
@@ -62,6 +64,7 @@ def batches(draw: st.DrawFn) -> list[JobRequest]:
         selector=st.sampled_from([(), (("a", "x"),), (("a", "x"), ("b", "y"))]),
         strategy=st.sampled_from(["weighted", "balanced", "packed"]),
         priority=st.integers(0, 2),
+        grants=st.sampled_from([(), (), ("user",), ("cloudrun: size",)]),
     )
     classes = draw(st.lists(needs, min_size=1, max_size=6))
     return [JobRequest(age, age, draw(st.sampled_from(classes))) for age in range(draw(st.integers(1, 25)))]
@@ -162,7 +165,8 @@ def used(state: HostState, taken: dict[int, list[JobRequirements]]) -> HostState
 
 def could_ever(state: HostState, needs: JobRequirements) -> bool:
     ideal = state._replace(
-        is_active=True, is_draining=False, health="healthy", ejected=False, reserved_priority=None,
+        is_active=True, is_draining=False, health="healthy", ejected=False, cooling=False,
+        reserved_priority=None,
         jobs=0, memory=0, cpu=0,
     )  # fmt: skip
     return checks.feasible(ideal, needs)
@@ -222,6 +226,9 @@ def test_weights_hold_within_a_batch() -> None:
         ({}, {"region_preference": "us", "region_required": True}, "REGION", "NEVER"),
         ({"labels": {"a": "x"}}, {"selector": (("a", "y"),)}, "SELECTOR", "NEVER"),
         ({"ejected": True}, {}, "EJECTED", "NOT_NOW"),
+        ({"cooling": True}, {}, "COOLDOWN", "NOT_NOW"),
+        ({"grants": ("user",)}, {"grants": ("user", "network n")}, "EXECUTOR_LIMITS", "NEVER"),
+        ({"executor_type": "cloudrun"}, {"grants": ("cloudrun: size",)}, "EXECUTOR_LIMITS", "NEVER"),
         ({"reserved_priority": 0}, {}, "RESERVED", "NOT_NOW"),
         ({"reserved_priority": 5}, {"priority": 5}, "RESERVED", "NOT_NOW"),
         ({"jobs": 10}, {}, "SLOTS", "NOT_NOW"),
@@ -322,6 +329,13 @@ def suggestions(fleet: list[HostState], **needs: object) -> list[str]:
         ),
         ({"max_cpu": 1000567}, {"cpu": 2000000}, "Ask for 1000.567 cores instead of 2000 cores."),
         ({"ejected": True}, {}, "Resume host host-1, if its launches succeed again."),
+        ({"cooling": True}, {}, "Resume host host-1, if its quota allows it again."),
+        (
+            {"executor_type": "cloudrun"},
+            {"grants": ("cloudrun: a read-only root",)},
+            "Do not ask for a read-only root.",
+        ),
+        ({}, {"grants": ("user",)}, "Do not ask for user."),
         ({"labels": {"a": "x"}}, {"selector": (("a", "x"), ("b", "y"))}, "Drop b=y from the host selector."),
         ({}, {"selector": (("a", "x"), ("b", "y"))}, "Drop the host selector."),
         ({"reserved_priority": 3}, {}, "Raise the priority from 0 to 4."),

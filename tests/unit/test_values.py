@@ -7,8 +7,9 @@ import pytest
 
 from container_manager.errors import ValidationFailed
 from container_manager.executors.base import Execution, ExecutionState, ExecutorSettings, LaunchSpec
+from container_manager.executors.cloudrun_limits import registry as registry_of
 from container_manager.executors.configs import SECRET_MASK, DockerConfig, hide_secrets, keep_secrets
-from container_manager.executors.docker import DockerExecutor, _registry, _with_tag, container_settings
+from container_manager.executors.docker import DockerExecutor, _with_tag, container_settings
 from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
     ExecutorConnectionError,
@@ -19,6 +20,9 @@ from container_manager.executors.output import BoundedOutput, OutputLine
 from container_manager.executors.simulated import SimulatedExecutor
 from container_manager.lifecycle import ACTIVE, TERMINAL, TRANSITIONS, JobStatus, sources
 from container_manager.specs import read_config, read_host, read_job
+
+CLOUDRUN = {"project": "demo-project", "region": "europe-west1"}
+HOME = {"plaintext": True, "endpoint": "localhost:8080"}
 
 
 def test_terminal_states_lead_only_to_a_next_attempt() -> None:
@@ -166,7 +170,22 @@ def test_a_bad_host_names_its_field() -> None:
         ("docker", {"pull": "sometimes"}, "config.pull"),
         ("simulated", {"fail_launch": 2}, "config.fail_launch"),
         ("simulated", {"run_ms": "long"}, "config.run_ms"),
-        ("cloudrun", {}, "executorType"),
+        ("cloudrun", {"region": "europe-west1"}, "config.project"),
+        ("cloudrun", {"project": "p"}, "config.region"),
+        ("cloudrun", CLOUDRUN | {"region": "Europe West"}, "config.region"),
+        ("cloudrun", CLOUDRUN | {"endpoint": "https://run.example.org"}, "config.endpoint"),
+        ("cloudrun", CLOUDRUN | {"endpoint": "run.example.org:0"}, "config.endpoint"),
+        ("cloudrun", CLOUDRUN | {"credentials": "anonymous"}, "config.credentials"),
+        ("cloudrun", CLOUDRUN | {"plaintext": True}, "config.plaintext"),
+        ("cloudrun", CLOUDRUN | {"plaintext": True, "endpoint": "run.example.org:80"}, "config.plaintext"),
+        ("cloudrun", CLOUDRUN | HOME | {"logging_endpoint": "logging.example.org"}, "config.plaintext"),
+        ("cloudrun", CLOUDRUN | HOME | {"credentials": "/etc/key.json"}, "config.credentials"),
+        ("cloudrun", CLOUDRUN | {"service_account": "me"}, "config.service_account"),
+        ("cloudrun", CLOUDRUN | {"vpc": {}}, "config.vpc"),
+        ("cloudrun", CLOUDRUN | {"vpc": {"connector": "c", "network": "n"}}, "config.vpc"),
+        ("cloudrun", CLOUDRUN | {"vpc": {"connector": "c", "tags": ["t"]}}, "config.vpc"),
+        ("cloudrun", CLOUDRUN | {"limits": {"timeout_seconds": 90000}}, "config.limits.timeout_seconds"),
+        ("cloudrun", CLOUDRUN | {"poll_seconds": 0}, "config.poll_seconds"),
     ],
 )
 def test_a_bad_config_names_its_key(kind: str, config: dict, field: str) -> None:
@@ -220,7 +239,7 @@ def test_a_container_is_bounded_and_without_privileges() -> None:
     ],
 )
 def test_an_image_has_a_tag_and_a_registry(image: str, tagged: str, registry: str) -> None:
-    assert (_with_tag(image), _registry(image)) == (tagged, registry)
+    assert (_with_tag(image), registry_of(image)) == (tagged, registry)
 
 
 @pytest.mark.parametrize("url", ["unix:///no/such.sock", "tcp://127.0.0.1:1", "https://127.0.0.1:1"])
