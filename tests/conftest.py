@@ -10,6 +10,7 @@ from container_manager.models import ExecutorHost, Role
 from container_manager.service import Service, running
 from tests import engines, postgres
 from tests.client import Api
+from tests.cloudrun import CloudRun
 from tests.engines import Engine
 from tests.postgres import Postgres
 from tests.server import make_token, serving
@@ -51,6 +52,14 @@ def engine() -> Iterator[Engine]:
 def other_engine() -> Iterator[Engine]:
     """A Docker engine that one test may mistreat."""
     yield from _started()
+
+
+@pytest.fixture
+def cloudrun() -> Iterator[CloudRun]:
+    """A Cloud Run of this test's own."""
+    server = CloudRun().start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import django
 
 django.setup()
 
+from container_manager.executors.cloudrun import CloudRunExecutor  # noqa: E402
 from container_manager.executors.docker import DockerExecutor  # noqa: E402
 from container_manager.service import Service, running  # noqa: E402
 from container_manager.specs import read_job  # noqa: E402
@@ -36,17 +37,17 @@ def at(name: str) -> None:
         os.kill(os.getpid(), told.signal)
 
 
-def watched(method: str) -> None:
-    """Have a method of the executor tell when it is called and when it has answered."""
-    original = getattr(DockerExecutor, method)
+def watched(kind: type, method: str) -> None:
+    """Have a method of an executor tell when it is called and when it has answered."""
+    original = getattr(kind, method)
 
-    async def call(self: DockerExecutor, *arguments: object) -> object:
+    async def call(self: object, *arguments: object) -> object:
         at(f"before {method}")
         answer = await original(self, *arguments)
         at(f"after {method}")
         return answer
 
-    setattr(DockerExecutor, method, call)
+    setattr(kind, method, call)
 
 
 async def write(self: Writer, unit: object, item: object) -> object:
@@ -59,7 +60,8 @@ async def write(self: Writer, unit: object, item: object) -> object:
 original_write = Writer.write
 Writer.write = write
 for name in ("create", "start", "wait"):
-    watched(name)
+    watched(DockerExecutor, name)
+    watched(CloudRunExecutor, name)
 
 
 async def main() -> None:

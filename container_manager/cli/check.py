@@ -43,9 +43,7 @@ async def _probe(node: str) -> int:
         if report is None:
             click.echo(f"Host {host.name} ({host.executor_type}) belongs to node {host.node}; it is checked there.")
         elif report.exhausted:
-            click.echo(
-                f"Host {host.name} ({host.executor_type}) is healthy, and its quota is used up: {report.exhausted}"
-            )
+            click.echo(f"Host {host.name} ({host.executor_type}) is healthy, but takes no jobs now: {report.exhausted}")
         elif report.healthy:
             click.echo(
                 f"Host {host.name} ({host.executor_type}) is healthy; it answered in {report.latency_ms:.0f} ms."

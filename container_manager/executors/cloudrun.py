@@ -91,7 +91,7 @@ class CloudRunExecutor(ContainerExecutor):
 
     async def health_check(self) -> bool:
         api = await self._open()
-        await self._counted(api.list_jobs(self.settings.call_timeout, limit=1))
+        await self._counted(api.probe(self.settings.call_timeout))
         # To list is not to run: what a launch was refused for is wrong with the host until one succeeds.
         if (refusal := api.refusal()) is not None:
             raise refusal

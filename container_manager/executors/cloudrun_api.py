@@ -135,13 +135,18 @@ class CloudRunApi:
                 return None
         return None if job.delete_time else job
 
-    async def list_jobs(self, timeout: float, limit: int | None = None) -> list[run_v2.Job]:
-        """All jobs of the region, or at most `limit`."""
-        request = run_v2.ListJobsRequest(parent=self.parent, page_size=limit or PAGE)
+    async def probe(self, timeout: float) -> None:
+        """One cheap call, and no second try: the answer to it is how the region is."""
+        request = run_v2.ListJobsRequest(parent=self.parent, page_size=1)
+        async with self._call("listing jobs", "run.jobs.list", timeout):
+            await self._jobs.list_jobs(request, retry=None, timeout=timeout)
+
+    async def list_jobs(self, timeout: float) -> list[run_v2.Job]:
+        """All jobs of the region."""
+        request = run_v2.ListJobsRequest(parent=self.parent, page_size=PAGE)
         async with self._call("listing jobs", "run.jobs.list", timeout):
             pager = await self._jobs.list_jobs(request, retry=IDEMPOTENT, timeout=timeout)
-            found = list(pager.jobs) if limit else [job async for job in pager]
-        return [job for job in found if not job.delete_time]
+            return [job async for job in pager if not job.delete_time]
 
     async def delete_job(self, job_id: str, timeout: float) -> run_v2.Job | None:
         """Delete a job with its executions, and return it as it was; None when that is not known."""

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
@@ -20,7 +20,7 @@ from container_manager.executors.cloudrun import CloudRunExecutor
 from container_manager.executors.docker import DockerExecutor
 from container_manager.executors.exceptions import ExecutorConnectionError, ExecutorError
 from container_manager.executors.simulated import SimulatedExecutor
-from tests.cloudrun import CloudRun
+from tests.cloudrun import CloudRun, hurry
 from tests.waiting import eventually
 
 # The simulated one takes all settings, hangs up on nobody, and has what was created in its memory.
@@ -37,13 +37,6 @@ def settings(config: dict[str, object], **more: object) -> ExecutorSettings:
     return ExecutorSettings("host", config, instance="contract", **more)
 
 
-@pytest.fixture
-def cloudrun() -> Iterator[CloudRun]:
-    server = CloudRun().start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture(params=["docker", "cloudrun", "simulated"])
 def make(request: pytest.FixtureRequest) -> Make:
     """Makes executors of one kind that share one place."""
@@ -51,7 +44,8 @@ def make(request: pytest.FixtureRequest) -> Make:
         engine = request.getfixturevalue("engine")
         return lambda **more: DockerExecutor(settings({"url": engine.url}, **more))
     if request.param == "cloudrun":
-        server = request.getfixturevalue("cloudrun")
+        server, patch = request.getfixturevalue("cloudrun"), request.getfixturevalue("monkeypatch")
+        hurry(patch)
         return lambda **more: CloudRunExecutor(settings(server.config(), **more))
     return simulated()
 

@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,35 +14,64 @@ import psycopg
 import pytest
 
 from tests.client import CREATE_HOST
+from tests.cloudrun import CloudRun
 from tests.engines import Engine
 from tests.postgres import Postgres
 from tests.processes import ROOT, Served, environment
 from tests.waiting import eventually_sync
 
 STEPS = (
-    "before create", "after create", "after created", "after start", "after started", "after wait", "after finished",
+    "before create", "after create", "after created", "before start", "after start", "after started", "after wait", "after finished",
 )  # fmt: skip
 KEY = "only-for-tests-only-for-tests-only-for-tests"
 
 
-class Fleet:
-    """A service on PostgreSQL with one engine, and workers beside it that are told where to stop."""
+class OnEngine:
+    """A Docker engine, and what its containers wrote into a folder."""
 
-    def __init__(self, folder: Path, engine: Engine, url: str) -> None:
-        self.engine, self.url, self.folder = engine, url, folder
+    def __init__(self, engine: Engine) -> None:
         self.journal = engine.folder / "takeover"
         self.journal.mkdir(exist_ok=True)
+        mounts = {"/journal": {"source": str(self.journal), "read_only": False}}
+        self.host = {"executorType": "DOCKER", "config": {"url": engine.url, "mounts": mounts}}
+        self.left = engine.containers
+
+    def script(self, token: str) -> str:
+        return f"echo $CONTAINER_MANAGER_ATTEMPT >> /journal/{token}; sleep 0.3; exit 7"
+
+    def attempts(self, token: str, job_id: int) -> list[str]:
+        return (self.journal / token).read_text().split()
+
+
+class OnCloudRun:
+    """A local Cloud Run, which knows what it has run."""
+
+    def __init__(self, server: CloudRun) -> None:
+        self.host = {"executorType": "CLOUDRUN", "config": server.config(), "maxConcurrentJobs": 50}
+        # Fifteen processes look, and much oftener than they would.
+        server.per_minute = dict.fromkeys(server.per_minute, 1_000_000)
+        self.server, self.left = server, lambda: list(server.jobs)
+
+    def script(self, token: str) -> str:
+        return "sleep 0.3; exit 7"
+
+    def attempts(self, token: str, job_id: int) -> list[str]:
+        runs = self.server.runs_of({"container-manager-job": str(job_id)})
+        return [run.labels["container-manager-attempt"] for run in runs]
+
+
+class Fleet:
+    """A service on PostgreSQL with one host, and workers beside it that are told where to stop."""
+
+    def __init__(self, folder: Path, place: OnEngine | OnCloudRun, url: str) -> None:
+        self.place, self.url, self.folder = place, url, folder
         self.variables = {
             "CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY,
             "CONTAINER_MANAGER_LEASE_SECONDS": "3", "CONTAINER_MANAGER_ORPHAN_GRACE_SECONDS": "1",
             "CONTAINER_MANAGER_LOG_LEVEL": "warning",
         }  # fmt: skip
         self.service = Served(folder / "service", **self.variables)
-        mounts = {"/journal": {"source": str(self.journal), "read_only": False}}
-        config = {"url": engine.url, "mounts": mounts}
-        host = self.service.query(
-            self.service.token, CREATE_HOST, input={"name": "e", "executorType": "DOCKER", "config": config}
-        )
+        host = self.service.query(self.service.token, CREATE_HOST, input={"name": "e", **place.host})
         assert host["health"]["status"] == "HEALTHY", host
 
     def worker(self, name: str) -> subprocess.Popen[str]:
@@ -59,8 +88,7 @@ class Fleet:
 
     def stop_at(self, worker: subprocess.Popen[str], step: str, number: int, token: str) -> int:
         """Have the worker submit a job and stop there; the job's id."""
-        script = f"echo $CONTAINER_MANAGER_ATTEMPT >> /journal/{token}; sleep 0.3; exit 7"
-        job = {"image": "busybox:test", "command": ["sh", "-c", script]}
+        job = {"image": "busybox:test", "command": ["sh", "-c", self.place.script(token)]}
         worker.stdin.write(json.dumps([step, number, job]) + "\n")
         worker.stdin.flush()
         there = said(worker)
@@ -79,7 +107,7 @@ class Fleet:
     def check(self, job_id: int, token: str) -> None:
         verdict = eventually_sync(lambda: self.verdict(job_id), 60, token)
         assert verdict[:3] == ("failed", 7, 1), (token, verdict)
-        assert (self.journal / token).read_text().split() == ["1"], f"{token} ran once"
+        assert self.place.attempts(token, job_id) == ["1"], f"{token} ran once"
         ends = self.rows(
             "SELECT 1 FROM container_manager_routingevent WHERE job_id = %s AND kind = 'job_finished'", job_id
         )
@@ -92,9 +120,13 @@ def said(process: subprocess.Popen[str], timeout: float = 30) -> str:
     return process.stdout.readline().strip()
 
 
-@pytest.fixture(scope="module")
-def fleet(engine: Engine, cluster: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    started = Fleet(tmp_path_factory.mktemp("takeover"), engine, cluster.database())
+@pytest.fixture(params=["docker", "cloudrun"])
+def fleet(request: pytest.FixtureRequest, cluster: Postgres, tmp_path: Path) -> Iterator[Fleet]:
+    if request.param == "docker":
+        place: OnEngine | OnCloudRun = OnEngine(request.getfixturevalue("engine"))
+    else:
+        place = OnCloudRun(request.getfixturevalue("cloudrun"))
+    started = Fleet(tmp_path, place, cluster.database())
     yield started
     assert started.service.terminate() == 0
 
@@ -120,9 +152,28 @@ def killed(fleet: Fleet, step: str) -> None:
     fleet.check(job_id, token)
 
 
-@pytest.mark.parametrize("fate", [frozen, killed])
-def test_whoever_stops_at_any_step_one_container_runs_once(fleet: Fleet, fate: Callable[[Fleet, str], None]) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(fate, fleet, step) for step in STEPS]:
+def test_whoever_stops_at_any_step_one_container_runs_once(fleet: Fleet) -> None:
+    with ThreadPoolExecutor(5) as pool:
+        for done in [pool.submit(fate, fleet, step) for step in STEPS for fate in (frozen, killed)]:
             done.result()
-    eventually_sync(lambda: fleet.engine.containers() == [], 15, "nothing is left")
+    eventually_sync(lambda: fleet.place.left() == [], 15, "nothing is left")
+
+
+@pytest.mark.parametrize("fleet", ["cloudrun"], indirect=True)
+@pytest.mark.parametrize("method", ["CreateJob", "RunJob"])
+def test_a_call_that_arrives_after_its_sender_is_gone_starts_nothing(fleet: Fleet, method: str) -> None:
+    server = fleet.place.server
+    worker = fleet.worker("late")
+    step = {"CreateJob": "before create", "RunJob": "before start"}[method]
+    job_id = fleet.stop_at(worker, step, signal.SIGSTOP, "late")
+    with server.hang(method, times=1) as held:
+        os.kill(worker.pid, signal.SIGCONT)
+        eventually_sync(held.is_set, 10, "the call has arrived")
+        worker.kill()
+        worker.wait(10)
+        fleet.check(job_id, "late")
+    eventually_sync(lambda: server.calls[method] == 2, 10, "it was answered at last")
+    eventually_sync(lambda: fleet.place.left() == [], 15, "nothing is left")
+    fleet.check(job_id, "late")
+    worker.stdin.close()
+    worker.stdout.close()
