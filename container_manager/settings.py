@@ -9,6 +9,8 @@ import dj_database_url
 from container_manager.environment import ConfigurationError, read
 
 CONTAINER_MANAGER = read(os.environ)
+# Google's gRPC writes to stderr by itself, where our log goes.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 SECRET_KEY = CONTAINER_MANAGER.secret_keys()[0]
 DEBUG = False

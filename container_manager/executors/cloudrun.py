@@ -28,7 +28,6 @@ from container_manager.executors.base import (
 from container_manager.executors.configs import CloudRunConfig
 from container_manager.executors.exceptions import (
     ExecutorClosedError,
-    ExecutorConfigurationError,
     ExecutorConnectionError,
     ExecutorOperationError,
     ExecutorResourceError,
@@ -70,7 +69,8 @@ class CloudRunExecutor(ContainerExecutor):
         self._config = CloudRunConfig.model_validate(settings.config)
         self._api: CloudRunApi | None = None
         self._logs: CloudRunLogs | None = None
-        self._opening, self._listing = asyncio.Lock(), asyncio.Lock()
+        self._opening: asyncio.Task[CloudRunApi] | None = None
+        self._opening_logs, self._listing = asyncio.Lock(), asyncio.Lock()
         self._watcher = Watcher(self._alive, self._config.poll_seconds)
         # By job: the name of its execution, once it is known.
         self._names: dict[str, str] = {}
@@ -127,9 +127,7 @@ class CloudRunExecutor(ContainerExecutor):
         # A job without a verdict yet was made just now.
         if job.terminal_condition.state.name == "CONDITION_FAILED":
             await self.remove(job_id)
-            raise ExecutorConfigurationError(
-                f"host {self.settings.name}: Cloud Run refuses the job: {job.terminal_condition.message}"
-            )
+            raise api.refused(job.terminal_condition.message)
 
     async def start(self, execution: Execution) -> ExecutionState:
         api = await self._open()
@@ -311,15 +309,25 @@ class CloudRunExecutor(ContainerExecutor):
             raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
         if self._api is not None:
             return self._api
-        async with self._opening:
-            if self._api is None:
-                # Google's libraries take a second to load, which others must not wait for.
-                module = await asyncio.to_thread(importlib.import_module, "container_manager.executors.cloudrun_api")
-                self._api = await module.open_api(self.settings.name, self._config)
-        return self._api
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect())
+        opening = self._opening
+        try:
+            # To look for credentials may take longer than who asks has time; the next one finds what came of it.
+            return await asyncio.shield(opening)
+        finally:
+            if opening.done():
+                self._opening = None
+
+    async def _connect(self) -> "CloudRunApi":
+        # Google's libraries take a second to load, which others must not wait for.
+        module = await asyncio.to_thread(importlib.import_module, "container_manager.executors.cloudrun_api")
+        api: CloudRunApi = await module.open_api(self.settings.name, self._config)
+        self._api = api
+        return api
 
     async def _open_logs(self) -> "CloudRunLogs":
-        async with self._opening:
+        async with self._opening_logs:
             if self._logs is None:
                 try:
                     module = await asyncio.to_thread(
@@ -333,6 +341,9 @@ class CloudRunExecutor(ContainerExecutor):
     async def aclose(self) -> None:
         self._closed = True
         await self._watcher.aclose()
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         for connection in (self._api, self._logs):
             if connection is not None:
                 await connection.aclose()

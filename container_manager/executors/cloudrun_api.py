@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import google.auth
 import grpc
@@ -114,7 +114,7 @@ class CloudRunApi:
                 # The reply to the first try was lost.
                 return await self._jobs.get_job(name=self._job(job_id), retry=IDEMPOTENT, timeout=timeout)
         if operation.operation.done and operation.operation.error.code:
-            self._fail(operation.operation.error.code, operation.operation.error.message)
+            raise self.refused(operation.operation.error.message, operation.operation.error.code)
         made: run_v2.Job | None = operation.metadata
         return made
 
@@ -265,26 +265,22 @@ class CloudRunApi:
         if self._closed:
             return self._hung_up()
         if isinstance(error, errors.ResourceExhausted):
-            return ExecutorResourceError(f"{self._where}: a quota of Cloud Run is used up: {_said(error)}")
+            return self.refused(_said(error), code_pb2.RESOURCE_EXHAUSTED)
         if isinstance(error, (errors.DeadlineExceeded, TimeoutError)):
             return ExecutorConnectionError(f"{self._where}: no answer in time while {doing}.")
         if isinstance(error, MAY_HAVE_HAPPENED):
             return ExecutorConnectionError(f"{self._where}: {self._endpoint} does not answer: {_said(error)}")
         if isinstance(error, (errors.InvalidArgument, errors.OutOfRange)):
-            return self._blamed(_said(error))
+            return self.refused(_said(error))
         return ExecutorOperationError(f"{self._where}: while {doing}: {_said(error)}")
 
-    def _blamed(self, text: str) -> ExecutorError:
-        kind = ExecutorHostError if HOSTS_FAULT.search(text) else ExecutorConfigurationError
-        return kind(f"{self._where}: Cloud Run refuses the job: {text}")
-
-    def _fail(self, code: int, message: str) -> NoReturn:
-        """Raise what an operation has ended with."""
+    def refused(self, text: str, code: int = code_pb2.INVALID_ARGUMENT) -> ExecutorError:
+        """The error for a job that was looked at and refused: a quota's, the host's or the job's."""
         if code == code_pb2.RESOURCE_EXHAUSTED:
-            raise ExecutorResourceError(f"{self._where}: a quota of Cloud Run is used up: {message}")
-        if code == code_pb2.PERMISSION_DENIED:
-            raise ExecutorHostError(f"{self._where}: Cloud Run refuses: {message}")
-        raise self._blamed(message)
+            return ExecutorResourceError(f"{self._where}: a quota of Cloud Run is used up: {text}")
+        hosts = code == code_pb2.PERMISSION_DENIED or HOSTS_FAULT.search(text)
+        kind = ExecutorHostError if hosts else ExecutorConfigurationError
+        return kind(f"{self._where}: Cloud Run refuses the job: {text}")
 
     def _refusal(self, error: BaseException, permission: str) -> str:
         """A refusal in words that name what to change."""

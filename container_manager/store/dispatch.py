@@ -160,7 +160,7 @@ def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[ob
             hosts.add(job.host_id)
 
     answers = _fenced(items, prepare)
-    _update({"started_at": "timestamptz"}, rows, f"status = '{JobStatus.RUNNING}'")
+    _update({"started_at": "timestamptz"}, rows, f"status = '{JobStatus.RUNNING}', message = ''")
     forgive(hosts)
     return answers
 

@@ -2,18 +2,25 @@
 
 import asyncio
 import itertools
+import json
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.conf import settings
 from django.utils import timezone
 
 from container_manager.models import ContainerJob, ExecutorHost, RoutingEvent
+from tests.certificates import Authority
 from tests.client import CREATE_HOST, Api
-from tests.cloudrun import REGIONS, CloudRun, hurry
+from tests.cloudrun import PROJECT, REGIONS, CloudRun, hurry
 from tests.engines import Engine
 from tests.processes import Served, command
 from tests.waiting import eventually
@@ -345,6 +352,67 @@ def test_check_names_the_missing_permission(
     cloudrun.repair()
     cloudrun.fail("ListJobs", Code.RESOURCE_EXHAUSTED, "Quota exceeded.", times=100)
     assert "is healthy, but takes no jobs now: host region: a quota of Cloud Run" in command(tmp_path, "check").stdout
+
+
+class Tokens(BaseHTTPRequestHandler):
+    """Gives access tokens for service accounts."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = json.dumps({"access_token": "of-the-account", "expires_in": 3600, "token_type": "Bearer"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Path]:
+    """A service account's key file."""
+    tokens = ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
+    threading.Thread(target=tokens.serve_forever, daemon=True).start()
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    path = tmp_path / "account.json"
+    path.write_text(
+        json.dumps(
+            {
+                "type": "service_account", "client_email": "runner@demo-project.iam.gserviceaccount.com",
+                "private_key": pem, "token_uri": f"http://127.0.0.1:{tokens.server_port}/token",
+            }
+        )
+    )  # fmt: skip
+    yield path
+    tokens.shutdown()
+    tokens.server_close()
+
+
+def test_a_service_account_speaks_tls(account: Path, tmp_path: Path) -> None:
+    authority, server = Authority(), CloudRun()
+    (certificate := tmp_path / "ca.pem").write_text(authority.pem)
+    chain, key = authority.issue("localhost")
+    server.credentials = grpc.ssl_server_credentials([(key.encode(), chain.encode())])
+    server.start()
+    with Served(tmp_path / "home", GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(certificate)) as served:
+        config = {"project": PROJECT, "region": REGIONS[0], "endpoint": f"localhost:{server.port}", "poll_seconds": 0.3}
+        host = {"name": "region", "executorType": "CLOUDRUN", "config": {**config, "credentials": str(account)}}
+        made = served.query(served.token, CREATE_HOST, input=host)
+        assert made["health"] == {"status": "HEALTHY", "error": None, "consecutiveFailures": 0}
+        assert server.metadata[-1]["authorization"] == "Bearer of-the-account"
+        none = {"name": "none", "executorType": "CLOUDRUN", "config": {**config, "credentials": "/no/such/key.json"}}
+        error = served.query(served.token, CREATE_HOST, input=none)["health"]["error"]
+        assert error.startswith(
+            "host none: config.credentials: '/no/such/key.json' is not a service account's key file that this service"
+        )
+        # The rest of this machine's home has no login either.
+        default = {"name": "default", "executorType": "CLOUDRUN", "config": config}
+        error = served.query(served.token, CREATE_HOST, input=default)["health"]["error"]
+        assert "there are no application default credentials on this machine" in error or "No answer within" in error
+        assert served.terminate() == 0
+    server.stop()
 
 
 # ------------------------------------------------------------------ logs

@@ -1,8 +1,12 @@
 """Imports go down only; the pure parts import the standard library alone."""
 
 import ast
+import os
+import subprocess
 import sys
 from pathlib import Path
+
+from tests.processes import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,3 +114,19 @@ def test_the_environment_is_read_in_one_place() -> None:
         "container_manager.cli.serve",
         "asgi",
     }
+
+
+def test_googles_libraries_are_loaded_for_cloud_run_hosts_only() -> None:
+    script = """
+import django, sys
+django.setup()
+import container_manager.service, container_manager.executors.cloudrun, graphql_api.app
+print(sorted({name.split(".")[0] for name in sys.modules} & {"google", "grpc", "proto"}))
+"""
+    variables = environment(
+        Path(os.environ["CONTAINER_MANAGER_HOME"]), DJANGO_SETTINGS_MODULE="container_manager.settings"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=variables, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "[]\n", done.stdout + done.stderr
