@@ -109,6 +109,8 @@ class ExecutorHost(models.Model):
     # Launches that the host failed in a row, and how often that has had it ejected since its last success.
     launch_failures = models.PositiveIntegerField(default=0)
     ejections = models.PositiveIntegerField(default=0)
+    # What a launch was refused for that is wrong with the host, though its probes succeed.
+    launch_error = models.TextField(blank=True, default="")
     ejected_until = models.DateTimeField(null=True, default=None)
     # How often in a row a quota was used up, and until when the host is left alone for it.
     cooldowns = models.PositiveIntegerField(default=0)

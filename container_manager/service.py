@@ -21,7 +21,7 @@ from container_manager.control.reconciler import Reconciler
 from container_manager.control.supervisor import Supervisor
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.events import EventLog
-from container_manager.executors.configs import keep_secrets
+from container_manager.executors.configs import keep_secrets, region_of
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import (
     ApiToken,
@@ -54,7 +54,7 @@ DRAINED = {"is_draining": True}
 # Resumed by hand, a host is also given another chance after launches that failed or a quota that was used up.
 RESUMED = {
     "is_draining": False, "launch_failures": 0, "ejections": 0, "ejected_until": None,
-    "cooldowns": 0, "cooldown_until": None,
+    "launch_error": "", "cooldowns": 0, "cooldown_until": None,
 }  # fmt: skip
 TOUCH_EVERY = timedelta(minutes=1)
 PLANNER = Actor("plan")
@@ -148,6 +148,9 @@ class Service:
             fields["config"] = keep_secrets(fields["config"], host.config)
             moves = any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
             read_config(host.executor_type, fields["config"])
+            if host.region == region_of(host.executor_type, host.config):
+                # It was not given, but taken from the config.
+                fields.setdefault("region", region_of(host.executor_type, fields["config"]))
             for name, value in fields.items():
                 setattr(host, name, value)
             host.pk = None

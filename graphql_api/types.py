@@ -42,7 +42,9 @@ class HostHealth:
     last_checked_at: datetime | None
     latency_ms: float | None
     consecutive_failures: int
-    error: str | None
+    error: str | None = strawberry.field(
+        description="What the last probe found wrong, or what the last launches were refused for."
+    )
 
 
 @strawberry.type(description="A place that runs containers: a Docker engine, a Cloud Run region, or the simulated one.")
@@ -90,7 +92,7 @@ class ExecutorHost(Node):
                 last_checked_at=host.last_health_check,
                 latency_ms=host.health_latency_ms,
                 consecutive_failures=host.consecutive_failures,
-                error=host.health_error or None,
+                error=host.health_error or host.launch_error or None,
             ),
             ejected_until=host.ejected_until,
             cooldown_until=host.cooldown_until,

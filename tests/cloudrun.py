@@ -96,12 +96,13 @@ class CloudRun:
         self.runs: list[Run] = []
         self.port = 0
         self.start_seconds, self.ready_seconds, self.log_seconds = 0.05, 0.0, 0.0
-        self.never_starts = False
+        self.never_starts, self.unready = False, ""
         self.job_quota, self.running_quota = 1000, 1000
         self.per_minute = dict(PER_MINUTE)
         self.longest_timeout = 86_400
         self.unavailable = self.lost = 0.0
-        self.random = random.Random()
+        self.random = random.Random(seed := random.randrange(1 << 30))
+        print(f"Cloud Run's faults come from seed {seed}.")  # noqa: T201 - shown when a test fails
         self.latency: dict[str, float] = {}
         self.calls: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -312,6 +313,10 @@ class CloudRun:
     def _shown(self, job: run_v2.Job) -> run_v2.Job:
         shown = run_v2.Job(job)
         shown.reconciling = self._age(job) < self.ready_seconds
+        shown.terminal_condition.type_ = "Ready"
+        shown.terminal_condition.state = State.CONDITION_RECONCILING if shown.reconciling else State.CONDITION_SUCCEEDED
+        if self.unready:
+            shown.terminal_condition.state, shown.terminal_condition.message = State.CONDITION_FAILED, self.unready
         mine = [run for run in self.runs if run.job is job]
         shown.execution_count = len(mine)
         if mine:
@@ -366,7 +371,7 @@ class CloudRun:
                 lasts += float(rest)
             elif verb in {"echo", "warn"}:
                 text = re.sub(r"\$(\w+)", lambda match: variables.get(match[1], ""), rest)
-                lines.append((starts + lasts, "stderr" if verb == "warn" else "stdout", text))
+                lines.append((starts + lasts + len(lines) / 1e6, "stderr" if verb == "warn" else "stdout", text))
             elif verb in {"exit", "oom"}:
                 code, oom = (int(rest), False) if verb == "exit" else (137, True)
                 break
@@ -479,7 +484,7 @@ class CloudRun:
             job = run.job.name.rsplit("/", 1)[-1]
             if job in names:
                 for at, stream, text in run.lines:
-                    if after <= at <= min(now, run.over) and at + self.log_seconds <= now:
+                    if after <= at <= min(now, run.over + 0.01) and at + self.log_seconds <= now:
                         entries.append((at, job, stream, text))
         page, token = _page(sorted(entries), request)
         return ListLogEntriesResponse(
@@ -496,7 +501,7 @@ class CloudRun:
 
 def hurry(patch: Any) -> None:
     """Read logs as often as no real quota allows, so that tests need not wait."""
-    for name, seconds in {"INTERVAL": 0.05, "LATE": 0.1, "FOLLOW_EVERY": 0.2}.items():
+    for name, seconds in {"INTERVAL": 0.05, "LATE": 0.1, "SILENT": 0.3, "FOLLOW_EVERY": 0.2}.items():
         patch.setattr(f"container_manager.executors.cloudrun_logs.{name}", seconds)
 
 

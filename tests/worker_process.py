@@ -22,7 +22,7 @@ from container_manager.store import dispatch  # noqa: E402
 from container_manager.store.transaction import Actor  # noqa: E402
 from container_manager.store.writer import Writer  # noqa: E402
 
-told = SimpleNamespace(step="", signal=0, job=0)
+told = SimpleNamespace(step="", signal=0, job=0, known=asyncio.Event())
 
 
 def say(*words: object) -> None:
@@ -30,8 +30,13 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def at(name: str) -> None:
-    if name == told.step:
+async def at(name: str, job_id: int) -> None:
+    """Stop here, if it is the job that this process is to stop at: it takes up those of others, too."""
+    if name != told.step:
+        return
+    # It may be claimed in the commit that submits it.
+    await told.known.wait()
+    if (name, job_id) == (told.step, told.job):
         told.step = ""
         say("at", name, told.job)
         os.kill(os.getpid(), told.signal)
@@ -42,9 +47,10 @@ def watched(kind: type, method: str) -> None:
     original = getattr(kind, method)
 
     async def call(self: object, *arguments: object) -> object:
-        at(f"before {method}")
+        job_id = getattr(arguments[0], "spec", arguments[0]).job_id
+        await at(f"before {method}", job_id)
         answer = await original(self, *arguments)
-        at(f"after {method}")
+        await at(f"after {method}", job_id)
         return answer
 
     setattr(kind, method, call)
@@ -53,7 +59,7 @@ def watched(kind: type, method: str) -> None:
 async def write(self: Writer, unit: object, item: object) -> object:
     answer = await original_write(self, unit, item)
     if unit in {dispatch.created, dispatch.started, dispatch.finished}:
-        at(f"after {unit.__name__}")
+        await at(f"after {unit.__name__}", item[0].job_id)
     return answer
 
 
@@ -68,9 +74,11 @@ async def main() -> None:
     async with running() as service:
         say("ready")
         while line := await asyncio.to_thread(sys.stdin.readline):
+            told.known.clear()
             told.step, told.signal, job = json.loads(line)
             (submitted,) = await service.submit([read_job(job)], Actor("worker"))
             told.job = submitted.pk
+            told.known.set()
             await over(service)
             say("over")
 

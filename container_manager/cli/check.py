@@ -50,4 +50,6 @@ async def _probe(node: str) -> int:
             )
         else:
             click.echo(f"Host {host.name} ({host.executor_type}) is not healthy: {report.error}")
-    return sum(not report.healthy for report in reports.values())
+        if host.launch_error:
+            click.echo(f"Host {host.name} ({host.executor_type}) has refused its last launches: {host.launch_error}")
+    return sum(not reports[host.pk].healthy or bool(host.launch_error) for host in mine)

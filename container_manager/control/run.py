@@ -76,7 +76,8 @@ class JobRun:
         self._marked = job.launched_at is not None or bool(job.execution_id)
         self.ended = False
         self._started_at: datetime | None = job.started_at
-        self._claimed_at = timezone.now()
+        # Since when it has had time to start; a launch of our own sets it anew.
+        self._starting_since = job.launched_at or timezone.now()
         # Why we stop it, or the worker before us did, and since when; and whether the executor says that we have.
         self._stopping_as = JobStatus(job.stop_reason) if job.stop_reason else None
         self._stopping_since = job.stopped_at
@@ -217,6 +218,10 @@ class JobRun:
             await self._end(End(JobStatus.CANCELLED))
             return None
         try:
+            if executor.has_quota and await threads.read(host_store.is_cooling, self._job.host_id or 0):
+                # Routed before it was known.
+                exhausted = ExecutorResourceError(f"Host {self._host_name} is left alone: a quota was used up.")
+                raise _NotStartedError(exhausted)
             return await self._create_and_start(executor)
         finally:
             self._slots.release()
@@ -300,7 +305,7 @@ class JobRun:
             await self._end(End(JobStatus.CANCELLED))
             return None
         await self._writer.write(dispatch.created, (self.fence, execution.id))
-        self._execution, self._marked = execution, True
+        self._execution, self._marked, self._starting_since = execution, True, timezone.now()
         try:
             state = await executor.start(execution)
         except (ExecutorConfigurationError, ExecutorOperationError, ExecutorResourceError) as error:
@@ -365,8 +370,7 @@ class JobRun:
                 elif not left and seen is ExecutionState.RUNNING:
                     await self._stop(executor, execution, JobStatus.TIMED_OUT)
                 elif not left:
-                    # No verdict of the job's: what has never run is interrupted.
-                    await executor.stop(execution, 0)
+                    return await self._give_up_starting(executor, execution)
                 if cancelled.done() or not left:
                     status = await executor.status(execution)
                     if status is not None and status.state is not ExecutionState.EXITED:
@@ -380,6 +384,18 @@ class JobRun:
             ended.cancel()
             cancelled.cancel()
             await asyncio.gather(ended, cancelled, return_exceptions=True)
+
+    async def _give_up_starting(self, executor: ContainerExecutor, execution: Execution) -> ExecutionStatus | None:
+        """End what has not come to run in time, unless it has by now; that is no end of the job's own."""
+        status = await executor.status(execution)
+        if status is None or status.state is not ExecutionState.STARTING:
+            return status
+        stopped = await executor.stop(execution, 0)
+        status = await executor.status(execution)
+        if status is None or not stopped:
+            return status
+        seconds = settings.CONTAINER_MANAGER.pull_timeout_seconds
+        return replace(status, interrupted=True, error=f"Host {self._host_name} did not start it within {seconds:g} s.")
 
     async def _stop(self, executor: ContainerExecutor, execution: Execution, reason: JobStatus) -> None:
         first = self._stopping_as is None
@@ -396,7 +412,7 @@ class JobRun:
             deadline = self._started_at + timedelta(seconds=self._job.timeout_seconds)
         else:
             patience = timedelta(seconds=settings.CONTAINER_MANAGER.pull_timeout_seconds)
-            deadline = (self._job.launched_at or self._claimed_at) + patience
+            deadline = self._starting_since + patience
         return max((deadline - timezone.now()).total_seconds(), 0)
 
     def _judge(self, status: ExecutionStatus | None) -> End:
@@ -423,7 +439,7 @@ class JobRun:
         """As what we have stopped it, if that is what ended it; also when nobody heard the answer."""
         if self._stopping_as is None or self._stopped is False or self._stopping_since is None:
             return None
-        if self._stopped:
+        if self._stopped or status.cancelled:
             return self._stopping_as
         if status.exit_code in ENDED_BY_SIGNAL and not status.out_of_memory:
             return self._stopping_as
@@ -472,7 +488,8 @@ class JobRun:
         """Nothing has run, so the job may run elsewhere; as often as it takes while a host does not answer."""
         bounded = not isinstance(error, (ExecutorConnectionError, ExecutorResourceError))
         retries = settings.CONTAINER_MANAGER.infrastructure_retries if bounded else None
-        await self._host_failed(HostFault(str(error), retries, exhausted=isinstance(error, ExecutorResourceError)))
+        exhausted, wrong = isinstance(error, ExecutorResourceError), isinstance(error, ExecutorHostError)
+        await self._host_failed(HostFault(str(error), retries, exhausted=exhausted, wrong=wrong))
 
     async def _host_failed(self, fault: HostFault) -> None:
         await self._writer.write(dispatch.host_failed, (self.fence, fault))

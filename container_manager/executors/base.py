@@ -9,6 +9,9 @@ from typing import Any
 
 from container_manager.executors.output import Output, OutputLine
 
+LABEL = "container-manager"
+"""What our labels begin with."""
+
 Tell = Callable[[str], None]
 """Hears in sentences how something that takes its time gets on."""
 
@@ -73,7 +76,7 @@ class ExecutionStatus:
     """What an executor says about an execution.
 
     `interrupted`: the executor itself has ended it, as by a restart, or has never run it; `error` says how.
-    `timed_out`: the executor has counted the job's timeout, and has ended it.
+    `timed_out`: the executor has counted the job's timeout, and has ended it. `cancelled`: somebody had it ended.
     """
 
     id: str
@@ -85,6 +88,7 @@ class ExecutionStatus:
     error: str = ""
     interrupted: bool = False
     timed_out: bool = False
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,11 @@ class ContainerExecutor(abc.ABC):
     @abc.abstractmethod
     async def get_capacity_info(self) -> dict[str, Any]:
         """`max_jobs`, `current_jobs`, `available_slots`; and `memory_mb`, `cpu_cores` where the engine says so."""
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether calls may be refused because there were too many."""
+        return False
 
     @property
     def settle_seconds(self) -> float:

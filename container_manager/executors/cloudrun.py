@@ -11,11 +11,13 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from container_manager.executors.base import (
+    LABEL,
     ContainerExecutor,
     Execution,
     ExecutionState,
@@ -29,6 +31,7 @@ from container_manager.executors.configs import CloudRunConfig
 from container_manager.executors.exceptions import (
     ExecutorClosedError,
     ExecutorConnectionError,
+    ExecutorError,
     ExecutorOperationError,
     ExecutorResourceError,
 )
@@ -45,9 +48,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LABEL = "container-manager"
 FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0
 """Seconds between two looks at something that is about to happen."""
+
+MOST_LISTED = 5000
+"""Executions that one look reads at most: the region may have many that are not ours."""
 
 EXHAUSTED_FOR = 30.0
 """Seconds for which a quota that was used up counts as such."""
@@ -75,13 +80,19 @@ class CloudRunExecutor(ContainerExecutor):
         # By job: the name of its execution, once it is known.
         self._names: dict[str, str] = {}
         self._never_ran: set[str] = set()
-        self._jobs: tuple[float, list[OwnedExecution]] = (0.0, [])
+        self._listed_at, self._listed = 0.0, list[OwnedExecution]()
+        # As the last list has it, and what was started and has ended since.
+        self._running: set[str] = set()
         self._exhausted_at = -EXHAUSTED_FOR
         self._closed = False
 
     @property
     def max_launches(self) -> int:
         return self._config.max_launches
+
+    @property
+    def has_quota(self) -> bool:
+        return True
 
     @property
     def settle_seconds(self) -> float:
@@ -92,57 +103,54 @@ class CloudRunExecutor(ContainerExecutor):
     async def health_check(self) -> bool:
         api = await self._open()
         await self._counted(api.probe(self.settings.call_timeout))
-        # To list is not to run: what a launch was refused for is wrong with the host until one succeeds.
-        if (refusal := api.refusal()) is not None:
-            raise refusal
         return True
 
     async def get_capacity_info(self) -> dict[str, Any]:
-        current = sum(execution.state is ExecutionState.RUNNING for execution in await self.list_owned())
+        if not self._listed_at:
+            await self.list_owned()
         exhausted = time.monotonic() - self._exhausted_at < EXHAUSTED_FOR
         return {
             "max_jobs": self.settings.max_jobs,
-            "current_jobs": current,
-            "available_slots": 0 if exhausted else max(self.settings.max_jobs - current, 0),
+            "current_jobs": len(self._running),
+            "available_slots": 0 if exhausted else max(self.settings.max_jobs - len(self._running), 0),
         }
 
     # -------------------------------------------------------------- launching
 
     async def create(self, spec: LaunchSpec, tell: Tell = lambda _: None) -> str:  # noqa: ARG002 - takes no time
-        api, job_id = await self._open(), f"{spec.name}-{secrets.token_hex(2)}"
+        api, job_id = await self._open(), f"{spec.name}-{secrets.token_hex(4)}"
         job = api.template(spec, self.settings.instance)
-        made = await self._counted(api.create_job(job_id, job, self.settings.launch_timeout))
-        await self._until_ready(job_id, made)
+        if not await self._counted(api.create_job(job_id, job, self.settings.launch_timeout)):
+            await self._until_ready(job_id)
         return job_id
 
-    async def _until_ready(self, job_id: str, job: "run_v2.Job | None") -> None:
+    async def _until_ready(self, job_id: str) -> None:
         """Wait until what was created can be started; it is checked only then."""
         api, deadline, pause = await self._open(), time.monotonic() + self.settings.launch_timeout, FIRST_PAUSE
-        while job is None or job.reconciling:
+        while (job := await self._counted(api.get_job(job_id, self.settings.call_timeout))) is None or job.reconciling:
             if time.monotonic() > deadline:
                 raise ExecutorOperationError(f"host {self.settings.name}: {job_id} has not become ready in time.")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)
-            job = await self._counted(api.get_job(job_id, self.settings.call_timeout))
-        # A job without a verdict yet was made just now.
         if job.terminal_condition.state.name == "CONDITION_FAILED":
-            await self.remove(job_id)
+            with suppress(ExecutorError):  # the reconciler removes it else
+                await self.remove(job_id)
             raise api.refused(job.terminal_condition.message)
 
     async def start(self, execution: Execution) -> ExecutionState:
         api = await self._open()
         name = await self._counted(api.run_job(execution.id, self.settings.launch_timeout))
+        self._running.add(execution.id)
         if name:
             self._names[execution.id] = name
         return ExecutionState.STARTING
 
     async def has_run(self, execution: Execution) -> bool | None:
-        if execution.id in self._never_ran:
-            self._never_ran.discard(execution.id)
-            return False
         api = await self._open()
         newest = await self._counted(api.list_executions(lambda _: True, self.settings.launch_timeout, deleted=True))
-        return True if any(_job_of(found) == execution.id for found in newest) else None
+        if any(_job_of(found) == execution.id for found in newest):
+            return True
+        return False if execution.id in self._never_ran else None
 
     # -------------------------------------------------------------- looking
 
@@ -160,7 +168,14 @@ class CloudRunExecutor(ContainerExecutor):
         if not name:
             return ExecutionStatus(execution.id, ExecutionState.CREATED)
         found = await self._counted(api.get_execution(name, self.settings.call_timeout))
-        return None if found is None else await self._verdict(execution.id, found)
+        status = None if found is None else await self._verdict(execution.id, found)
+        if status is None or status.state is ExecutionState.EXITED:
+            self._forget(execution.id)
+        return status
+
+    def _forget(self, job_id: str) -> None:
+        self._names.pop(job_id, None)
+        self._running.discard(job_id)
 
     async def _name_of(self, job_id: str) -> str | None:
         """The name of the job's execution; "" when it has none, None when there is no such job."""
@@ -190,7 +205,7 @@ class CloudRunExecutor(ContainerExecutor):
         never_ran = replace(status, interrupted=True, error=f"It ended before it was started: {said}")
         if _is_cancelled(found):
             cancelled = replace(status, error="It was cancelled in Cloud Run, and not by this service.")
-            return cancelled if found.start_time else never_ran
+            return replace(cancelled if found.start_time else never_ran, cancelled=True)
         api = await self._open()
         task = await self._counted(api.first_task(found.name, self.settings.call_timeout))
         result = task.last_attempt_result if task is not None else None
@@ -213,11 +228,12 @@ class CloudRunExecutor(ContainerExecutor):
         api = await self._open()
         missing = set(wanted)
 
-        def all_seen(found: "list[run_v2.Execution]") -> bool:
+        def enough(found: "list[run_v2.Execution]") -> bool:
             missing.difference_update(map(_job_of, found))
-            return not missing
+            # Those that are not among the newest are looked at one by one.
+            return not missing or len(found) > MOST_LISTED
 
-        found = await self._counted(api.list_executions(all_seen, self.settings.launch_timeout))
+        found = await self._counted(api.list_executions(enough, self.settings.launch_timeout))
         states = {_job_of(execution): _state(execution) for execution in found}
         return {job_id: state for job_id, state in states.items() if state is not ExecutionState.EXITED}
 
@@ -225,11 +241,13 @@ class CloudRunExecutor(ContainerExecutor):
         asked = time.monotonic()
         async with self._listing:
             # Those who ask while one list is under way share the next one.
-            if self._jobs[0] < asked:
+            if self._listed_at < asked:
                 began, api = time.monotonic(), await self._open()
                 jobs = await self._counted(api.list_jobs(self.settings.call_timeout))
-                self._jobs = began, [owned for job in jobs if (owned := self._owned_execution(job)) is not None]
-        return self._jobs[1]
+                self._listed_at = began
+                self._listed = [owned for job in jobs if (owned := self._owned_execution(job)) is not None]
+                self._running = {owned.id for owned in self._listed if owned.state is ExecutionState.RUNNING}
+        return self._listed
 
     def _owned_execution(self, job: "run_v2.Job") -> OwnedExecution | None:
         labels = job.labels
@@ -273,22 +291,26 @@ class CloudRunExecutor(ContainerExecutor):
     async def remove(self, execution_id: str) -> None:
         api = await self._open()
         job = await self._counted(api.delete_job(execution_id, self.settings.launch_timeout))
-        self._names.pop(execution_id, None)
+        self._forget(execution_id)
         if job is not None and job.name and not job.execution_count and not job.latest_created_execution.name:
+            if len(self._never_ran) > MOST_LISTED:
+                # Who removes asks at once, if at all.
+                self._never_ran.clear()
             self._never_ran.add(execution_id)
 
     # -------------------------------------------------------------- output
 
     async def logs(self, execution: Execution) -> Output:
-        output = BoundedOutput(self.settings.output_limit)
-        for line in await (await self._open_logs()).all_of(execution.id):
+        logs, output = await self._open_logs(), BoundedOutput(self.settings.output_limit)
+        for line in await logs.all_of(execution.id):
             output.add(line)
         return output.kept()
 
     async def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
         logs = await self._open_logs()
-        async for line in logs.follow(execution.id, since_ns, lambda: self._has_ended(execution)):
-            yield line
+        async with aclosing(logs.follow(execution.id, since_ns, lambda: self._has_ended(execution))) as lines:
+            async for line in lines:
+                yield line
 
     async def _has_ended(self, execution: Execution) -> bool:
         status = await self.status(execution)
@@ -315,8 +337,12 @@ class CloudRunExecutor(ContainerExecutor):
         try:
             # To look for credentials may take longer than who asks has time; the next one finds what came of it.
             return await asyncio.shield(opening)
+        except asyncio.CancelledError as error:
+            if opening.cancelled() and self._closed:
+                raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.") from error
+            raise
         finally:
-            if opening.done():
+            if opening.done() and self._opening is opening:
                 self._opening = None
 
     async def _connect(self) -> "CloudRunApi":
@@ -327,6 +353,7 @@ class CloudRunExecutor(ContainerExecutor):
         return api
 
     async def _open_logs(self) -> "CloudRunLogs":
+        await self._open()
         async with self._opening_logs:
             if self._logs is None:
                 try:
@@ -335,7 +362,13 @@ class CloudRunExecutor(ContainerExecutor):
                     )
                 except ImportError as error:
                     raise ExecutorOperationError(NO_LOGS) from error
-                self._logs = await module.open_logs(self.settings.name, self._config)
+                logs: CloudRunLogs = await module.open_logs(
+                    self.settings.name, self._config, self.settings.output_limit
+                )
+                if self._closed:
+                    await logs.aclose()
+                    raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
+                self._logs = logs
         return self._logs
 
     async def aclose(self) -> None:

@@ -5,7 +5,6 @@ Imports Google's libraries, which takes a second and 50 MiB: only for whoever ha
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -25,8 +24,7 @@ from google.oauth2 import service_account
 from google.rpc import code_pb2
 
 from container_manager.executors import cloudrun_limits
-from container_manager.executors.base import LaunchSpec
-from container_manager.executors.cloudrun_limits import LONGEST_TIMEOUT
+from container_manager.executors.base import LABEL, LaunchSpec
 from container_manager.executors.configs import CloudRunConfig, Vpc
 from container_manager.executors.exceptions import (
     ExecutorClosedError,
@@ -38,16 +36,14 @@ from container_manager.executors.exceptions import (
     ExecutorResourceError,
 )
 
-LABEL = "container-manager"
 MEMORY = run_v2.EmptyDirVolumeSource.Medium.MEMORY
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 MOST_CALLS = 50
 """Calls that may be under way at once on one host."""
 
 PAGE = 1000
-
-REFUSAL_HOLDS = 60.0
-"""Seconds for which a missing permission counts against the host's health before it is tried again."""
+GRACE = 2.0
+"""Seconds beyond its own deadline after which a call is given up."""
 
 CHANNEL = [
     # The default finds a server that is back after seconds.
@@ -63,14 +59,15 @@ MAY_HAVE_HAPPENED = (
     errors.InternalServerError, errors.RetryError, TimeoutError, grpc.aio.AioRpcError,
 )  # fmt: skip
 SET_UP = (errors.PermissionDenied, errors.Unauthenticated, errors.MethodNotImplemented)
-HOSTS_FAULT = re.compile(r"service account|network|subnet|vpc|connector|billing|has not been used in project", re.I)
-"""What a request's refusal says when the host's settings are to blame and not the job's."""
+HOSTS_FAULT = re.compile(r"service account|network|subnet|vpc|connector|billing", re.IGNORECASE)
+"""What a refusal says when the host's settings are to blame and not the job's."""
 
-IDEMPOTENT: Any = AsyncRetry(
-    if_exception_type(errors.ServiceUnavailable, errors.Aborted, errors.InternalServerError, errors.Unknown),
-    initial=0.2,
-    maximum=2.0,
-)
+NAMES = re.compile(r"'[^']*'|\"[^\"]*\"|\S*/\S*")
+"""What a refusal quotes may be called anything."""
+
+DENIED = re.compile(r"Permission '([^']+)'")
+NOT_ENABLED = re.compile(r"has not been used in project|is disabled", re.IGNORECASE)
+NO_TOKEN = "Getting metadata from plugin failed"  # noqa: S105 - what is said when there is none
 
 
 class CloudRunApi:
@@ -86,7 +83,6 @@ class CloudRunApi:
         self._tasks = run_v2.TasksAsyncClient(transport=TasksGrpcAsyncIOTransport(channel=channel))
         self._calls = asyncio.Semaphore(MOST_CALLS)
         self._closed = False
-        self._refused: dict[str, tuple[float, ExecutorHostError]] = {}
 
     # -------------------------------------------------------------- jobs
 
@@ -100,27 +96,31 @@ class CloudRunApi:
             )
         return _template(spec, size, self._config, instance)
 
-    async def create_job(self, job_id: str, job: run_v2.Job, timeout: float) -> run_v2.Job | None:
-        """Create a job, or find what an earlier call of the same id has made; None when that is not said.
+    async def create_job(self, job_id: str, job: run_v2.Job, timeout: float) -> bool:
+        """Create a job, or find what a call of this one before has made; whether it is known to be ready.
 
         Raises:
             ExecutorConfigurationError, ExecutorResourceError, and what all calls raise.
         """
         request = run_v2.CreateJobRequest(parent=self.parent, job=job, job_id=job_id)
-        async with self._call(f"creating {job_id}", "run.jobs.create", timeout):
-            try:
-                operation = await self._jobs.create_job(request, retry=IDEMPOTENT, timeout=timeout)
-            except errors.AlreadyExists:
-                # The reply to the first try was lost.
-                return await self._jobs.get_job(name=self._job(job_id), retry=IDEMPOTENT, timeout=timeout)
+        try:
+            async with self._call(f"creating {job_id}", "run.jobs.create", timeout, of_job=True):
+                operation = await self._jobs.create_job(request, retry=_again(timeout), timeout=timeout)
+        except ExecutorOperationError as error:
+            if not isinstance(error.__cause__, errors.AlreadyExists):
+                raise
+            # The reply to the first try was lost.
+            made = await self.get_job(job_id, timeout)
+            if made is not None and made.labels != job.labels:
+                raise ExecutorOperationError(f"{self._where} has another job named {job_id}.") from error
+            return False
         if operation.operation.done and operation.operation.error.code:
             raise self.refused(operation.operation.error.message, operation.operation.error.code)
-        made: run_v2.Job | None = operation.metadata
-        return made
+        return bool(operation.operation.done)
 
     async def run_job(self, job_id: str, timeout: float) -> str:
         """Start an execution and return its name, or "". Not to be repeated: each call that arrives starts one."""
-        async with self._call(f"starting {job_id}", "run.jobs.run", timeout):
+        async with self._call(f"starting {job_id}", "run.jobs.run", timeout, of_job=True):
             operation = await self._jobs.run_job(
                 run_v2.RunJobRequest(name=self._job(job_id)), retry=None, timeout=timeout
             )
@@ -130,7 +130,9 @@ class CloudRunApi:
         """A job, or None when there is none, or none any more."""
         async with self._call(f"looking at {job_id}", "run.jobs.get", timeout):
             try:
-                job: run_v2.Job = await self._jobs.get_job(name=self._job(job_id), retry=IDEMPOTENT, timeout=timeout)
+                job: run_v2.Job = await self._jobs.get_job(
+                    name=self._job(job_id), retry=_again(timeout), timeout=timeout
+                )
             except errors.NotFound:
                 return None
         return None if job.delete_time else job
@@ -138,21 +140,22 @@ class CloudRunApi:
     async def probe(self, timeout: float) -> None:
         """One cheap call, and no second try: the answer to it is how the region is."""
         request = run_v2.ListJobsRequest(parent=self.parent, page_size=1)
-        async with self._call("listing jobs", "run.jobs.list", timeout):
+        # Not behind calls that are slow.
+        async with self._errors("listing jobs", "run.jobs.list", timeout):
             await self._jobs.list_jobs(request, retry=None, timeout=timeout)
 
     async def list_jobs(self, timeout: float) -> list[run_v2.Job]:
         """All jobs of the region."""
         request = run_v2.ListJobsRequest(parent=self.parent, page_size=PAGE)
         async with self._call("listing jobs", "run.jobs.list", timeout):
-            pager = await self._jobs.list_jobs(request, retry=IDEMPOTENT, timeout=timeout)
+            pager = await self._jobs.list_jobs(request, retry=_again(timeout), timeout=timeout)
             return [job async for job in pager if not job.delete_time]
 
     async def delete_job(self, job_id: str, timeout: float) -> run_v2.Job | None:
         """Delete a job with its executions, and return it as it was; None when that is not known."""
         async with self._call(f"removing {job_id}", "run.jobs.delete", timeout):
             try:
-                operation = await self._jobs.delete_job(name=self._job(job_id), retry=IDEMPOTENT, timeout=timeout)
+                operation = await self._jobs.delete_job(name=self._job(job_id), retry=_again(timeout), timeout=timeout)
             except errors.NotFound:
                 return None
         deleted: run_v2.Job | None = operation.metadata
@@ -167,7 +170,7 @@ class CloudRunApi:
         request = run_v2.ListExecutionsRequest(parent=self._job("-"), page_size=PAGE, show_deleted=deleted)
         found: list[run_v2.Execution] = []
         async with self._call("listing executions", "run.executions.list", timeout):
-            pager = await self._executions.list_executions(request, retry=IDEMPOTENT, timeout=timeout)
+            pager = await self._executions.list_executions(request, retry=_again(timeout), timeout=timeout)
             async for page in pager.pages:
                 found += page.executions
                 if until(found):
@@ -179,7 +182,7 @@ class CloudRunApi:
         request = run_v2.ListExecutionsRequest(parent=self._job(job_id), page_size=1)
         async with self._call(f"looking at {job_id}", "run.executions.list", timeout):
             try:
-                pager = await self._executions.list_executions(request, retry=IDEMPOTENT, timeout=timeout)
+                pager = await self._executions.list_executions(request, retry=_again(timeout), timeout=timeout)
             except errors.NotFound:
                 return ""
             return next((str(execution.name) for execution in pager.executions), "")
@@ -189,7 +192,7 @@ class CloudRunApi:
         async with self._call(f"looking at {_short(name)}", "run.executions.get", timeout):
             try:
                 execution: run_v2.Execution = await self._executions.get_execution(
-                    name=name, retry=IDEMPOTENT, timeout=timeout
+                    name=name, retry=_again(timeout), timeout=timeout
                 )
             except errors.NotFound:
                 return None
@@ -209,7 +212,7 @@ class CloudRunApi:
         request = run_v2.ListTasksRequest(parent=execution, page_size=1)
         async with self._call(f"looking at {_short(execution)}", "run.tasks.list", timeout):
             try:
-                pager = await self._tasks.list_tasks(request, retry=IDEMPOTENT, timeout=timeout)
+                pager = await self._tasks.list_tasks(request, retry=_again(timeout), timeout=timeout)
             except errors.NotFound:
                 return None
             tasks: list[run_v2.Task] = list(pager.tasks)
@@ -226,17 +229,29 @@ class CloudRunApi:
         return f"{self.parent}/jobs/{job_id}"
 
     @asynccontextmanager
-    async def _call(self, doing: str, permission: str, timeout: float) -> AsyncIterator[None]:
-        """Errors as executors raise them; `permission` is what the calls of the block need."""
+    async def _call(self, doing: str, permission: str, timeout: float, *, of_job: bool = False) -> AsyncIterator[None]:
+        """One of not too many calls at once."""
+        async with self._calls, self._errors(doing, permission, timeout, of_job=of_job):
+            yield
+
+    @asynccontextmanager
+    async def _errors(
+        self, doing: str, permission: str, timeout: float, *, of_job: bool = False
+    ) -> AsyncIterator[None]:
+        """Errors as executors raise them.
+
+        `permission` is what the calls of the block need; `of_job`: a refusal may be the job's fault.
+        """
         try:
             # gRPC's own deadline does not cover credentials.
-            async with self._calls:
-                async with asyncio.timeout(timeout * 2):
-                    yield
+            async with asyncio.timeout(timeout + GRACE):
+                yield
         except SET_UP as error:
-            refusal = ExecutorHostError(self._refusal(error, permission))
-            self._refused[permission] = (time.monotonic(), refusal)
-            raise refusal from error
+            raise ExecutorHostError(self._refusal(error, permission)) from error
+        except (errors.InvalidArgument, errors.OutOfRange) as error:
+            if of_job:
+                raise self.refused(_said(error)) from error
+            raise ExecutorHostError(f"{self._where}: Cloud Run refuses {doing}: {_said(error)}") from error
         except (errors.GoogleAPICallError, *MAY_HAVE_HAPPENED) as error:
             raise self._translated(error, doing) from error
         except auth_errors.GoogleAuthError as error:
@@ -251,12 +266,6 @@ class CloudRunApi:
             if self._closed:
                 raise self._hung_up() from error
             raise
-        self._refused.pop(permission, None)
-
-    def refusal(self) -> ExecutorHostError | None:
-        """What was refused a while ago for want of a permission, and has not been tried since."""
-        since = time.monotonic() - REFUSAL_HOLDS
-        return next((refusal for at, refusal in self._refused.values() if at > since), None)
 
     def _hung_up(self) -> ExecutorError:
         return ExecutorClosedError(f"{self._where}: its settings were changed.")
@@ -268,17 +277,18 @@ class CloudRunApi:
             return self.refused(_said(error), code_pb2.RESOURCE_EXHAUSTED)
         if isinstance(error, (errors.DeadlineExceeded, TimeoutError)):
             return ExecutorConnectionError(f"{self._where}: no answer in time while {doing}.")
+        if NO_TOKEN in (said := _said(error)):
+            why = said.partition(f"{NO_TOKEN} with error: ")[2] or said
+            return ExecutorConnectionError(f"{self._where}: config.credentials: there is no access token: {why}")
         if isinstance(error, MAY_HAVE_HAPPENED):
-            return ExecutorConnectionError(f"{self._where}: {self._endpoint} does not answer: {_said(error)}")
-        if isinstance(error, (errors.InvalidArgument, errors.OutOfRange)):
-            return self.refused(_said(error))
+            return ExecutorConnectionError(f"{self._where}: {self._endpoint} does not answer: {said}")
         return ExecutorOperationError(f"{self._where}: while {doing}: {_said(error)}")
 
     def refused(self, text: str, code: int = code_pb2.INVALID_ARGUMENT) -> ExecutorError:
         """The error for a job that was looked at and refused: a quota's, the host's or the job's."""
         if code == code_pb2.RESOURCE_EXHAUSTED:
             return ExecutorResourceError(f"{self._where}: a quota of Cloud Run is used up: {text}")
-        hosts = code == code_pb2.PERMISSION_DENIED or HOSTS_FAULT.search(text)
+        hosts = code == code_pb2.PERMISSION_DENIED or HOSTS_FAULT.search(NAMES.sub("", text))
         kind = ExecutorHostError if hosts else ExecutorConfigurationError
         return kind(f"{self._where}: Cloud Run refuses the job: {text}")
 
@@ -290,12 +300,14 @@ class CloudRunApi:
             return f"{self._where}: {self._endpoint} does not serve this ({said}); is config.endpoint the region's own?"
         if isinstance(error, errors.Unauthenticated):
             return f"{self._where}: config.credentials: Cloud Run does not accept them ({said})."
-        if "it may not exist" in said:
+        if NOT_ENABLED.search(said):
+            return f"{self._where}: the Cloud Run Admin API is not enabled in project {project}: {said}"
+        if "on 'locations/" in said:
             return (
                 f"{self._where}: config.region: {region!r} may not exist, or project {project} may not use it ({said})."
             )
-        named = "" if permission in said else f"the permission {permission} on "
-        return f"{self._where}: the credentials lack {named}project {project} in {region}: {said}"
+        named = denied[1] if (denied := DENIED.search(said)) else permission
+        return f"{self._where}: the credentials lack the permission {named} (project {project}, {region}): {said}"
 
     @property
     def _endpoint(self) -> str:
@@ -323,7 +335,7 @@ def _template(spec: LaunchSpec, size: tuple[int, int], config: CloudRunConfig, i
         ],
         # The default is 3, which would run the job again.
         max_retries=0,
-        timeout=timedelta(seconds=min(spec.timeout_seconds or config.limits.timeout_seconds, LONGEST_TIMEOUT)),
+        timeout=timedelta(seconds=spec.timeout_seconds or config.limits.timeout_seconds),
         service_account=config.service_account,
         execution_environment=run_v2.ExecutionEnvironment.EXECUTION_ENVIRONMENT_GEN2,
         vpc_access=None if config.vpc is None else _vpc_access(config.vpc),
@@ -378,7 +390,7 @@ def _credentials(name: str, config: CloudRunConfig) -> Credentials:
     except auth_errors.DefaultCredentialsError as error:
         raise ExecutorHostError(
             f"host {name}: config.credentials: there are no application default credentials on this machine; log in "
-            "with gcloud auth application-default login, or give the path of a service account's key file."
+            f"with gcloud auth application-default login, or give the path of a service account's key file ({error})."
         ) from error
     except (OSError, ValueError, auth_errors.GoogleAuthError) as error:
         raise ExecutorHostError(
@@ -391,12 +403,20 @@ def _credentials(name: str, config: CloudRunConfig) -> Credentials:
 def _said(error: BaseException) -> str:
     """What the server or the library says, without codes and repetitions."""
     if isinstance(error, errors.RetryError):
-        error = error.cause
+        error = error.cause or error
     said = error.details() if isinstance(error, grpc.aio.AioRpcError) else getattr(error, "message", "") or str(error)
     if "Connection refused" in (said or ""):
         return "connection refused."
     text = " ".join((said or "no reason given").split())
     return text if text.endswith(".") else f"{text}."
+
+
+def _again(timeout: float) -> Any:
+    """Try again what may be repeated, within the timeout; not what was not even sent, for want of an access token."""
+    passing = if_exception_type(errors.ServiceUnavailable, errors.Aborted, errors.InternalServerError, errors.Unknown)
+    return AsyncRetry(
+        lambda error: passing(error) and NO_TOKEN not in str(error), initial=0.2, maximum=2.0, timeout=timeout
+    )
 
 
 def _short(name: str) -> str:

@@ -7,6 +7,8 @@ https://cloud.google.com/run/quotas and https://cloud.google.com/run/docs/deploy
 import re
 from collections.abc import Iterator, Mapping
 
+from container_manager.executors.images import registry_of
+
 SIZES = {1: (512, 4096), 2: (512, 8192), 4: (2048, 16_384), 6: (4096, 24_576), 8: (4096, 32_768)}
 """By CPUs: the least and the most memory, in MiB."""
 
@@ -31,12 +33,6 @@ def size(memory_mb: int, cpu_millis: int) -> tuple[int, int] | None:
     return None
 
 
-def registry(image: str) -> str:
-    """The registry of an image reference."""
-    first, slash, _ = image.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
-
-
 def beyond(
     image: str,
     memory_mb: int,
@@ -46,8 +42,8 @@ def beyond(
     read_only_root: bool = False,
 ) -> Iterator[str]:
     """What such a job asks for that Cloud Run does not take, in words that continue "asks for"."""
-    if not _REGISTRIES.fullmatch(registry(image)):
-        yield f"an image of {registry(image)}, which is not docker.io, gcr.io or pkg.dev"
+    if not _REGISTRIES.fullmatch(registry := registry_of(image)):
+        yield f"an image of {registry}, which is not docker.io, gcr.io or pkg.dev"
     if size(memory_mb, cpu_millis) is None:
         yield f"more than {max(SIZES)} cores or {SIZES[max(SIZES)][1]} MiB of memory"
     if timeout_seconds > LONGEST_TIMEOUT:

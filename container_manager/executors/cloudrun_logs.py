@@ -1,9 +1,10 @@
 """What Cloud Run jobs write, from Cloud Logging. Imports google-cloud-logging, which is the extra `cloudrun-logs`."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import grpc
@@ -18,6 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from container_manager.executors.cloudrun_api import open_channel
 from container_manager.executors.configs import CloudRunConfig
 from container_manager.executors.exceptions import (
+    ExecutorClosedError,
     ExecutorConnectionError,
     ExecutorError,
     ExecutorOperationError,
@@ -26,14 +28,15 @@ from container_manager.executors.output import OutputLine
 
 ENDPOINT = "logging.googleapis.com"
 PAGE, MOST_PAGES = 1000, 10
-"""Entries that come with one call, and calls that one job's output may take: reading is counted, 60 a minute."""
+"""Entries that come with one call, and calls for one answer: reading is counted, about 60 calls a minute."""
 
 JOBS_AT_ONCE = 20
 INTERVAL, FOLLOW_EVERY = 1.0, 5.0
 """Seconds between two reads of a host, and between two of what one job writes while it runs."""
 
-LATE, MOST_READS = 2.0, 5
-"""Entries come after the end: it is read again after so many seconds, until nothing is new, at most so often."""
+LATE, SILENT, LATEST = 2.0, 10.0, 30.0
+"""Entries come after the end: it is read again every so many seconds until nothing is new; without a line for at least
+so many, and at most so many."""
 
 LONGEST_INTERVAL = 30.0
 """When a quota of Cloud Logging is used up."""
@@ -43,26 +46,42 @@ STREAMS = {"stdout": "stdout", "stderr": "stderr", "varlog/system": "stderr"}
 _LOGS = " OR ".join(f'log_id("run.googleapis.com/{name}")' for name in STREAMS)
 
 
+class Answer(NamedTuple):
+    """What a job wrote from some moment on, in order; not `complete`: only the first of it."""
+
+    lines: list[OutputLine]
+    complete: bool
+
+
+Asked = tuple[str, int]
+"""A job's id, and from which nanosecond on."""
+
+
 class CloudRunLogs:
     """Reads for many jobs at once: those that ask within an interval share a call."""
 
-    def __init__(self, name: str, config: CloudRunConfig, channel: grpc.aio.Channel) -> None:
-        self._where, self._config, self._channel = f"host {name}", config, channel
+    def __init__(self, name: str, config: CloudRunConfig, channel: grpc.aio.Channel, limit: int) -> None:
+        self._where, self._config, self._channel, self._limit = f"host {name}", config, channel, limit
         self._client = LoggingServiceV2AsyncClient(transport=LoggingServiceV2GrpcAsyncIOTransport(channel=channel))
-        self._asked: dict[str, tuple[int, list[asyncio.Future[list[OutputLine]]]]] = {}
+        self._asked: defaultdict[Asked, list[asyncio.Future[Answer]]] = defaultdict(list)
+        # Jobs that write so much that others would wait for them.
+        self._chatty: set[str] = set()
         self._reading: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def all_of(self, job_id: str) -> list[OutputLine]:
         """What an ended job wrote, in order."""
-        lines = await self._read(job_id, 0)
-        for _ in range(MOST_READS - 1):
+        began = time.monotonic()
+        lines, complete = await self._read(job_id, 0)
+        while complete and (waited := time.monotonic() - began) < LATEST:
             await asyncio.sleep(LATE)
-            before, lines = len(lines), await self._read(job_id, 0)
-            if len(lines) == before:
+            before = len(lines)
+            lines, complete = await self._read(job_id, 0)
+            if len(lines) == before and (lines or waited >= SILENT):
                 break
-        if len(lines) >= PAGE * MOST_PAGES:
+        if not complete:
             text = f"[container-manager: only the first {len(lines)} lines; Cloud Logging has the rest]"
-            lines.append(OutputLine("stderr", lines[-1].at_ns, text))
+            lines.append(OutputLine("stderr", lines[-1].at_ns if lines else time.time_ns(), text))
         return lines
 
     async def follow(
@@ -72,7 +91,7 @@ class CloudRunLogs:
         told: set[OutputLine] = set()
         while True:
             over = await has_ended()
-            lines = [line for line in await self._read(job_id, since_ns) if line not in told]
+            lines = [line for line in (await self._read(job_id, since_ns)).lines if line not in told]
             for line in lines:
                 yield line
             if over and not lines:
@@ -83,52 +102,74 @@ class CloudRunLogs:
             await asyncio.sleep(LATE if over else FOLLOW_EVERY)
 
     async def aclose(self) -> None:
-        """Hang up; who waits gets an ExecutorConnectionError."""
+        """Hang up; who waits gets an ExecutorClosedError."""
+        self._closed = True
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
         await self._channel.close(None)
 
-    async def _read(self, job_id: str, since_ns: int) -> list[OutputLine]:
-        answer: asyncio.Future[list[OutputLine]] = asyncio.get_running_loop().create_future()
-        since, waiting = self._asked.setdefault(job_id, (since_ns, []))
-        self._asked[job_id] = (min(since, since_ns), [*waiting, answer])
+    async def _read(self, job_id: str, since_ns: int) -> Answer:
+        if self._closed:
+            raise self._hung_up()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._asked[job_id, since_ns].append(answer)
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._answer())
-        return [line for line in await answer if line.at_ns >= since_ns]
+            self._reading = asyncio.create_task(self._answer_all())
+        return await answer
 
-    async def _answer(self) -> None:
+    async def _answer_all(self) -> None:
         """Read for all who ask, a call an interval, until nobody asks."""
         pause = INTERVAL
-        while self._asked:
-            # Those who ask at the same moment share the first call.
-            await asyncio.sleep(pause)
-            batch = {job_id: self._asked.pop(job_id) for job_id in list(self._asked)[:JOBS_AT_ONCE]}
-            try:
-                found = await self._entries(batch, min(since for since, _ in batch.values()))
-            except asyncio.CancelledError:
-                self._refuse(batch, ExecutorConnectionError(f"{self._where}: its settings were changed."))
-                raise
-            except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
-                self._refuse(batch, self._translated(error))
-                if isinstance(error, errors.ResourceExhausted):
-                    pause = min(pause * 4, LONGEST_INTERVAL)
+        try:
+            while self._asked:
+                # Those who ask at the same moment share the first call.
+                await asyncio.sleep(pause)
+                exhausted = await self._answer(self._next_batch())
+                pause = min(pause * 4, LONGEST_INTERVAL) if exhausted else INTERVAL
+        finally:
+            if self._closed:
+                for asked in list(self._asked):
+                    self._tell(asked, self._hung_up())
+
+    def _next_batch(self) -> list[Asked]:
+        """Who is read for next: all from their beginning, or all from later on; a chatty one by itself."""
+        first = next(iter(self._asked))
+        if first[0] in self._chatty:
+            return [first]
+        alike = [asked for asked in self._asked if bool(asked[1]) == bool(first[1]) and asked[0] not in self._chatty]
+        return alike[:JOBS_AT_ONCE]
+
+    async def _answer(self, batch: list[Asked]) -> bool:
+        """Read for a batch and tell it, unless one of it is too chatty for the others; whether a quota is used up."""
+        jobs = {job_id for job_id, _ in batch}
+        try:
+            found, complete = await self._entries(jobs, min(since for _, since in batch))
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+            for asked in batch:
+                self._tell(asked, self._translated(error))
+            return isinstance(error, errors.ResourceExhausted)
+        if not complete and len(jobs) > 1:
+            self._chatty.add(max(jobs, key=lambda job_id: len(found[job_id])))
+            return False
+        for asked in batch:
+            self._tell(asked, Answer([line for line in found[asked[0]] if line.at_ns >= asked[1]], complete))
+        return False
+
+    def _tell(self, asked: Asked, answer: Answer | ExecutorError) -> None:
+        self._chatty.discard(asked[0])
+        for waiting in self._asked.pop(asked, ()):
+            if waiting.done():
                 continue
-            pause = INTERVAL
-            for job_id, (_, waiting) in batch.items():
-                for answer in waiting:
-                    if not answer.done():
-                        answer.set_result(found[job_id])
+            if isinstance(answer, Answer):
+                waiting.set_result(Answer(list(answer.lines), answer.complete))
+            else:
+                waiting.set_exception(answer)
 
-    def _refuse(
-        self, batch: dict[str, tuple[int, list[asyncio.Future[list[OutputLine]]]]], error: ExecutorError
-    ) -> None:
-        for _, waiting in batch.values():
-            for answer in waiting:
-                if not answer.done():
-                    answer.set_exception(error)
-
-    async def _entries(self, job_ids: Collection[str], since_ns: int) -> defaultdict[str, list[OutputLine]]:
+    async def _entries(
+        self, job_ids: Collection[str], since_ns: int
+    ) -> tuple[defaultdict[str, list[OutputLine]], bool]:
+        """The first lines of these jobs, and whether they are all."""
         found: defaultdict[str, list[OutputLine]] = defaultdict(list)
         request = ListLogEntriesRequest(
             resource_names=[f"projects/{self._config.project}"],
@@ -136,18 +177,21 @@ class CloudRunLogs:
             order_by="timestamp asc",
             page_size=PAGE,
         )
+        pages = size = 0
         async with asyncio.timeout(CALL_TIMEOUT * 2):
             pager = await self._client.list_log_entries(request, timeout=CALL_TIMEOUT)
-            left = MOST_PAGES * len(job_ids)
             async for page in pager.pages:
                 for entry in page.entries:
-                    found[entry.resource.labels["job_name"]] += _lines(entry)
-                left -= 1
-                if not left:
-                    break
-        for lines in found.values():
-            del lines[PAGE * MOST_PAGES :]
-        return found
+                    lines = list(_lines(entry, self._limit // 4))
+                    size += sum(len(line.text) for line in lines)
+                    found[entry.resource.labels["job_name"]] += lines
+                pages += 1
+                if page.next_page_token and (pages == MOST_PAGES or size > self._limit * 4):
+                    return found, False
+        return found, True
+
+    def _hung_up(self) -> ExecutorError:
+        return ExecutorClosedError(f"{self._where}: its settings were changed.")
 
     def _translated(self, error: Exception) -> ExecutorError:
         if isinstance(error, (errors.PermissionDenied, errors.Unauthenticated)):
@@ -159,10 +203,14 @@ class CloudRunLogs:
         return ExecutorConnectionError(f"{self._where}: Cloud Logging: {said}")
 
 
-async def open_logs(name: str, config: CloudRunConfig) -> CloudRunLogs:
-    """Connect. Must be called in the event loop that will use it. Raises ExecutorHostError for bad credentials."""
+async def open_logs(name: str, config: CloudRunConfig, limit: int) -> CloudRunLogs:
+    """Connect, in the event loop that will use it; `limit` is the bytes that are kept of a job's output.
+
+    Raises:
+        ExecutorHostError: there are no credentials, or they cannot be read.
+    """
     endpoint = config.logging_endpoint or (config.endpoint if config.plaintext else ENDPOINT)
-    return CloudRunLogs(name, config, await open_channel(name, config, endpoint))
+    return CloudRunLogs(name, config, await open_channel(name, config, endpoint), limit)
 
 
 def _filter(region: str, job_ids: Collection[str], since_ns: int) -> str:
@@ -181,12 +229,14 @@ def _filter(region: str, job_ids: Collection[str], since_ns: int) -> str:
     return " AND ".join(parts)
 
 
-def _lines(entry: LogEntry) -> Iterator[OutputLine]:
+def _lines(entry: LogEntry, longest: int) -> Iterator[OutputLine]:
     message: Any = LogEntry.pb(entry)
     name = unquote(message.log_name).partition("run.googleapis.com/")[2]
-    # A line that is JSON is kept as an object.
-    text = message.text_payload or orjson.dumps(MessageToDict(message.json_payload)).decode()
+    text = message.text_payload
+    if (kind := message.WhichOneof("payload")) not in {"text_payload", None}:
+        # A line that is JSON is kept as an object.
+        text = orjson.dumps(MessageToDict(getattr(message, kind))).decode()
     if name == "varlog/system":
         text = f"[Cloud Run: {text}]"
     for line in text.splitlines() or [""]:
-        yield OutputLine(STREAMS.get(name, "stderr"), message.timestamp.ToNanoseconds(), line)
+        yield OutputLine(STREAMS.get(name, "stderr"), message.timestamp.ToNanoseconds(), line[:longest])

@@ -21,6 +21,7 @@ from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
 from container_manager.executors.base import (
+    LABEL,
     ContainerExecutor,
     Execution,
     ExecutionState,
@@ -30,7 +31,6 @@ from container_manager.executors.base import (
     OwnedExecution,
     Tell,
 )
-from container_manager.executors.cloudrun_limits import registry as registry_of
 from container_manager.executors.configs import TLS, DockerConfig
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
@@ -42,12 +42,12 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.frames import Frames
+from container_manager.executors.images import registry_of
 from container_manager.executors.output import BoundedOutput, Output, OutputLine
 from container_manager.executors.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
-LABEL = "container-manager"
 UNREACHABLE = 900
 """aiodocker's status for an engine that it could not reach."""
 

@@ -255,13 +255,15 @@ class HostFault:
     """The host failed a job, before it ran or by ending what ran.
 
     `retries` None: the host did not even answer, which is counted like a failed probe, and the job is retried for ever.
-    `end` is what became of an execution that had run. `exhausted`: all that was wrong is that a quota is used up.
+    `end` is what became of an execution that was started. `exhausted`: all that was wrong is that a quota is used up.
+    `wrong`: the host's own settings are, or what it may do.
     """
 
     error: str
     retries: int | None
     end: End | None = None
     exhausted: bool = False
+    wrong: bool = False
 
 
 @under_routing_lock
@@ -289,15 +291,16 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
     _keep_output(tx, [(job, end)])
     job.status, job.exit_code, job.error = JobStatus.FAILED, end.exit_code, fault.error
     job.finished_at = end.finished_at or timezone.now()
-    next_attempt(tx, job, fault.error, _back_off(job.infrastructure_failures))
+    # Another host may have room at once; the one whose quota is used up is left alone by routing.
+    next_attempt(tx, job, fault.error, timedelta() if fault.exhausted else _back_off(job.infrastructure_failures))
 
 
 def _blame(tx: Transaction, host: ExecutorHost, fault: HostFault) -> None:
     if fault.exhausted:
         cool_down(tx, host, fault.error)
         return
-    if fault.end is None:
-        count_launch_failure(tx, host, fault.error)
+    if fault.end is None or fault.end.started_at is None:
+        count_launch_failure(tx, host, fault.error, fault.wrong)
     if fault.retries is None:
         count_failure(tx, host, fault.error)
 

@@ -169,6 +169,11 @@ def any_stale(before: datetime) -> bool:
     )
 
 
+def is_cooling(host_id: int) -> bool:
+    """Whether a quota of the host was used up a while ago."""
+    return ExecutorHost.objects.filter(pk=host_id, cooldown_until__gt=timezone.now()).exists()
+
+
 def any_exist() -> bool:
     return ExecutorHost.objects.exists()
 
@@ -213,6 +218,7 @@ def _save_host(tx: Transaction, change: HostChange) -> object:
         setattr(host, field, value)
     if change.values.keys() & EXECUTOR_FIELDS:
         host.config_version += 1
+        host.launch_error = ""
     host.save()
     tx.by(change.actor, change.action, host.name)
     tx.event(change.kind, change.message.format(host.name), host=host)
@@ -296,8 +302,11 @@ def count_failure(tx: Transaction, host: ExecutorHost, error: str) -> None:
     host.save(update_fields=["consecutive_failures", "consecutive_successes", "health_error", "health_status"])
 
 
-def count_launch_failure(tx: Transaction, host: ExecutorHost, error: str) -> None:
-    """Launches that keep failing have the host left alone for a while, longer each time; never the last of its kind."""
+def count_launch_failure(tx: Transaction, host: ExecutorHost, error: str, wrong: bool = False) -> None:
+    """Launches that keep failing have the host left alone for a while, longer each time; never the last of its kind.
+
+    `wrong`: what failed it is wrong with the host, and stays named until a launch succeeds or somebody changes it.
+    """
     host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
     host.launch_failures += 1
     now = timezone.now()
@@ -317,7 +326,9 @@ def count_launch_failure(tx: Transaction, host: ExecutorHost, error: str) -> Non
             f"{EJECTED_AFTER} launches in a row failed; left alone for {pause.total_seconds():g} s. {error}",
             host=host,
         )
-    host.save(update_fields=["launch_failures", "ejections", "ejected_until"])
+    if wrong:
+        host.launch_error = error
+    host.save(update_fields=["launch_failures", "ejections", "ejected_until", "launch_error"])
 
 
 def cool_down(tx: Transaction, host: ExecutorHost, error: str) -> None:
@@ -343,6 +354,7 @@ def forgive(host_ids: Iterable[int | None]) -> None:
         launch_failures=0,
         ejections=0,
         ejected_until=None,
+        launch_error="",
         cooldowns=Case(When(cooling, then=F("cooldowns")), default=0),
         cooldown_until=Case(When(cooling, then=F("cooldown_until")), default=None),
     )

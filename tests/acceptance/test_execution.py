@@ -287,4 +287,4 @@ async def test_a_hundred_containers_at_once_do_not_hold_up_the_loop(admin: Api, 
     probing = False
     await probe_task
     assert longest < 0.1
-    await eventually(lambda: engine.containers() == [], 30)
+    await eventually(lambda: engine.containers() == [], 90)

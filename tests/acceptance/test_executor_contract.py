@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,12 @@ from container_manager.executors.base import (
 )
 from container_manager.executors.cloudrun import CloudRunExecutor
 from container_manager.executors.docker import DockerExecutor
-from container_manager.executors.exceptions import ExecutorConnectionError, ExecutorError
+from container_manager.executors.exceptions import (
+    ExecutorConfigurationError,
+    ExecutorConnectionError,
+    ExecutorError,
+    ExecutorHostError,
+)
 from container_manager.executors.simulated import SimulatedExecutor
 from tests.cloudrun import CloudRun, hurry
 from tests.waiting import eventually
@@ -175,9 +181,10 @@ async def test_what_has_run_and_is_gone_is_not_taken_for_new(executor: Container
 @real
 async def test_settings_that_cannot_work_are_the_jobs_mistake(executor: ContainerExecutor) -> None:
     wanted = spec("true")
-    missing = LaunchSpec(wanted.job_id, 1, wanted.name, "127.0.0.1:1/missing:1", timeout_seconds=60, memory_mb=32)
-    with pytest.raises(ExecutorError, match="image"):
+    missing = replace(wanted, image="Not An Image")
+    with pytest.raises(ExecutorConfigurationError, match=r"(?i)image|reference") as caught:
         await executor.create(missing)
+    assert not isinstance(caught.value, ExecutorHostError)
 
 
 @real
@@ -191,6 +198,9 @@ async def test_hanging_up_ends_every_wait(make: Make) -> None:
     await executor.aclose()
     for answer in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(answer, ExecutorConnectionError), answer
+    for late in (executor.status(execution), executor.logs(execution)):
+        with pytest.raises(ExecutorConnectionError):
+            await late
     again = make()
     await again.stop(execution, 0)
     await again.remove(execution.id)

@@ -46,9 +46,9 @@ def database(cluster: Postgres, tmp_path: Path) -> dict[str, str]:
             """INSERT INTO container_manager_executorhost (name, executor_type, region, labels, routing_weight, is_active,
                    is_draining, max_concurrent_jobs, max_memory_mb, max_cpu_cores, config_version, node, only_preferred,
                    health_status, health_error, consecutive_failures, consecutive_successes, launch_failures, ejections,
-                   cooldowns, created_at, grants)
+                   cooldowns, launch_error, created_at, grants)
                SELECT 'host-' || n, 'docker', '', '{}', n, true, false, %s, %s, 2000, 0, '', false, 'healthy', '', 0, 0,
-                   0, 0, 0, now(), '[]'
+                   0, 0, 0, '', now(), '[]'
                FROM generate_series(1, 10) n""",
             [SLOTS, MEMORY],
         )

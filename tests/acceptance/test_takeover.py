@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -53,7 +54,7 @@ class OnCloudRun:
         self.server, self.left = server, lambda: list(server.jobs)
 
     def script(self, token: str) -> str:
-        return "sleep 0.3; exit 7"
+        return "echo here; sleep 0.3; exit 7"
 
     def attempts(self, token: str, job_id: int) -> list[str]:
         runs = self.server.runs_of({"container-manager-job": str(job_id)})
@@ -65,6 +66,7 @@ class Fleet:
 
     def __init__(self, folder: Path, place: OnEngine | OnCloudRun, url: str) -> None:
         self.place, self.url, self.folder = place, url, folder
+        self.workers: list[subprocess.Popen[str]] = []
         self.variables = {
             "CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY,
             "CONTAINER_MANAGER_LEASE_SECONDS": "3", "CONTAINER_MANAGER_ORPHAN_GRACE_SECONDS": "1",
@@ -83,8 +85,18 @@ class Fleet:
                 [sys.executable, "-m", "tests.worker_process"],
                 env=variables, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1,
             )  # fmt: skip
+        self.workers.append(process)
         assert said(process) == "ready", (home / "stderr").read_text()
         return process
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.wait(10)
+            for pipe in (worker.stdin, worker.stdout):
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        assert self.service.terminate() == 0
 
     def stop_at(self, worker: subprocess.Popen[str], step: str, number: int, token: str) -> int:
         """Have the worker submit a job and stop there; the job's id."""
@@ -114,7 +126,7 @@ class Fleet:
         assert len(ends) == 1, token
 
 
-def said(process: subprocess.Popen[str], timeout: float = 30) -> str:
+def said(process: subprocess.Popen[str], timeout: float = 90) -> str:
     ready, _, _ = select.select([process.stdout], [], [], timeout)
     assert ready, "the worker says nothing"
     return process.stdout.readline().strip()
@@ -132,7 +144,7 @@ def fleet(request: pytest.FixtureRequest, cluster: Postgres, tmp_path: Path) -> 
         place = OnCloudRun(request.getfixturevalue("cloudrun"))
     started = Fleet(tmp_path, place, cluster.database())
     yield started
-    assert started.service.terminate() == 0
+    started.close()
 
 
 def frozen(fleet: Fleet, *steps: str) -> None:
@@ -142,19 +154,16 @@ def frozen(fleet: Fleet, *steps: str) -> None:
         job_id = fleet.stop_at(worker, step, signal.SIGSTOP, token := f"frozen-{step.replace(' ', '-')}")
         eventually_sync(lambda job_id=job_id: fleet.verdict(job_id), 60, f"taken over: {token}")
         os.kill(worker.pid, signal.SIGCONT)
-        assert said(worker, 60) == "over", token
+        assert said(worker) == "over", token
         fleet.check(job_id, token)
     worker.stdin.close()
     assert worker.wait(20) == 0, steps
-    worker.stdout.close()
 
 
 def killed(fleet: Fleet, step: str) -> None:
     worker = fleet.worker(token := f"killed-{step.replace(' ', '-')}")
     job_id = fleet.stop_at(worker, step, signal.SIGKILL, token)
     worker.wait(10)
-    worker.stdin.close()
-    worker.stdout.close()
     fleet.check(job_id, token)
 
 
@@ -183,5 +192,3 @@ def test_a_call_that_arrives_after_its_sender_is_gone_starts_nothing(fleet: Flee
     eventually_sync(lambda: server.calls[method] == 2, 10, "it was answered at last")
     eventually_sync(lambda: fleet.place.left() == [], 15, "nothing is left")
     fleet.check(job_id, "late")
-    worker.stdin.close()
-    worker.stdout.close()

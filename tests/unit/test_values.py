@@ -7,7 +7,6 @@ import pytest
 
 from container_manager.errors import ValidationFailed
 from container_manager.executors.base import Execution, ExecutionState, ExecutorSettings, LaunchSpec
-from container_manager.executors.cloudrun_limits import registry as registry_of
 from container_manager.executors.configs import SECRET_MASK, DockerConfig, hide_secrets, keep_secrets
 from container_manager.executors.docker import DockerExecutor, _with_tag, container_settings
 from container_manager.executors.exceptions import (
@@ -16,6 +15,7 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.frames import Frames
+from container_manager.executors.images import registry_of
 from container_manager.executors.output import BoundedOutput, OutputLine
 from container_manager.executors.simulated import SimulatedExecutor
 from container_manager.lifecycle import ACTIVE, TERMINAL, TRANSITIONS, JobStatus, sources
