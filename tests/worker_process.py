@@ -76,11 +76,21 @@ async def main() -> None:
         while line := await asyncio.to_thread(sys.stdin.readline):
             told.known.clear()
             told.step, told.signal, job = json.loads(line)
-            (submitted,) = await service.submit([read_job(job)], Actor("worker"))
-            told.job = submitted.pk
+            told.job = await claimed_here(service, job)
             told.known.set()
             await over(service)
             say("over")
+
+
+async def claimed_here(service: Service, job: dict) -> int:
+    """Submit the job so that it is routed, and claimed by this process, in the same commit."""
+    while True:
+        (submitted,) = await service.submit([read_job(job)], Actor("worker"))
+        if submitted.status != "pending":
+            return submitted.pk
+        # Another process would route it later; the host may be unhealthy because its probes were frozen.
+        await service.cancel(submitted.pk, Actor("worker"))
+        await asyncio.sleep(0.2)
 
 
 async def over(service: Service) -> None:
