@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 from container_manager.store import events as event_store
@@ -35,6 +36,12 @@ class _Subscriber:
         elif not self.overflowed:
             self.queue.extend(events)
         self.ready.set()
+
+    def take(self) -> list[Event]:
+        """All that has come."""
+        events = list(self.queue)
+        self.queue.clear()
+        return events
 
 
 class EventLog:
@@ -77,6 +84,15 @@ class EventLog:
 
     async def subscribe(self, after: int | None, wanted: Wanted = lambda _: True) -> AsyncGenerator[Event, None]:
         """Each wanted event beyond `after` once, in order; None begins with the next one. Ends when the log drains."""
+        async with aclosing(self.batches(after, wanted)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def batches(
+        self, after: int | None, wanted: Wanted = lambda _: True, seconds: float = 0
+    ) -> AsyncGenerator[list[Event], None]:
+        """The same, as many at a time as have come; what is live, at most every so many seconds."""
         cursor = self._cursor if after is None else after
         while not self._draining:
             subscriber = _Subscriber()
@@ -84,14 +100,12 @@ class EventLog:
             self._empty.clear()
             try:
                 # Attached first and read up to now second: what is committed in between comes by either way.
-                async for event in self._catch_up(cursor):
-                    cursor = event.id
-                    if wanted(event):
-                        yield event
-                async for event in self._live(subscriber, cursor):
-                    cursor = event.id
-                    if wanted(event):
-                        yield event
+                for source in (self._catch_up(cursor), self._live(subscriber, seconds)):
+                    async for events in source:
+                        new = [event for event in events if event.id > cursor]
+                        cursor = new[-1].id if new else cursor
+                        if found := [event for event in new if wanted(event)]:
+                            yield found
             finally:
                 self._subscribers.discard(subscriber)
                 if not self._subscribers:
@@ -118,20 +132,20 @@ class EventLog:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _catch_up(self, cursor: int) -> AsyncIterator[Event]:
+    async def _catch_up(self, cursor: int) -> AsyncIterator[list[Event]]:
         while not self._draining and (page := await threads.read(event_store.after, cursor, PAGE)):
-            for event in page:
-                yield event
+            yield page
             cursor = page[-1].id
 
-    async def _live(self, subscriber: _Subscriber, cursor: int) -> AsyncIterator[Event]:
+    async def _live(self, subscriber: _Subscriber, seconds: float) -> AsyncIterator[list[Event]]:
         while not subscriber.overflowed and not self._draining:
             await subscriber.ready.wait()
+            if seconds:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._drain_begun.wait()
             subscriber.ready.clear()
-            while subscriber.queue:
-                event = subscriber.queue.popleft()
-                if event.id > cursor:
-                    yield event
+            yield subscriber.take()
 
     async def _follow(self) -> None:
         while True:

@@ -533,6 +533,43 @@ async def test_an_error_names_its_field_once(admin: Api) -> None:
     assert "config.network: must be the name of a network" in refused["message"]
 
 
+BATCHES = """subscription($after: String, $filters: RoutingEventFilter, $every: Int) {
+    routingEventBatches(after: $after, filters: $filters, everyMs: $every) { cursor kind job { name } } }"""
+
+
+async def test_events_come_in_batches_each_once_and_not_too_often(admin: Api, simulated: Callable) -> None:
+    await simulated(config={"accept": "any", "launch_ms": 0, "run_ms": 1}, max_concurrent_jobs=3)
+    seen: list[dict] = []
+    batches = finished = 0
+    async with admin.subscribe(BATCHES, after="0", every=300) as values:
+        began = asyncio.get_running_loop().time()
+        for number in range(30):
+            await admin.submit(name=str(number))
+        while finished < 30:
+            batch = await anext(values)
+            assert batch, "nothing is told by an empty batch"
+            batches, seen = batches + 1, [*seen, *batch]
+            finished += sum(event["kind"] == "JOB_FINISHED" for event in batch)
+        took = asyncio.get_running_loop().time() - began
+    assert batches <= took / 0.3 + 2, "the first may come from the table"
+    history = await admin("{ routingEvents(first: 100) { edges { node { cursor kind job { name } } } pageInfo { endCursor } } }")
+    assert seen[: len(history["edges"])] == [edge["node"] for edge in history["edges"]]
+    cursors = [int(event["cursor"]) for event in seen]
+    assert cursors == sorted(set(cursors))
+    filters = {"kinds": ["JOB_FINISHED"]}
+    async with admin.subscribe(BATCHES, after=seen[9]["cursor"], filters=filters) as values:
+        again = await anext(values)
+    assert again == [event for event in seen[10:] if event["kind"] == "JOB_FINISHED"], "and from any cursor on"
+
+
+@pytest.mark.parametrize("every", [19, 5001])
+async def test_how_often_batches_come_is_bounded(admin: Api, every: int) -> None:
+    async with admin.socket() as connection:
+        payload = {"query": BATCHES, "variables": {"every": every}}
+        await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
+        assert f"everyMs: {every} is not from 20 to 5000." in await connection.recv()
+
+
 async def test_a_cursor_beyond_the_newest_event_is_named(admin: Api) -> None:
     async with admin.socket() as connection:
         payload = {"query": EVENTS, "variables": {"after": "999999"}}
