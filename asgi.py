@@ -54,24 +54,30 @@ class State(TypedDict):
 
 
 def make_application(
-    *, no_auth: bool = False, populate: Callable[[Service], Awaitable[None]] | None = None
+    *,
+    no_auth: bool = False,
+    populate: Callable[[Service], Awaitable[None]] | None = None,
+    serves: bool = True,
+    works: bool = True,
 ) -> Starlette:
     """Build the application.
 
     Args:
         no_auth: every caller is an admin.
         populate: runs beside the service from its start to its end.
+        serves: answers GraphQL, and not only what watches over processes.
+        works: runs jobs.
     """
     graphql = GraphQLApp(schema, no_auth=no_auth, allowed_origins=settings.CONTAINER_MANAGER.allowed_origins)
+    probes = [Route("/livez", _livez), Route("/readyz", _readyz)]
+    pages = [
+        Route("/graphql", graphql),
+        WebSocketRoute("/graphql", graphql),
+        WebSocketRoute("/{path:path}", WebSocketClose()),
+        Mount("/", cast("Any", django_application)),
+    ]
     return Starlette(
-        routes=[
-            Route("/graphql", graphql),
-            WebSocketRoute("/graphql", graphql),
-            WebSocketRoute("/{path:path}", WebSocketClose()),
-            Route("/livez", _livez),
-            Route("/readyz", _readyz),
-            Mount("/", cast("Any", django_application)),
-        ],
+        routes=[*probes, *(pages if serves else [])],
         middleware=[
             Middleware(OnlyAllowedHosts),
             Middleware(
@@ -81,7 +87,7 @@ def make_application(
                 allow_headers=["Authorization", "Content-Type"],
             ),
         ],
-        lifespan=lambda _: _lifespan(populate),
+        lifespan=lambda _: _lifespan(populate, works),
     )
 
 
@@ -107,12 +113,12 @@ class OnlyAllowedHosts:
 
 
 @asynccontextmanager
-async def _lifespan(populate: Callable[[Service], Awaitable[None]] | None) -> AsyncIterator[State]:
+async def _lifespan(populate: Callable[[Service], Awaitable[None]] | None, works: bool) -> AsyncIterator[State]:
     try:
         await asyncio.to_thread(startup.prepare)
     except ConfigurationError as error:
         sys.exit(str(error))
-    async with running() as service:
+    async with running(works=works) as service:
         _drain_on_signals(service)
         populating = asyncio.create_task(_populate(service, populate)) if populate else None
         try:

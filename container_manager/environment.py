@@ -39,6 +39,9 @@ class Environment(BaseModel):
         description="where the embedded database and the secret key live",
     )
     database_url: str = Field("", description="`sqlite:///path` or `postgresql://…`; SQLite in HOME when empty")
+    listen_url: str = Field(
+        "", description="a direct connection to the same PostgreSQL, when DATABASE_URL goes through PgBouncer"
+    )
     secret_key: str = Field(
         "", description="at least 32 characters; several, comma-separated, rotate: the first encrypts"
     )
@@ -92,6 +95,8 @@ class Environment(BaseModel):
     def _keys_are_long_enough(self) -> "Environment":
         if self.is_postgresql and not self.secret_key:
             raise ValueError("SECRET_KEY must be given with PostgreSQL, the same for all processes")
+        if self.listen_url and not self.is_postgresql:
+            raise ValueError("LISTEN_URL goes with a DATABASE_URL that is PostgreSQL's")
         if any(len(key) < MINIMUM_KEY_LENGTH for key in _keys(self.secret_key)):
             raise ValueError(f"SECRET_KEY must have at least {MINIMUM_KEY_LENGTH} characters")
         return self
@@ -99,6 +104,10 @@ class Environment(BaseModel):
     @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.home / 'container-manager.sqlite3'}"
+
+    @property
+    def effective_listen_url(self) -> str:
+        return (self.listen_url or self.database_url) if self.is_postgresql else ""
 
     @property
     def is_postgresql(self) -> bool:

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 PAGE = 500
 QUEUE_LIMIT = 1000
 REPAIR_SECONDS = 5.0
+LISTEN_AGAIN_SECONDS = 1.0
 
 T = TypeVar("T")
 Wanted = Callable[[Event], bool]
@@ -45,13 +46,18 @@ class _Subscriber:
 
 
 class EventLog:
-    """One tail a process reads each event once and offers it to the subscribers."""
+    """One tail a process reads each event once and offers it to the subscribers.
 
-    def __init__(self) -> None:
+    `listen_url`: the PostgreSQL database in which it hears of other processes' commits.
+    """
+
+    def __init__(self, listen_url: str = "") -> None:
+        self._listen_url = listen_url
+        self._listeners: list[Callable[[Sequence[Event]], None]] = []
         self._cursor = 0
         self._subscribers: set[_Subscriber] = set()
         self._committed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._drain_begun = asyncio.Event()
         self._empty = asyncio.Event()
@@ -59,13 +65,19 @@ class EventLog:
 
     async def start(self) -> None:
         self._cursor = await threads.read(event_store.newest)
-        self._task = asyncio.create_task(self._follow(), name="event tail")
+        self._tasks = [asyncio.create_task(self._follow(), name="event tail")]
+        if self._listen_url:
+            self._tasks.append(asyncio.create_task(self._listen(), name="event listener"))
 
     async def stop(self) -> None:
         self.drain()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def on_read(self, listener: Callable[[Sequence[Event]], None]) -> None:
+        """Call `listener` with what the tail reads, on the event loop."""
+        self._listeners.append(listener)
 
     def drain(self) -> None:
         """Let every subscription complete."""
@@ -147,6 +159,16 @@ class EventLog:
             subscriber.ready.clear()
             yield subscriber.take()
 
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with aclosing(event_store.commits(self._listen_url)) as commits:
+                    async for _ in commits:
+                        self.wake()
+            except Exception as error:  # noqa: BLE001 - the tail looks by itself until it hears again
+                logger.warning("listening to commits: %s", error)
+            await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+
     async def _follow(self) -> None:
         while True:
             try:
@@ -158,6 +180,8 @@ class EventLog:
             try:
                 while page := await threads.read(event_store.after, self._cursor, PAGE):
                     self._cursor = page[-1].id
+                    for listener in self._listeners:
+                        listener(page)
                     for subscriber in self._subscribers:
                         subscriber.offer(page)
             except Exception:

@@ -18,7 +18,7 @@ from container_manager.control.health import HealthLoop
 from container_manager.control.housekeeping import Housekeeping
 from container_manager.control.queue import QueueLoop
 from container_manager.control.reconciler import Reconciler
-from container_manager.control.supervisor import Supervisor
+from container_manager.control.supervisor import Loop, Supervisor
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.events import EventLog
 from container_manager.executors.configs import keep_secrets, region_of
@@ -61,23 +61,33 @@ PLANNER = Actor("plan")
 
 
 class Service:
-    """One process: its writer, its event tail, its executors and its control loops."""
+    """One process: its writer, its event tail, its executors and, unless it only serves, its control loops."""
 
-    def __init__(self, instance: str) -> None:
+    def __init__(self, instance: str, *, works: bool = True) -> None:
         environment = settings.CONTAINER_MANAGER
         self.writer = Writer()
         self.factory = ExecutorFactory(self.writer.write, instance)
-        self.events = EventLog()
-        self.supervisor = Supervisor(
-            [
-                QueueLoop(self.writer),
-                Dispatcher(self.writer, self.factory, environment.node, environment.lease_seconds),
-                HealthLoop(self.writer, self.factory, environment.node, environment.probe_interval_seconds),
-                Reconciler(self.writer, self.factory, environment.node, environment.orphan_grace_seconds),
-                Housekeeping(self.writer, timedelta(days=environment.evaluation_days)),
-            ]
-        )
+        self.events = EventLog(environment.effective_listen_url)
+        self.supervisor = Supervisor(self._loops() if works else [])
         self.writer.on_commit(self._heard)
+
+    def _loops(self) -> list[Loop]:
+        environment = settings.CONTAINER_MANAGER
+        node, writer, factory = environment.node, self.writer, self.factory
+        queue_loop = QueueLoop(writer)
+        dispatcher = Dispatcher(writer, factory, node, environment.lease_seconds)
+        reconciler = Reconciler(writer, factory, node, environment.orphan_grace_seconds)
+        # Where there may be other processes, what they commit is as good a reason to wake.
+        tell = self.events.on_read if environment.is_postgresql else writer.on_commit
+        for heard in (queue_loop.heard, dispatcher.heard, reconciler.heard):
+            tell(heard)
+        return [
+            queue_loop,
+            dispatcher,
+            HealthLoop(writer, factory, node, environment.probe_interval_seconds),
+            reconciler,
+            Housekeeping(writer, timedelta(days=environment.evaluation_days)),
+        ]
 
     async def start(self) -> None:
         await self.writer.start()
@@ -333,9 +343,9 @@ def _why_not(job_id: int, host_id: int) -> HostVerdict | None:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Service]:
-    """A running service, from its start to its orderly end."""
-    service = Service(await threads.read(identify))
+async def running(*, works: bool = True) -> AsyncIterator[Service]:
+    """A running service, from its start to its orderly end. Without `works` it runs no jobs."""
+    service = Service(await threads.read(identify), works=works)
     await service.start()
     try:
         yield service

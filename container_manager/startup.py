@@ -2,18 +2,20 @@
 
 import fcntl
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
 from container_manager.environment import ConfigurationError
+from container_manager.errors import Conflict
 from container_manager.models import Role
 from container_manager.store import tokens
 from container_manager.store.installation import identify
 from container_manager.store.tokens import NewToken
-from container_manager.store.transaction import commit_one
+from container_manager.store.transaction import ROUTING_LOCK, commit_one
 
 FIRST_TOKEN = "admin"  # noqa: S105 - its name
 _held: int | None = None
@@ -39,17 +41,25 @@ def migrate() -> None:
     try:
         if connection.vendor == "sqlite":
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        call_command("migrate", verbosity=0, interactive=False)
+        with transaction.atomic() if connection.vendor == "postgresql" else nullcontext():
+            if connection.vendor == "postgresql":
+                # Processes that start at once do it one after the other.
+                connection.cursor().execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
+            call_command("migrate", verbosity=0, interactive=False)
+            identify()
     except (OSError, DatabaseError) as error:
         raise ConfigurationError(f"The database cannot be used: {str(error).strip().splitlines()[0]}.") from error
-    identify()
 
 
 def first_token() -> str | None:
     """An admin token if there is no token yet; None otherwise."""
     if tokens.listed():
         return None
-    secret: str = commit_one(tokens.create, NewToken(FIRST_TOKEN, Role.ADMIN))
+    try:
+        secret: str = commit_one(tokens.create, NewToken(FIRST_TOKEN, Role.ADMIN))
+    except Conflict:
+        # Another process has made it at the same moment.
+        return None
     return secret
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SHUTDOWN_SECONDS = 5
 LARGEST_WEBSOCKET_MESSAGE = 256 * 1024
 
+ROLES = ("all", "api", "worker")
+
 Populate = Callable[["Service"], Awaitable[None]]
 
 host_option = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -34,13 +36,16 @@ port_option = click.option(
 @click.command()
 @host_option
 @port_option
+@click.option(
+    "--role", type=click.Choice(ROLES), default="all", show_default=True, help="api: runs no jobs. worker: no API."
+)
 @click.option("--no-auth", is_flag=True, help="Everybody is an admin; only on a loopback address.")
-def serve(host: str, port: int, no_auth: bool) -> None:
+def serve(host: str, port: int, role: str, no_auth: bool) -> None:
     """Serve the API and run jobs."""
     setup()
     from container_manager.bootstrap import register_local_engine
 
-    _run(host, port, no_auth, register_local_engine)
+    _run(host, port, no_auth, register_local_engine if role == "all" else None, role)
 
 
 @click.command()
@@ -58,13 +63,20 @@ def demo(host: str, port: int, no_auth: bool) -> None:
         _run(host, port, no_auth, run_demonstration)
 
 
-def _run(host: str, port: int, no_auth: bool, populate: Populate) -> None:
+def _run(host: str, port: int, no_auth: bool, populate: Populate | None, role: str = "all") -> None:
+    from django.conf import settings
+
+    if role != "all" and not settings.CONTAINER_MANAGER.is_postgresql:
+        raise ConfigurationError(
+            f"--role {role} needs PostgreSQL (CONTAINER_MANAGER_DATABASE_URL): a SQLite database serves one process, "
+            "which has all roles."
+        )
     if no_auth and not _is_loopback(host):
         raise ConfigurationError(f"--no-auth is refused on {host}: it makes everybody an admin. Bind to 127.0.0.1.")
     from container_manager import startup
 
     startup.prepare()
-    secret = None if no_auth else startup.first_token()
+    secret = None if no_auth or role == "worker" else startup.first_token()
     if no_auth:
         click.echo("--no-auth: everybody who reaches this port is an admin.", err=True)
 
@@ -75,7 +87,7 @@ def _run(host: str, port: int, no_auth: bool, populate: Populate) -> None:
     listener = _listen(host, port)
     address = f"http://{_for_url(host)}:{listener.getsockname()[1]}/"
     config = uvicorn.Config(
-        _application(no_auth, populate),
+        _application(no_auth, populate, role),
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -93,10 +105,10 @@ def _run(host: str, port: int, no_auth: bool, populate: Populate) -> None:
     sys.exit(0 if server.started else 1)
 
 
-def _application(no_auth: bool, populate: Populate) -> "Starlette":
+def _application(no_auth: bool, populate: Populate | None, role: str) -> "Starlette":
     from asgi import make_application
 
-    return make_application(no_auth=no_auth, populate=populate)
+    return make_application(no_auth=no_auth, populate=populate, serves=role != "worker", works=role != "api")
 
 
 def _listen(host: str, port: int) -> socket.socket:

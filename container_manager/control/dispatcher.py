@@ -12,7 +12,8 @@ from container_manager.control.supervisor import wait_for
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import ContainerJob, EventKind
 from container_manager.store import dispatch
-from container_manager.store.transaction import Claimed, Fact, Fence, Worker
+from container_manager.store.events import Told
+from container_manager.store.transaction import Claimed, Fence, Worker
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,10 @@ class Dispatcher:
         self._runs: dict[int, tuple[JobRun, asyncio.Task[None]]] = {}
         self._clearing: set[asyncio.Task[None]] = set()
         self._launching: dict[int, asyncio.Semaphore] = {}
-        writer.on_commit(self._heard)
         writer.claim_for(self._worker, self._take)
 
-    def _heard(self, events: Sequence[Fact]) -> None:
+    def heard(self, events: Sequence[Told]) -> None:
+        """Take notice of what was committed, here or in another process."""
         for event in events:
             if event.kind == EventKind.JOB_ROUTED and event.job_id not in self._runs:
                 self._wake.set()
@@ -60,7 +61,7 @@ class Dispatcher:
             self._renewed = -self._turn
             self._wake.set()
 
-    def _about_host(self, event: Fact) -> None:
+    def _about_host(self, event: Told) -> None:
         if event.kind == EventKind.HOST_UPDATED and event.host_id is not None:
             self._launching.pop(event.host_id, None)
             return

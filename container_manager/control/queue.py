@@ -8,7 +8,7 @@ from django.utils import timezone
 from container_manager.control.supervisor import wait_for
 from container_manager.models import EventKind
 from container_manager.store import queue, routing, threads
-from container_manager.store.transaction import Fact
+from container_manager.store.events import Told
 from container_manager.store.writer import Writer
 
 REPAIR_SECONDS = 30.0
@@ -46,9 +46,9 @@ class QueueLoop:
         self._wake = asyncio.Event()
         self._helped = False
         self._passed_at = timezone.now()
-        writer.on_commit(self._heard)
 
-    def _heard(self, events: Sequence[Fact]) -> None:
+    def heard(self, events: Sequence[Told]) -> None:
+        """Take notice of what was committed, here or in another process."""
         kinds = {event.kind for event in events}
         if kinds & HELPFUL or _left_over(events):
             self._helped = True
@@ -75,7 +75,7 @@ class QueueLoop:
         return min(max((moment - timezone.now()).total_seconds(), 0.01), REPAIR_SECONDS)
 
 
-def _left_over(events: Sequence[Fact]) -> bool:
+def _left_over(events: Sequence[Told]) -> bool:
     """Whether a job was submitted on which nothing was decided, because its transaction had enough to do."""
     submitted = {event.job_id for event in events if event.kind == EventKind.JOB_SUBMITTED}
     return bool(submitted - {event.job_id for event in events if event.kind in DECIDED})

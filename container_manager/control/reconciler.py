@@ -17,7 +17,7 @@ from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import EventKind, ExecutorHost
 from container_manager.store import hosts as host_store
 from container_manager.store import leftovers, threads
-from container_manager.store.transaction import Fact
+from container_manager.store.events import Told
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -48,9 +48,9 @@ class Reconciler:
         self._back: set[int] = set()
         self._again: set[int] = set()
         self._wake = asyncio.Event()
-        writer.on_commit(self._heard)
 
-    def _heard(self, events: Sequence[Fact]) -> None:
+    def heard(self, events: Sequence[Told]) -> None:
+        """Take notice of what was committed, here or in another process."""
         back = {event.host_id for event in events if event.kind == EventKind.HOST_HEALTH_CHANGED and event.host_id}
         if back:
             self._back |= back

@@ -15,6 +15,7 @@ from container_manager.errors import Conflict
 from container_manager.models import AuditEntry, ContainerJob, EventKind, ExecutorHost, RoutingEvent
 from container_manager.store import bulk
 
+EVENT_CHANNEL = "container_manager_events"
 ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
 """Keys of PostgreSQL's advisory locks; on SQLite, BEGIN IMMEDIATE is both."""
 
@@ -203,7 +204,8 @@ def _write(tx: Transaction) -> None:
     # statement of its own, before them.
     now = bulk.as_moment(timezone.now())
     events = bulk.Rows(RoutingEvent, (*Fact._fields, "at"), [(str(event.kind), *event[1:], now) for event in tx.events])
-    bulk.insert(*tx.rows, events, after=f"SELECT pg_advisory_xact_lock({EVENT_LOCK})" if tx.events else "")
+    before = f"SELECT pg_advisory_xact_lock({EVENT_LOCK}), pg_notify('{EVENT_CHANNEL}', '')"
+    bulk.insert(*tx.rows, events, after=before if tx.events else "")
 
 
 def _told(error: Exception) -> Exception:

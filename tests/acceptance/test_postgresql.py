@@ -1,5 +1,6 @@
 """Many processes on one PostgreSQL: nothing is over-committed, routed twice or lost, whoever dies or stands still."""
 
+import asyncio
 import os
 import random
 import signal
@@ -10,12 +11,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from container_manager.store.transaction import ROUTING_LOCK
+from tests.client import CREATE_HOST, EVENTS, SUBMIT, Api
 from tests.postgres import Postgres
-from tests.processes import ROOT, environment
+from tests.processes import ROOT, Served, command, environment
 from tests.waiting import eventually_sync
 
 KEY = "only-for-tests-only-for-tests-only-for-tests"
@@ -157,3 +160,65 @@ def test_the_queue_and_its_explanations_are_the_same_on_postgresql(cluster: Post
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:]
+
+
+def test_roles_share_the_work_and_hear_of_each_other_at_once(cluster: Postgres, tmp_path: Path) -> None:
+    variables = {"CONTAINER_MANAGER_DATABASE_URL": cluster.database(), "CONTAINER_MANAGER_SECRET_KEY": KEY}
+    # A lease so long that waking for its renewal would be noticed.
+    variables |= {"CONTAINER_MANAGER_LEASE_SECONDS": "60", "CONTAINER_MANAGER_LOG_LEVEL": "warning"}
+    with (
+        Served(tmp_path / "api", "serve", "--port", "0", "--role", "api", **variables) as api,
+        Served(tmp_path / "worker", "serve", "--port", "0", "--role", "worker", **variables) as worker,
+    ):
+        assert worker.token is None
+        assert httpx.get(f"{worker.url}/graphql").status_code == 404, "it has no API"
+        assert httpx.get(f"{worker.url}/readyz").json() == {"ready": True, "failing": []}
+        config = {"accept": "any", "launch_ms": 0, "run_ms": 10}
+        host = {"name": "sim", "executorType": "SIMULATED", "config": config, "maxConcurrentJobs": 1}
+        assert api.query(api.token, CREATE_HOST, input=host)["health"]["status"] == "HEALTHY"
+        took = asyncio.run(_ten_jobs(api))
+        assert took < 5, "one after the other, and no poll decided how fast"
+        # One that waits for room is cancelled, and one that runs.
+        first, second = (
+            api.query(api.token, SUBMIT, input={"image": "busybox", "command": ["sleep 60"]}) for _ in range(2)
+        )
+        for job in (second, first):
+            api.query(api.token, "mutation($id: ID!) { cancelJob(id: $id) { __typename } }", id=job["id"])
+        cancelled = "{ jobs(filters: {status: [CANCELLED]}) { edges { node { id } } } }"
+        eventually_sync(lambda: len(api.query(api.token, cancelled)["edges"]) == 2, 5, "the worker hears of it")
+        assert worker.terminate() == 0
+        assert api.terminate() == 0
+
+
+async def _ten_jobs(api: Served) -> float:
+    client = Api(api.url, api.token)
+    began, finished = time.monotonic(), {"kinds": ["JOB_FINISHED"]}
+    async with client.subscribe(EVENTS, filters=finished) as events:
+        for _ in range(10):
+            await client.submit(command=["true"])
+        for _ in range(10):
+            await anext(events)
+    await client.http.aclose()
+    return time.monotonic() - began
+
+
+def test_the_listener_comes_back_with_the_database(cluster: Postgres, tmp_path: Path) -> None:
+    url = cluster.database()
+    variables = {"CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY}
+    with Served(tmp_path / "api", "serve", "--port", "0", "--role", "api", **variables) as api:
+        listening = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
+        with psycopg.connect(url, autocommit=True) as connection:
+            (pid,) = eventually_sync(lambda: connection.execute(listening).fetchone(), 10)
+            connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+            again = eventually_sync(lambda: connection.execute(listening + " AND pid <> %s", [pid]).fetchone(), 10)
+        assert again
+        assert "listening to commits" in api.stderr.read_text()
+        assert api.terminate() == 0
+
+
+def test_a_role_needs_postgresql(tmp_path: Path) -> None:
+    done = command(tmp_path, "serve", "--port", "0", "--role", "worker")
+    assert done.returncode == 1
+    assert "--role worker needs PostgreSQL (CONTAINER_MANAGER_DATABASE_URL)" in done.stderr
+    done = command(tmp_path, "serve", CONTAINER_MANAGER_LISTEN_URL="postgresql://x/y")
+    assert "CONTAINER_MANAGER_LISTEN_URL goes with a DATABASE_URL that is PostgreSQL's" in done.stderr

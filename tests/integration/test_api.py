@@ -552,7 +552,9 @@ async def test_events_come_in_batches_each_once_and_not_too_often(admin: Api, si
             finished += sum(event["kind"] == "JOB_FINISHED" for event in batch)
         took = asyncio.get_running_loop().time() - began
     assert batches <= took / 0.3 + 2, "the first may come from the table"
-    history = await admin("{ routingEvents(first: 100) { edges { node { cursor kind job { name } } } pageInfo { endCursor } } }")
+    history = await admin(
+        "{ routingEvents(first: 100) { edges { node { cursor kind job { name } } } pageInfo { endCursor } } }"
+    )
     assert seen[: len(history["edges"])] == [edge["node"] for edge in history["edges"]]
     cursors = [int(event["cursor"]) for event in seen]
     assert cursors == sorted(set(cursors))

@@ -431,6 +431,7 @@ async def test_more_jobs_than_one_claim_takes_are_claimed_at_once(
     for _ in range(7):
         await make_job(host=host, status="routed")
     dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 3600)
+    writer.on_commit(dispatcher.heard)
     turning = asyncio.create_task(dispatcher.run(lambda: None))
     await eventually(lambda: len(dispatcher._runs) == 7)
     turning.cancel()
@@ -451,6 +452,7 @@ async def test_the_next_attempt_does_not_cut_off_the_clearing_away_of_the_last(w
     factory = AsyncMock(instance="x")
     factory.get_executor, factory.max_launches = lambda _: executor, lambda _: 5
     dispatcher = Dispatcher(writer, factory, "test-node", 15)
+    writer.on_commit(dispatcher.heard)
     turning = asyncio.create_task(dispatcher.run(lambda: None))
     await eventually(lambda: ContainerJob.objects.filter(status="pending", attempt=2).aexists())
     await ContainerJob.objects.aupdate(not_before=None)
@@ -492,6 +494,7 @@ async def test_a_run_that_breaks_off_is_logged_and_taken_up_when_its_lease_ends(
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
     factory = ExecutorFactory(writer.write, "x")
     dispatcher = Dispatcher(writer, factory, "test-node", 0.3)
+    writer.on_commit(dispatcher.heard)
     job = await make_job(host=host, status="routed")
     proceed, broken = JobRun._proceed, []
 
@@ -512,6 +515,7 @@ async def test_a_run_that_breaks_off_is_logged_and_taken_up_when_its_lease_ends(
 async def test_leases_are_renewed_however_busy_it_is(writer: Writer) -> None:
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1500})
     dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 0.3)
+    writer.on_commit(dispatcher.heard)
     job = await make_job(host=host, status="routed")
     turning = asyncio.create_task(dispatcher.run(lambda: None))
     while not await _is(job, "succeeded"):
@@ -525,6 +529,7 @@ async def test_leases_are_renewed_however_busy_it_is(writer: Writer) -> None:
 async def test_a_cancel_in_the_same_commit_as_the_claim_is_heard(writer: Writer) -> None:
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
     dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 15)
+    writer.on_commit(dispatcher.heard)
     job = await make_job(host=host, status="routed")
     # The commit of a claim and a cancel is told before the claim's answer is acted upon.
     claiming = asyncio.create_task(writer.write(dispatch.claim, dispatcher._worker))

@@ -103,6 +103,7 @@ async def test_a_host_that_comes_back_is_swept_at_once(db: None) -> None:
     host = await make_host(config=SLOW, health_status=HealthStatus.UNKNOWN)
     factory = ExecutorFactory(writer.write, "x")
     reconciler = Reconciler(writer, factory, "test-node", 60)
+    writer.on_commit(reconciler.heard)
     swept: list[int] = []
 
     async def sweep(swept_host: object) -> None:
