@@ -67,8 +67,9 @@ MOST_ASKING = 4
 KILL_TOLD_WITHIN = 0.2
 KILLED_THERE = "It was killed on its host, and not by this service."
 
-EVENTS_KEPT = 256
-"""The engine remembers that many events, and none from before it was started."""
+EVENTS_KEPT, TOLD_MEANWHILE = 256, 64
+"""The engine remembers that many events, and none from before it was started; of those, so many may be newer than what
+we have asked for."""
 
 LOOK_EVERY = 15.0
 """Seconds between two lists of what runs, which repair what the event stream has not told."""
@@ -185,7 +186,8 @@ class DockerExecutor(ContainerExecutor):
                 await _disconnect(await self._open())
             history, keeps_running = await self._history()
         # It remembers so many events and none from before it was started; when it has forgotten some, nobody can tell.
-        if len(history) < EVENTS_KEPT and not _tells(history, status.id, "start") and not keeps_running:
+        forgotten = not _tells(history, status.id, "start")
+        if forgotten and len(history) < EVENTS_KEPT - TOLD_MEANWHILE and not keeps_running:
             why = f"The engine of host {self.settings.name} was started again, which ended the container."
             return replace(status, interrupted=True, error=why)
         if status.exit_code in SIGNALS:
