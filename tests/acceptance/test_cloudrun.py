@@ -22,11 +22,10 @@ from tests.certificates import Authority
 from tests.client import CREATE_HOST, SUBMIT, Api
 from tests.cloudrun import PROJECT, REGIONS, CloudRun, hurry
 from tests.engines import Engine
+from tests.jobs import CANCEL, ended, running
 from tests.processes import Served, command
 from tests.waiting import eventually, eventually_sync
 
-ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"}
-CANCEL = "mutation($id: ID!) { cancelJob(id: $id) { __typename } }"
 ATTEMPTS = "query($id: ID!) { job(id: $id) { message attempts { attempt status error hostName executionId } } }"
 WAITS = "query($id: ID!) { job(id: $id) { waitingOn { verdict rejections { code hosts } suggestions { message } } } }"
 HOST = "query($name: String) { host(name: $name) { id region cooldownUntil health { status error } config } }"
@@ -57,19 +56,6 @@ async def add_region(api: Api, server: CloudRun, at: str = REGIONS[0], **input: 
 @pytest.fixture
 async def region(admin: Api, cloudrun: CloudRun) -> dict:
     return await add_region(admin, cloudrun)
-
-
-async def has_status(api: Api, job_id: str, *statuses: str) -> dict | None:
-    job = await api.job(job_id)
-    return job if job["status"] in statuses else None
-
-
-async def ended(api: Api, job_id: str, timeout: float = 30) -> dict:
-    return await eventually(lambda: has_status(api, job_id, *ENDED), timeout)
-
-
-async def running(api: Api, job_id: str) -> dict:
-    return await eventually(lambda: has_status(api, job_id, "RUNNING"))
 
 
 # ------------------------------------------------------------------ one job's way

@@ -10,9 +10,9 @@ import pytest
 
 from tests.client import CREATE_HOST, USER_ERRORS, Api
 from tests.engines import Engine
+from tests.jobs import CANCEL, ended, running
 from tests.waiting import eventually
 
-ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"}
 ATTEMPTS = """query($id: ID!) { job(id: $id) { status attempt attempts {
     attempt status exitCode error hostName executionId startedAt finishedAt host { name } decision { reason } } } }"""
 LOGS = "subscription($id: ID!, $after: String) { jobLogs(id: $id, after: $after) { cursor stream at text } }"
@@ -20,7 +20,6 @@ KEPT = """query($id: ID!, $after: String, $first: Int) { job(id: $id) { logs(aft
     edges { node { cursor text } } pageInfo { hasNextPage } } } }"""
 RETRY = "mutation($id: ID!) { retryJob(id: $id) { __typename ... on ContainerJob { status attempt error } ... on UserError { message } } }"
 LOST = f"mutation($id: ID!) {{ declareHostLost(id: $id) {{ __typename ... on ExecutorHost {{ isActive }} {USER_ERRORS} }} }}"
-CANCEL = "mutation($id: ID!) { cancelJob(id: $id) { __typename } }"
 names = itertools.count()
 
 
@@ -35,19 +34,6 @@ async def add_host(api: Api, engine: Engine, name: str = "", **input: object) ->
 @pytest.fixture
 async def host(admin: Api, engine: Engine) -> dict:
     return await add_host(admin, engine)
-
-
-async def has_status(api: Api, job_id: str, *statuses: str) -> dict | None:
-    job = await api.job(job_id)
-    return job if job["status"] in statuses else None
-
-
-async def ended(api: Api, job_id: str, timeout: float = 60) -> dict:
-    return await eventually(lambda: has_status(api, job_id, *ENDED), timeout)
-
-
-async def running(api: Api, job_id: str) -> dict:
-    return await eventually(lambda: has_status(api, job_id, "RUNNING"), 30)
 
 
 # ------------------------------------------------------------------ ends

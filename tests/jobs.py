@@ -1,0 +1,20 @@
+"""Waiting for jobs through the API."""
+
+from tests.client import Api
+from tests.waiting import eventually
+
+ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"}
+CANCEL = "mutation($id: ID!) { cancelJob(id: $id) { __typename } }"
+
+
+async def has_status(api: Api, job_id: str, *statuses: str) -> dict | None:
+    job = await api.job(job_id)
+    return job if job["status"] in statuses else None
+
+
+async def ended(api: Api, job_id: str, timeout: float = 60) -> dict:
+    return await eventually(lambda: has_status(api, job_id, *ENDED), timeout)
+
+
+async def running(api: Api, job_id: str) -> dict:
+    return await eventually(lambda: has_status(api, job_id, "RUNNING"), 30)
