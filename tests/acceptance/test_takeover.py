@@ -98,15 +98,16 @@ class Fleet:
                     pipe.close()
         assert self.service.terminate() == 0
 
-    def stop_at(self, worker: subprocess.Popen[str], step: str, number: int, token: str) -> int:
-        """Have the worker submit a job and stop there; the job's id."""
+    def stop_at(self, worker: subprocess.Popen[str], step: str, number: int, token: str) -> tuple[int, str]:
+        """Have the worker submit a job and stop there; the job's id, and what it is called."""
         # Little, so that it never waits for room and is routed by another process.
         job = {"image": "busybox:test", "cpuLimit": 0.1, "command": ["sh", "-c", self.place.script(token)]}
         worker.stdin.write(json.dumps([step, number, job]) + "\n")
         worker.stdin.flush()
-        there = said(worker)
+        if (there := said(worker)) == "missed":
+            return self.stop_at(worker, step, number, f"{token}-again")
         assert there.startswith(f"at {step}"), there
-        return int(there.split()[-1])
+        return int(there.split()[-1]), token
 
     def rows(self, query: str, *parameters: object) -> list[tuple]:
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -152,7 +153,7 @@ def frozen(fleet: Fleet, *steps: str) -> None:
     """One worker, at one step after the other."""
     worker = fleet.worker(f"frozen-{steps[0].replace(' ', '-')}")
     for step in steps:
-        job_id = fleet.stop_at(worker, step, signal.SIGSTOP, token := f"frozen-{step.replace(' ', '-')}")
+        job_id, token = fleet.stop_at(worker, step, signal.SIGSTOP, f"frozen-{step.replace(' ', '-')}")
         eventually_sync(lambda job_id=job_id: fleet.verdict(job_id), 60, f"taken over: {token}")
         os.kill(worker.pid, signal.SIGCONT)
         assert said(worker) == "over", token
@@ -162,8 +163,8 @@ def frozen(fleet: Fleet, *steps: str) -> None:
 
 
 def killed(fleet: Fleet, step: str) -> None:
-    worker = fleet.worker(token := f"killed-{step.replace(' ', '-')}")
-    job_id = fleet.stop_at(worker, step, signal.SIGKILL, token)
+    worker = fleet.worker(name := f"killed-{step.replace(' ', '-')}")
+    job_id, token = fleet.stop_at(worker, step, signal.SIGKILL, name)
     worker.wait(10)
     fleet.check(job_id, token)
 
@@ -182,7 +183,7 @@ def test_a_call_that_arrives_after_its_sender_is_gone_starts_nothing(fleet: Flee
     server = fleet.place.server
     worker = fleet.worker("late")
     step = {"CreateJob": "before create", "RunJob": "before start"}[method]
-    job_id = fleet.stop_at(worker, step, signal.SIGSTOP, "late")
+    job_id, _ = fleet.stop_at(worker, step, signal.SIGSTOP, "late")
     eventually_sync(lambda: stopped(worker.pid), 10, "it stands still")
     with server.hang(method, times=1) as held:
         os.kill(worker.pid, signal.SIGCONT)
