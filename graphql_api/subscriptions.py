@@ -21,8 +21,6 @@ from graphql_api.types import RoutingEvent
 STOPPING = GraphQLError(
     "The service is stopping; subscribe again after the last cursor.", extensions={"code": "UNAVAILABLE"}
 )
-
-
 SHORTEST_MS, LONGEST_MS = 20, 5000
 
 

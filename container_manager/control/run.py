@@ -365,13 +365,11 @@ class JobRun:
         try:
             while not ended.done():
                 left = self._time_left()
-                if cancelled.done():
-                    await self._stop(executor, execution, JobStatus.CANCELLED)
-                elif not left and seen is ExecutionState.RUNNING:
-                    await self._stop(executor, execution, JobStatus.TIMED_OUT)
-                elif not left:
+                if not left and not cancelled.done() and seen is ExecutionState.STARTING:
                     return await self._give_up_starting(executor, execution)
-                if cancelled.done() or not left:
+                if not left or cancelled.done():
+                    reason = JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
+                    await self._stop(executor, execution, reason)
                     status = await executor.status(execution)
                     if status is not None and status.state is not ExecutionState.EXITED:
                         raise ExecutorOperationError(

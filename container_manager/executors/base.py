@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from container_manager.executors.exceptions import ExecutorClosedError
 from container_manager.executors.output import Output, OutputLine
 
 LABEL = "container-manager"
@@ -52,6 +53,12 @@ class LaunchSpec:
     network: str = ""
     read_only_root: bool = False
     tmpfs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment, and which job and attempt it is."""
+        own = {"CONTAINER_MANAGER_JOB": str(self.job_id), "CONTAINER_MANAGER_ATTEMPT": str(self.attempt)}
+        return {**self.environment, **own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +206,9 @@ class ContainerExecutor(abc.ABC):
     @abc.abstractmethod
     async def list_owned(self) -> list[OwnedExecution]:
         """All executions of this installation."""
+
+    def _hung_up(self) -> ExecutorClosedError:
+        return ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
 
     async def aclose(self) -> None:
         """Close connections; calls under way raise ExecutorConnectionError. Safe to call twice."""

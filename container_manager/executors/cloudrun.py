@@ -328,7 +328,7 @@ class CloudRunExecutor(ContainerExecutor):
 
     async def _open(self) -> "CloudRunApi":
         if self._closed:
-            raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
+            raise self._hung_up()
         if self._api is not None:
             return self._api
         if self._opening is None:
@@ -339,7 +339,7 @@ class CloudRunExecutor(ContainerExecutor):
             return await asyncio.shield(opening)
         except asyncio.CancelledError as error:
             if opening.cancelled() and self._closed:
-                raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.") from error
+                raise self._hung_up() from error
             raise
         finally:
             if opening.done() and self._opening is opening:
@@ -367,7 +367,7 @@ class CloudRunExecutor(ContainerExecutor):
                 )
                 if self._closed:
                     await logs.aclose()
-                    raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
+                    raise self._hung_up()
                 self._logs = logs
         return self._logs
 

@@ -316,14 +316,13 @@ class CloudRunApi:
 
 def _template(spec: LaunchSpec, size: tuple[int, int], config: CloudRunConfig, instance: str) -> run_v2.Job:
     cpus, memory_mb = size
-    identity = {"CONTAINER_MANAGER_JOB": str(spec.job_id), "CONTAINER_MANAGER_ATTEMPT": str(spec.attempt)}
     mounts = {f"tmpfs-{number}": mount for number, mount in enumerate(spec.tmpfs.items())}
     container = run_v2.Container(
         image=spec.image,
         command=list(spec.entry_point),
         args=list(spec.command),
         working_dir=spec.working_dir,
-        env=[run_v2.EnvVar(name=name, value=value) for name, value in {**spec.environment, **identity}.items()],
+        env=[run_v2.EnvVar(name=name, value=value) for name, value in spec.variables.items()],
         resources=run_v2.ResourceRequirements(limits={"cpu": str(cpus), "memory": f"{memory_mb}Mi"}),
         volume_mounts=[run_v2.VolumeMount(name=name, mount_path=path) for name, (path, _) in mounts.items()],
     )

@@ -81,7 +81,7 @@ class CloudRunLogs:
                 break
         if not complete:
             text = f"[container-manager: only the first {len(lines)} lines; Cloud Logging has the rest]"
-            lines.append(OutputLine("stderr", lines[-1].at_ns if lines else time.time_ns(), text))
+            lines = [*lines, OutputLine("stderr", lines[-1].at_ns if lines else time.time_ns(), text)]
         return lines
 
     async def follow(
@@ -162,7 +162,7 @@ class CloudRunLogs:
             if waiting.done():
                 continue
             if isinstance(answer, Answer):
-                waiting.set_result(Answer(list(answer.lines), answer.complete))
+                waiting.set_result(answer)
             else:
                 waiting.set_exception(answer)
 

@@ -440,7 +440,7 @@ class DockerExecutor(ContainerExecutor):
                 docker = await self._open()
                 if self._closed:
                     await _disconnect(docker)
-                    raise ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
+                    raise self._hung_up()
                 self._docker = docker
         return self._docker
 
@@ -523,7 +523,7 @@ def container_settings(spec: LaunchSpec, config: DockerConfig, instance: str) ->
     memory = max(spec.memory_mb * MEBIBYTE, SMALLEST_MEMORY)
     settings: dict[str, Any] = {
         "Image": spec.image,
-        "Env": [f"{name}={value}" for name, value in {**spec.environment, **_identity(spec)}.items()],
+        "Env": [f"{name}={value}" for name, value in spec.variables.items()],
         "Labels": {
             f"{LABEL}.instance": instance,
             f"{LABEL}.job": str(spec.job_id),
@@ -563,10 +563,6 @@ def container_settings(spec: LaunchSpec, config: DockerConfig, instance: str) ->
     }
     settings["HostConfig"] |= {name: value for name, value in more.items() if value}
     return settings | {name: value for name, value in wishes.items() if value}
-
-
-def _identity(spec: LaunchSpec) -> dict[str, str]:
-    return {"CONTAINER_MANAGER_JOB": str(spec.job_id), "CONTAINER_MANAGER_ATTEMPT": str(spec.attempt)}
 
 
 def _tells(history: list[dict[str, Any]], container_id: str, action: str, signal: str = "") -> bool:
