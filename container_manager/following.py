@@ -2,11 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Container, Iterator, Sequence
 from contextlib import aclosing
 from itertools import islice
-
-from django.conf import settings
 
 from container_manager.control.run import launch_spec
 from container_manager.errors import NotFound
@@ -38,7 +36,7 @@ class StoppingError(Exception):
 
 
 async def follow(
-    log: EventLog, factory: ExecutorFactory, job_id: int, after: LogCursor | None
+    log: EventLog, factory: ExecutorFactory, nodes: Container[str], job_id: int, after: LogCursor | None
 ) -> AsyncGenerator[LogLine, None]:
     """The lines beyond `after`, until the job has ended and the last one is out.
 
@@ -54,13 +52,14 @@ async def follow(
             job, parts = await threads.read(_with_output, job_id)
             if job is None:
                 raise NotFound("There is no such job.")
-            async with aclosing(_lines(log, factory, job, parts, after)) as lines:
+            watched = job if _can_be_watched(job, nodes) else None
+            async with aclosing(_lines(log, factory, watched, parts, after)) as lines:
                 async for line in lines:
                     after = line.cursor
                     yield line
             if job.status in TERMINAL:
                 return
-            await asyncio.wait({change}, timeout=LOOK_AGAIN_SECONDS if _can_be_watched(job) else None)
+            await asyncio.wait({change}, timeout=LOOK_AGAIN_SECONDS if watched else None)
             if change.done():
                 if change.result() is None:
                     raise StoppingError
@@ -80,21 +79,21 @@ def _with_output(job_id: int) -> tuple[ContainerJob | None, list[Part]]:
     return job, attempts.outputs([job_id])[job_id]
 
 
-def _can_be_watched(job: ContainerJob) -> bool:
-    here = job.host is not None and job.host.node in {"", settings.CONTAINER_MANAGER.node}
+def _can_be_watched(job: ContainerJob, nodes: Container[str]) -> bool:
+    here = job.host is not None and job.host.node in nodes
     return here and job.status == JobStatus.RUNNING
 
 
 async def _lines(
-    log: EventLog, factory: ExecutorFactory, job: ContainerJob, parts: Sequence[Part], after: LogCursor | None
+    log: EventLog, factory: ExecutorFactory, job: ContainerJob | None, parts: Sequence[Part], after: LogCursor | None
 ) -> AsyncGenerator[LogLine, None]:
-    """What is kept beyond `after`, then what is being written."""
+    """What is kept beyond `after`, then what the job is writing, if it can be watched."""
     kept = attempts.lines_after(parts, after)
     while page := await asyncio.to_thread(_take, kept):
         for line in page:
             after = line.cursor
             yield line
-    if not _can_be_watched(job):
+    if job is None:
         return
     here = after if after is not None and after[:2] == (job.attempt, OUTPUT) else None
     since = max(here.at_ns - OVERLAP_NS, 0) if here else 0

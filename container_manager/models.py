@@ -75,6 +75,16 @@ class Installation(models.Model):
 
     instance = models.CharField(max_length=16)
     canary = models.BinaryField()
+    # The newest event that is not kept any more.
+    events_dropped_through = models.BigIntegerField(default=0, db_default=0)
+
+
+class Leadership(models.Model):
+    """Which process does what one of several is enough for; another takes over when the lease has run out."""
+
+    duty = models.CharField(max_length=300, primary_key=True)
+    owner = models.CharField(max_length=300)
+    expires_at = models.DateTimeField()
 
 
 class ExecutorHost(models.Model):
@@ -212,6 +222,9 @@ class ContainerJob(models.Model):
     lease_epoch = models.PositiveIntegerField(default=0)
 
     idempotency_key = models.CharField(max_length=64, null=True, default=None, unique=True)
+    # The W3C trace context of its submission, to which the spans of its attempts belong.
+    trace_parent = models.CharField(max_length=55, blank=True, default="", db_default="")
+
     idempotency_input = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:

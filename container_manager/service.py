@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,15 +13,16 @@ from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
-from container_manager import crypto, following
+from container_manager import crypto, following, metrics, tracing
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.health import HealthLoop
 from container_manager.control.housekeeping import Housekeeping
+from container_manager.control.leader import Leader
 from container_manager.control.queue import QueueLoop
 from container_manager.control.reconciler import Reconciler
 from container_manager.control.supervisor import Loop, Supervisor
 from container_manager.errors import Conflict, NotFound, UserError
-from container_manager.events import EventLog
+from container_manager.events import REPAIR_SECONDS, EventLog
 from container_manager.executors.configs import keep_secrets, region_of
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import (
@@ -33,8 +35,9 @@ from container_manager.models import (
 )
 from container_manager.routing.types import Decision
 from container_manager.specs import HostSpec, JobSpec, read_config, read_host
-from container_manager.store import attempts, dispatch, queue, routing, threads, tokens
+from container_manager.store import attempts, dispatch, leadership, queue, routing, threads, tokens
 from container_manager.store import decisions as decision_store
+from container_manager.store import events as event_store
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store.attempts import LogCursor, LogLine
@@ -46,7 +49,8 @@ from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 3.0
+COMPLETE_WITHIN_SECONDS = 3.0
+SAMPLE_SECONDS = 0.5
 PLACE = ("url", "node", "project", "region", "endpoint")
 """The keys of a config that say where executions are."""
 
@@ -67,8 +71,11 @@ class Service:
         environment = settings.CONTAINER_MANAGER
         self.writer = Writer()
         self.factory = ExecutorFactory(self.writer.write, instance)
-        self.events = EventLog(environment.effective_listen_url)
+        self.events = EventLog(environment.listen_url or event_store.address())
+        # Whoever runs no jobs touches no node's own engines either.
+        self._nodes = {"", environment.node} if works else {""}
         self.supervisor = Supervisor(self._loops() if works else [])
+        self._is_stopping = False
         self.writer.on_commit(self._heard)
 
     def _loops(self) -> list[Loop]:
@@ -76,17 +83,21 @@ class Service:
         node, writer, factory = environment.node, self.writer, self.factory
         queue_loop = QueueLoop(writer)
         dispatcher = Dispatcher(writer, factory, node, environment.lease_seconds)
-        reconciler = Reconciler(writer, factory, node, environment.orphan_grace_seconds)
+        leader = Leader(writer, node, environment.lease_seconds)
+        reconciler = Reconciler(writer, factory, leader, environment.orphan_grace_seconds)
         # Where there may be other processes, what they commit is as good a reason to wake.
         tell = self.events.on_read if environment.is_postgresql else writer.on_commit
-        for heard in (queue_loop.heard, dispatcher.heard, reconciler.heard):
+        health = HealthLoop(writer, factory, leader, environment.probe_interval_seconds)
+        for heard in (queue_loop.heard, dispatcher.heard, health.heard, reconciler.heard):
             tell(heard)
+        kept = (timedelta(days=days) for days in (environment.evaluation_days, environment.event_days))
         return [
             queue_loop,
             dispatcher,
-            HealthLoop(writer, factory, node, environment.probe_interval_seconds),
+            leader,
+            health,
             reconciler,
-            Housekeeping(writer, timedelta(days=environment.evaluation_days)),
+            Housekeeping(writer, leader, *kept),
         ]
 
     async def start(self) -> None:
@@ -95,15 +106,26 @@ class Service:
         if connection.vendor == "sqlite":
             # One process has this database, and it has just begun: whoever held a lease is gone.
             await self.writer.write(dispatch.release, "")
+            await self.writer.write(leadership.resign, "")
         await self.supervisor.start()
+        self._sampling = asyncio.create_task(_sample_loop_lag(), name="loop lag")
 
-    async def drain(self) -> None:
-        """Complete the subscriptions, so that their clients hear an end and not a broken connection."""
+    async def drain(self, seconds: float) -> None:
+        """Be not ready for `seconds`, so that requests are sent elsewhere; then complete the subscriptions.
+
+        Their clients hear an end, and not a broken connection.
+
+        Raises:
+            TimeoutError: some subscriptions did not complete.
+        """
+        self._is_stopping = True
+        await asyncio.sleep(seconds)
         self.events.drain()
-        async with asyncio.timeout(DRAIN_SECONDS):
+        async with asyncio.timeout(COMPLETE_WITHIN_SECONDS):
             await self.events.drained()
 
     async def stop(self) -> None:
+        self._sampling.cancel()
         await self.supervisor.stop()
         await self.events.stop()
         await self.writer.stop()
@@ -112,6 +134,10 @@ class Service:
     async def failing(self) -> list[str]:
         """What keeps this process from being ready, in sentences."""
         problems = [f"The {name} loop has not ticked lately." for name in self.supervisor.stalled()]
+        if self._is_stopping:
+            problems.append("The service is stopping.")
+        if time.monotonic() - self.events.read_at > 3 * REPAIR_SECONDS:
+            problems.append("The event log has not been read lately.")
         try:
             async with asyncio.timeout(2):
                 await threads.read(host_store.any_exist)
@@ -203,14 +229,14 @@ class Service:
         """Probe the hosts this node can reach, all when none is named, and return them as found."""
         where = Q() if host_ids is None else Q(pk__in=host_ids)
         hosts = await threads.read(host_store.bare, where)
-        reports = await self.factory.check_health([host for host in hosts if _reachable(host)])
+        reports = await self.factory.check_health([host for host in hosts if host.node in self._nodes])
         await asyncio.gather(*(self.writer.write(host_store.record_health, report) for report in reports.values()))
         await self.writer.write(note, (actor, "checkHealth", f"{len(reports)} hosts"))
         return await threads.read(host_store.matching, where)
 
     async def _probed(self, host: ExecutorHost) -> dict[str, Any]:
         host.derive()
-        if not _reachable(host):
+        if host.node not in self._nodes:
             return {}
         report = await self.factory.probe(host)
         host_store.apply_report(host, report)
@@ -265,7 +291,7 @@ class Service:
 
     def follow(self, job_id: int, after: LogCursor | None) -> AsyncGenerator[LogLine, None]:
         """What the job writes beyond `after`, until it has ended. Raises NotFound at the first line."""
-        return following.follow(self.events, self.factory, job_id, after)
+        return following.follow(self.events, self.factory, self._nodes, job_id, after)
 
     async def decisions_of(self, job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
         """The decisions of each job, newest first."""
@@ -273,16 +299,20 @@ class Service:
 
     # -------------------------------------------------------------- tokens
 
-    async def authenticate(self, secret: str) -> ApiToken | None:
-        """The token of a secret, or None. Records its use, at most once a minute."""
-        token = await threads.read(tokens.find, secret)
-        if token is not None and (token.last_used_at is None or timezone.now() - token.last_used_at > TOUCH_EVERY):
-            await self.writer.write(tokens.touch, token.pk)
-        return token
+    async def authenticate(self, secrets: Sequence[str]) -> list[ApiToken | None]:
+        """The token of each secret, or None. Records its use, at most once a minute."""
+        found = await threads.read(tokens.find, set(secrets))
+        since = timezone.now() - TOUCH_EVERY
+        stale = [token.pk for token in found.values() if token.last_used_at is None or token.last_used_at < since]
+        await asyncio.gather(*(self.writer.write(tokens.touch, pk) for pk in stale))
+        return [found.get(secret) for secret in secrets]
 
 
-def _reachable(host: ExecutorHost) -> bool:
-    return host.node in {"", settings.CONTAINER_MANAGER.node}
+async def _sample_loop_lag() -> None:
+    while True:
+        due = time.perf_counter() + SAMPLE_SECONDS
+        await asyncio.sleep(SAMPLE_SECONDS)
+        metrics.LOOP_LAG_SECONDS.observe(max(time.perf_counter() - due, 0))
 
 
 def _host_fields(spec: HostSpec, given: Iterable[str]) -> dict[str, Any]:
@@ -324,6 +354,7 @@ def _job(spec: JobSpec, actor: Actor) -> ContainerJob:
             "idempotency_key": crypto.keyed_hash(str(actor.token_id), key) if key else None,
             "idempotency_input": crypto.keyed_hash(spec.model_dump_json()) if key else "",
             "submitted_at": timezone.now(),
+            "trace_parent": tracing.current(),
         }
     )
 

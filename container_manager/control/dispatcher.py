@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+from container_manager import metrics
 from container_manager.control.run import JobRun
-from container_manager.control.supervisor import wait_for
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import ContainerJob, EventKind
 from container_manager.store import dispatch
 from container_manager.store.events import Told
 from container_manager.store.transaction import Claimed, Fence, Worker
 from container_manager.store.writer import Writer
+from container_manager.waiting import wait_for
 
 logger = logging.getLogger(__name__)
 
@@ -126,11 +127,13 @@ class Dispatcher:
         run = JobRun(job, fence, self._writer, self._factory, slots)
         task = asyncio.create_task(run.drive(), name=f"job {job.pk}")
         self._runs[job.pk] = (run, task)
+        metrics.RUNS.set(len(self._runs))
         task.add_done_callback(lambda done: self._ended(job.pk, done))
 
     def _ended(self, job_id: int, task: asyncio.Task[None]) -> None:
         if self._runs.get(job_id, (None, None))[1] is task:
             del self._runs[job_id]
+            metrics.RUNS.set(len(self._runs))
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its lease runs out and the next claim takes it up again.
             logger.error("job %s: the run broke off", job_id, exc_info=error)

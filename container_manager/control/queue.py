@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 
 from django.utils import timezone
 
-from container_manager.control.supervisor import wait_for
 from container_manager.models import EventKind
 from container_manager.store import queue, routing, threads
 from container_manager.store.events import Told
 from container_manager.store.writer import Writer
+from container_manager.waiting import wait_for
 
 REPAIR_SECONDS = 30.0
 

@@ -10,7 +10,7 @@ from functools import partial
 from django.conf import settings
 from django.db.models import Q
 
-from container_manager.control.supervisor import wait_for
+from container_manager.control.leader import Leader
 from container_manager.executors.base import ContainerExecutor, ExecutionState, OwnedExecution
 from container_manager.executors.exceptions import ExecutorError
 from container_manager.executors.factory import ExecutorFactory
@@ -19,6 +19,7 @@ from container_manager.store import hosts as host_store
 from container_manager.store import leftovers, threads
 from container_manager.store.events import Told
 from container_manager.store.writer import Writer
+from container_manager.waiting import wait_for
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,10 @@ class Reconciler:
 
     name = "reconciler"
 
-    def __init__(self, writer: Writer, factory: ExecutorFactory, node: str, grace: float) -> None:
+    def __init__(self, writer: Writer, factory: ExecutorFactory, leader: Leader, grace: float) -> None:
         self._writer = writer
         self._factory = factory
-        self._node = node
+        self._leader = leader
         self._grace = grace
         self._turn = min(SWEEP_EVERY, grace)
         self.patience = self._turn * 3 + 30
@@ -48,6 +49,7 @@ class Reconciler:
         self._back: set[int] = set()
         self._again: set[int] = set()
         self._wake = asyncio.Event()
+        leader.on_election(self._wake)
 
     def heard(self, events: Sequence[Told]) -> None:
         """Take notice of what was committed, here or in another process."""
@@ -60,9 +62,12 @@ class Reconciler:
         while True:
             beat()
             self._back.clear()
+            nodes = self._leader.nodes
             await self._sweep_all(Q())
             ends = time.monotonic() + self._turn * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
             while await wait_for(self._wake, max(ends - time.monotonic(), 0)):
+                if self._leader.nodes - nodes:
+                    break
                 back, self._back = self._back, set()
                 await self._sweep_all(Q(pk__in=back))
 
@@ -72,7 +77,7 @@ class Reconciler:
         await asyncio.gather(*self._sweeping.values(), return_exceptions=True)
 
     async def _sweep_all(self, where: Q) -> None:
-        for host in await threads.read(host_store.bare, where & Q(node__in=["", self._node])):
+        for host in await threads.read(host_store.bare, where & Q(node__in=self._leader.nodes)):
             if host.pk in self._sweeping:
                 self._again.add(host.pk)
             else:

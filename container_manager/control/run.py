@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.utils import timezone
 
-from container_manager.control.supervisor import wait_for
+from container_manager import tracing
 from container_manager.executors.base import (
     ContainerExecutor,
     Execution,
@@ -40,6 +40,7 @@ from container_manager.store.attempts import compress
 from container_manager.store.dispatch import End, HostFault, LeaseLostError, Progress
 from container_manager.store.transaction import Fence
 from container_manager.store.writer import Writer
+from container_manager.waiting import wait_for
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,12 @@ class JobRun:
 
     async def drive(self) -> None:
         """Bring the job to its end, however often its executor falls silent on the way."""
+        job = self._job
+        what = {"job.id": job.pk, "job.attempt": job.attempt, "executor.type": job.executor_type}
+        with tracing.span("run job", job.trace_parent, **what, host=job.host.name if job.host else ""):
+            await self._drive()
+
+    async def _drive(self) -> None:
         while True:
             try:
                 await self._proceed()
@@ -132,7 +139,8 @@ class JobRun:
     async def _proceed(self) -> None:
         try:
             executor = self._factory.get_executor(await self._current_host())
-            status = await self._launch(executor)
+            with tracing.span("launch"):
+                status = await self._launch(executor)
         except (ExecutorConfigurationError, ExecutorAuthenticationError) as error:
             if self._execution is not None or self._marked:
                 # It may be running on a host whose settings somebody has broken since: unknown, until seen.
@@ -154,10 +162,12 @@ class JobRun:
         if status is not None and status.state is ExecutionState.RUNNING:
             self._pause = FIRST_LOOK_AGAIN
             await self._started(self._plausible(status.started_at))
-            status = await self._watch(executor, execution, ExecutionState.RUNNING)
+            with tracing.span("watch"):
+                status = await self._watch(executor, execution, ExecutionState.RUNNING)
         if status is not None and status.started_at is not None:
             await self._started(self._plausible(status.started_at))
-        await self._conclude(executor, execution, status)
+        with tracing.span("conclude"):
+            await self._conclude(executor, execution, status)
 
     async def _conclude(
         self, executor: ContainerExecutor, execution: Execution, status: ExecutionStatus | None

@@ -39,7 +39,11 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(loop.stop() for loop in self._loops))
+        stopped = await asyncio.gather(*(loop.stop() for loop in self._loops), return_exceptions=True)
+        for loop, error in zip(self._loops, stopped, strict=True):
+            if error is not None:
+                # The database may be away; leases run out by themselves.
+                logger.warning("stopping the %s loop: %r", loop.name, error)
 
     def stalled(self) -> list[str]:
         """The names of the loops that have not ticked lately."""
@@ -57,14 +61,3 @@ class Supervisor:
                 # A loop that stays down stops the fleet; one that is run again usually gets on.
                 logger.exception("control loop %s", loop.name)
             await asyncio.sleep(RESTART_AFTER)
-
-
-async def wait_for(event: asyncio.Event, timeout: float) -> bool:
-    """Wait until the event is set, at most `timeout` seconds; clear it. Returns whether it was set."""
-    try:
-        async with asyncio.timeout(timeout):
-            await event.wait()
-    except TimeoutError:
-        return False
-    event.clear()
-    return True

@@ -64,7 +64,7 @@ SIGNALS = {137: "9", 143: "15"}
 MOST_ASKING = 4
 """How many ends may be looked up at once in what the engine remembers; each is a few hundred events to read."""
 
-KILL_TOLD_WITHIN = 0.2
+TOLD_WITHIN = 0.2
 KILLED_THERE = "It was killed on its host, and not by this service."
 
 EVENTS_KEPT, TOLD_MEANWHILE = 256, 64
@@ -89,6 +89,10 @@ JOBS_FAULT = re.compile(
     r"unable to find (user|group)|uids and gids must be|is not a directory|cannot be mounted because|destination can't"
 )
 """What an engine calls an error of its own, although the job asked for it."""
+
+NOBODYS_FAULT = "no such file or directory"
+"""What an engine that was killed meanwhile says too, and then calls an error of the job: it looks for the words of the
+command in the message, and finds "sh" in "shim"."""
 
 NO_CREDENTIALS = re.compile(r"unauthorized|no basic auth credentials|access denied|denied:|forbidden", re.IGNORECASE)
 NO_IMAGE = re.compile(r"not found|manifest unknown|no such image|does not exist|invalid reference", re.IGNORECASE)
@@ -191,10 +195,13 @@ class DockerExecutor(ContainerExecutor):
             why = f"The engine of host {self.settings.name} was started again, which ended the container."
             return replace(status, interrupted=True, error=why)
         if status.exit_code in SIGNALS:
-            if not _tells(history, status.id, "kill"):
+            if not any(_tells(history, status.id, action) for action in ("kill", "oom")):
                 # The engine tells of a signal a little after what it did.
-                await asyncio.sleep(KILL_TOLD_WITHIN)
+                await asyncio.sleep(TOLD_WITHIN)
                 history, _ = await self._history()
+            if _tells(history, status.id, "oom"):
+                # Told after the end, it is not in the container's state.
+                return replace(status, out_of_memory=True)
             if _tells(history, status.id, "kill", SIGNALS[status.exit_code]):
                 return replace(status, error=KILLED_THERE)
         return status
@@ -324,7 +331,8 @@ class DockerExecutor(ContainerExecutor):
             return ExecutorConfigurationError(
                 "command: the image has none of its own; give a command or an entryPoint."
             )
-        if _status_of(error) in {400, 404} or JOBS_FAULT.search(text):
+        refused = _status_of(error) in {400, 404} and NOBODYS_FAULT not in text
+        if refused or JOBS_FAULT.search(text):
             return ExecutorConfigurationError(f"{what}: {text}")
         return ExecutorOperationError(text)
 

@@ -149,7 +149,7 @@ def matching(where: Q, limit: int | None = None) -> list[ExecutorHost]:
 
 def by_ids(ids: Iterable[int]) -> dict[int, ExecutorHost]:
     """Hosts with their usage; those that do not exist are left out."""
-    return {host.pk: host for host in matching(Q(pk__in=list(ids)))}
+    return {host.pk: host for host in with_usage(ExecutorHost.objects.filter(pk__in=list(ids)))}
 
 
 def by_ids_bare(ids: Iterable[int]) -> dict[int, ExecutorHost]:

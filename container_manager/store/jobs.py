@@ -139,12 +139,12 @@ def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | No
 
 def _read(where: Q) -> Any:
     # The API gives the names of environment variables only; their values stay encrypted.
-    return ContainerJob.objects.defer("environment").select_related("host").filter(where)
+    return ContainerJob.objects.defer("environment").filter(where)
 
 
 def one(job_id: int) -> ContainerJob | None:
     """A job with its host, or None."""
-    found: ContainerJob | None = _read(Q(pk=job_id)).first()
+    found: ContainerJob | None = _read(Q(pk=job_id)).select_related("host").first()
     return found
 
 

@@ -16,6 +16,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from container_manager import metrics
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.lifecycle import JobStatus
 from container_manager.models import ContainerJob, EventKind, ExecutorHost, class_key
@@ -296,6 +297,7 @@ def tell(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: dec
     tx.rows += decision_store.record(decided, ids)
     for (job_id, _, decision), decision_id in zip(decided, ids.decisions, strict=True):
         host = decision.host
+        tx.counted.append((metrics.DECISIONS, _kind(decision)))
         tx.events.append(
             Fact(EventKind.JOB_ROUTED, decision.reason, job_id, host.id, host.name, host.executor_type, decision_id)
             if host
@@ -310,13 +312,24 @@ def tell(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: dec
         logger.info("routing: %d jobs placed, %d refused", placed, len(decided) - placed)
 
 
+def _kind(decision: Decision) -> tuple[str, str, str]:
+    """Outcome, code and executor type, as decisions are counted."""
+    if decision.host is not None:
+        return "routed", "", decision.host.executor_type
+    evaluation = decision.evaluation
+    rejections = evaluation.rejections()
+    most = max(rejections, key=lambda code: rejections[code], default="")
+    return evaluation.verdict().name.lower(), most, ""
+
+
 # ------------------------------------------------------------------ units of work
 
 
 def route(tx: Transaction, fresh: Sequence[ContainerJob] = (), named: Iterable[_Named] = ()) -> Pass:
     """Decide on all that wait and on `fresh` together, and write it."""
     tx.flush()
-    done = Pass(host_store.snapshot(), fresh, named)
+    with metrics.DECISION_SECONDS.time():
+        done = Pass(host_store.snapshot(), fresh, named)
     done.write(tx)
     return done
 
@@ -375,6 +388,7 @@ def _expire(tx: Transaction) -> None:
             waiting.release(tx, job.pk)
         reason = why[job.class_key].message if job.class_key in why else "The queue had not come to it."
         job.error = f"It was not routed within its queueTimeoutSeconds of {job.queue_timeout_seconds}. {reason}"
+        job.status = JobStatus.FAILED
         tx.event(EventKind.JOB_FINISHED, job.error, job=job)
     bulk.update(
         ContainerJob,

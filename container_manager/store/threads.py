@@ -3,12 +3,14 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from django.db import close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,15 +19,34 @@ READERS = 4
 CHECK_AFTER_SECONDS = 1.0
 """How long a connection may rest without being checked before its next use."""
 
+DATABASE_AWAY = (InterfaceError, OperationalError)
+"""What a read or a write raises while the database does not answer."""
+
 _thread = threading.local()
 
 _writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 _readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+_teller = ThreadPoolExecutor(1, thread_name_prefix="store-teller")
+_reads_in: ContextVar[ThreadPoolExecutor] = ContextVar("reads_in", default=_readers)
 
 
 async def read(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a read in one of the readers' threads."""
-    return await _run(_readers, work, *args, **kwargs)
+    return await _run(_reads_in.get(), work, *args, **kwargs)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Have what is begun inside read in a thread of its own.
+
+    For what is read for many subscribers at once: it must not keep others from the readers, and two of its reads side
+    by side would only wait for each other.
+    """
+    before = _reads_in.set(_teller)
+    try:
+        yield
+    finally:
+        _reads_in.reset(before)
 
 
 async def write(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

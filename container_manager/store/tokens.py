@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -61,12 +61,12 @@ def listed() -> list[ApiToken]:
     return list(ApiToken.objects.order_by("name"))
 
 
-def find(secret: str, now: datetime | None = None) -> ApiToken | None:
-    """The token of a secret, or None when it is unknown or has expired."""
-    token = ApiToken.objects.filter(digest=digest(secret)).first()
-    if token is None or (token.expires_at is not None and token.expires_at <= (now or timezone.now())):
-        return None
-    return token
+def find(shown: Collection[str], now: datetime | None = None) -> dict[str, ApiToken]:
+    """The tokens of secrets, by secret; those that are unknown or have expired are left out."""
+    by_digest = {digest(secret): secret for secret in shown}
+    found = ApiToken.objects.filter(digest__in=by_digest)
+    valid = found.exclude(expires_at__lte=now or timezone.now())
+    return {by_digest[token.digest]: token for token in valid}
 
 
 def digest(secret: str) -> str:

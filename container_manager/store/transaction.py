@@ -10,12 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 from django.db import DataError, IntegrityError, OperationalError, ProgrammingError, connection, transaction
 from django.db import Error as DatabaseError
 from django.utils import timezone
+from prometheus_client import Counter
 
+from container_manager import metrics
 from container_manager.errors import Conflict
 from container_manager.models import AuditEntry, ContainerJob, EventKind, ExecutorHost, RoutingEvent
 from container_manager.store import bulk
 
 EVENT_CHANNEL = "container_manager_events"
+ENDS = frozenset({EventKind.JOB_FINISHED, EventKind.JOB_CANCELLED})
 ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
 """Keys of PostgreSQL's advisory locks; on SQLite, BEGIN IMMEDIATE is both."""
 
@@ -77,6 +80,10 @@ class Fact(NamedTuple):
     decision_id: int | None = None
 
 
+Counted = list[tuple[Counter, tuple[str, ...]]]
+"""What is to be counted once it is committed: the metric and its labels."""
+
+
 @dataclass(slots=True)
 class Transaction:
     """What a unit of work records beside its own rows."""
@@ -88,6 +95,7 @@ class Transaction:
     worker: Worker | None = None
     """This process's own, for which what is routed here may be claimed at once."""
     claimed: list[Claimed] = field(default_factory=list)
+    counted: Counted = field(default_factory=list)
 
     def event(
         self,
@@ -98,6 +106,8 @@ class Transaction:
         host: ExecutorHost | None = None,
     ) -> None:
         """Tell the event log; written last in the transaction."""
+        if kind in ENDS and job is not None:
+            self.counted.append((metrics.ENDS, (str(job.status), str(job.executor_type))))
         self.events.append(
             Fact(
                 kind=kind,
@@ -129,11 +139,12 @@ def under_routing_lock(unit: Unit) -> Unit:
 
 
 class Committed(NamedTuple):
-    """The outcome of each entry, in order; what the event log was told, and what was claimed for this process."""
+    """The outcome of each entry, in order; what the event log was told, claimed for this process, and to be counted."""
 
     outcomes: list[Outcome]
     events: list[Fact] = []
     claimed: list[Claimed] = []
+    counted: Counted = []
 
 
 def commit(entries: Sequence[tuple[Unit, Any]], worker: Worker | None = None) -> Committed:
@@ -187,7 +198,7 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
                 outcomes[index] = answer
         AuditEntry.objects.bulk_create(tx.audit)
         _write(tx)
-    return Committed(outcomes, tx.events, tx.claimed)
+    return Committed(outcomes, tx.events, tx.claimed, tx.counted)
 
 
 def _guard(routing: bool) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from container_manager import metrics, tracing
 from container_manager.store import threads
 from container_manager.store.transaction import Claimed, Committed, Fact, Unit, Worker, commit
 
@@ -49,7 +51,8 @@ class Writer:
         """Do `unit` for `item`; returns after the commit. Raises what the unit answered for this item."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((unit, item, answer))
-        return await answer
+        with tracing.span(f"commit {unit.__name__}"):
+            return await answer
 
     async def _run(self) -> None:
         while True:
@@ -65,8 +68,10 @@ class Writer:
                     self._waiting.task_done()
 
     async def _commit(self, batch: list[Entry]) -> None:
+        metrics.COMMIT_ITEMS.observe(len(batch))
         try:
-            done = await threads.write(commit, [(unit, item) for unit, item, _ in batch], self._worker)
+            with metrics.COMMIT_SECONDS.time():
+                done = await threads.write(commit, [(unit, item) for unit, item, _ in batch], self._worker)
         except Exception as error:  # noqa: BLE001 - the callers are told; the writer must go on
             done = Committed([error] * len(batch))
         for (_, _, answer), outcome in zip(batch, done.outcomes, strict=True):
@@ -76,6 +81,7 @@ class Writer:
                 answer.set_exception(outcome)
             else:
                 answer.set_result(outcome)
+        _count(done)
         tell = [partial(listener, done.events) for listener in self._listeners]
         for telling in [partial(self._claims, done.claimed), *tell] if done.claimed else tell:
             try:
@@ -83,6 +89,13 @@ class Writer:
             except Exception:
                 # What is committed is committed; a listener's fault must not stop all writing.
                 logger.exception("telling of a commit")
+
+
+def _count(done: Committed) -> None:
+    for (metric, labels), times in Counter(done.counted).items():
+        metric.labels(*labels).inc(times)
+    for (kind, executor_type), times in Counter((str(e.kind), e.executor_type) for e in done.events).items():
+        metrics.EVENTS.labels(kind, executor_type).inc(times)
 
 
 def _weight(entry: Entry) -> int:
