@@ -6,8 +6,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Any, TypedDict, cast
 
@@ -32,19 +34,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocketClose
+from starlette.websockets import WebSocket, WebSocketClose
 
-from container_manager import startup
+from container_manager import startup, tracing
 from container_manager.bootstrap import register_local_engine
+from container_manager.exposition import CONTENT_TYPE, exposition
 from container_manager.service import Service, running
+from container_manager.store import threads
 from graphql_api.app import GraphQLApp
+from graphql_api.auth import UNAUTHENTICATED
+from graphql_api.errors import UNAVAILABLE
 from graphql_api.schema import schema
 
 logger = logging.getLogger(__name__)
 
 
 PROBES = {"/livez", "/readyz"}
-"""Asked by address, by whatever watches over the process."""
+METRICS = "/metrics"
+
+SAME_SIGNAL_SECONDS = 1.0
+"""A terminal and a service manager tell all processes, and the parent of several tells them once more."""
+
+TRY_AGAIN_LATER = 1013
+"""A WebSocket's close code that has clients connect again."""
 
 
 class State(TypedDict):
@@ -69,7 +81,9 @@ def make_application(
         works: runs jobs.
     """
     graphql = GraphQLApp(schema, no_auth=no_auth, allowed_origins=settings.CONTAINER_MANAGER.allowed_origins)
-    probes = [Route("/livez", _livez), Route("/readyz", _readyz)]
+    probes = [Route("/livez", _livez), Route("/readyz", _readyz), Route(METRICS, partial(_metrics, graphql, set()))]
+    # By whatever watches over the process. Where metrics need a token, a page that rebinds its name does not get them.
+    by_address = PROBES if no_auth else {*PROBES, METRICS}
     pages = [
         Route("/graphql", graphql),
         WebSocketRoute("/graphql", graphql),
@@ -79,7 +93,7 @@ def make_application(
     return Starlette(
         routes=[*probes, *(pages if serves else [])],
         middleware=[
-            Middleware(OnlyAllowedHosts),
+            Middleware(OnlyAllowedHosts, by_address=by_address),
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.CONTAINER_MANAGER.allowed_origins,
@@ -87,7 +101,8 @@ def make_application(
                 allow_headers=["Authorization", "Content-Type"],
             ),
         ],
-        lifespan=lambda _: _lifespan(populate, works),
+        exception_handlers=dict.fromkeys(threads.DATABASE_AWAY, _unavailable),
+        lifespan=lambda _: _lifespan(populate, serves, works),
     )
 
 
@@ -97,11 +112,12 @@ class OnlyAllowedHosts:
     Starlette's TrustedHostMiddleware does not know IPv6 addresses; Django's own check does.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, by_address: Container[str]) -> None:
         self._app = app
+        self._by_address = by_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in {"http", "websocket"} and scope["path"] not in PROBES:
+        if scope["type"] in {"http", "websocket"} and scope["path"] not in self._by_address:
             host = Headers(scope=scope).get("host", "")
             domain, _ = split_domain_port(host)
             if not domain or not validate_host(domain, settings.ALLOWED_HOSTS):
@@ -113,13 +129,17 @@ class OnlyAllowedHosts:
 
 
 @asynccontextmanager
-async def _lifespan(populate: Callable[[Service], Awaitable[None]] | None, works: bool) -> AsyncIterator[State]:
+async def _lifespan(
+    populate: Callable[[Service], Awaitable[None]] | None, serves: bool, works: bool
+) -> AsyncIterator[State]:
     try:
-        await asyncio.to_thread(startup.prepare)
+        if settings.SENDS_TRACES:
+            tracing.configure()
+        await threads.write(startup.prepare)
     except ConfigurationError as error:
         sys.exit(str(error))
     async with running(works=works) as service:
-        _drain_on_signals(service)
+        _drain_on_signals(service, settings.CONTAINER_MANAGER.drain_seconds if serves else 0)
         populating = asyncio.create_task(_populate(service, populate)) if populate else None
         try:
             yield {"service": service}
@@ -127,6 +147,7 @@ async def _lifespan(populate: Callable[[Service], Awaitable[None]] | None, works
             if populating:
                 populating.cancel()
                 await asyncio.gather(populating, return_exceptions=True)
+    await tracing.finish()
 
 
 async def _populate(service: Service, populate: Callable[[Service], Awaitable[None]]) -> None:
@@ -137,29 +158,31 @@ async def _populate(service: Service, populate: Callable[[Service], Awaitable[No
         logger.exception("populating the service")
 
 
-def _drain_on_signals(service: Service) -> None:
-    """On SIGTERM and Ctrl-C, complete the subscriptions before the server closes their connections.
+def _drain_on_signals(service: Service, seconds: float) -> None:
+    """On SIGTERM and Ctrl-C, be not ready for `seconds`, and complete the subscriptions before the server closes.
 
     A server closes WebSockets at once when it is told to exit, and waits for open event streams for ever;
     so its own handler is called only when the subscriptions have ended.
     """
     loop = asyncio.get_running_loop()
     stopping: list[asyncio.Task[None]] = []
+    told: list[float] = []
 
     def wrap(number: signal.Signals) -> None:
         before = signal.getsignal(number)
 
         async def drain() -> None:
             with suppress(TimeoutError):
-                await service.drain()
+                await service.drain(seconds)
             if callable(before):
                 before(number, None)
 
         def handle(_: int, frame: FrameType | None) -> None:
-            if stopping and callable(before):
-                before(number, frame)
-            else:
+            if not told:
+                told.append(time.monotonic())
                 loop.call_soon_threadsafe(lambda: stopping.append(loop.create_task(drain())))
+            elif callable(before) and time.monotonic() > told[0] + SAME_SIGNAL_SECONDS:
+                before(number, frame)
 
         signal.signal(number, handle)
 
@@ -178,6 +201,30 @@ async def _readyz(request: Request) -> Response:
     problems = await service.failing()
     body: dict[str, Any] = {"ready": not problems, "failing": problems}
     return JSONResponse(body, 503 if problems else 200)
+
+
+async def _unavailable(connection: Any, error: Exception) -> Any:
+    logger.warning("%s: %r", connection.url.path, error)
+    if isinstance(connection, WebSocket):
+        await connection.close(TRY_AGAIN_LATER)
+        return None
+    return JSONResponse({"data": None, "errors": [UNAVAILABLE.formatted]}, 503)
+
+
+async def _metrics(graphql: GraphQLApp, allowed: set[str], request: Request) -> Response:
+    """`allowed`: what was shown by those who have a token, because they go on asking while the database is away."""
+    shown = request.headers.get("authorization", "")
+    try:
+        if (await graphql.get_context(request, Response())).identity is not None:
+            allowed.add(shown)
+        else:
+            allowed.discard(shown)
+    except threads.DATABASE_AWAY:
+        if shown not in allowed:
+            raise
+    if shown not in allowed:
+        return PlainTextResponse(f"{UNAUTHENTICATED.message}\n", 401, {"WWW-Authenticate": "Bearer"})
+    return Response(await exposition(), media_type=CONTENT_TYPE)
 
 
 application = make_application(populate=register_local_engine)

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from container_manager.errors import UserError
+from container_manager.errors import Conflict, UserError
 from container_manager.models import HealthStatus
 from container_manager.service import Service
 from container_manager.specs import read_job
@@ -33,7 +34,9 @@ async def register_local_engine(service: Service) -> None:
         values = {"name": LOCAL, "executor_type": "docker", "config": {"url": f"unix://{path}"}}
         report = await service.probe_host(values)
         if report.status == HealthStatus.HEALTHY:
-            await service.create_host(values, STARTER)
+            with suppress(Conflict):
+                # Else another process of ours has just done it.
+                await service.create_host(values, STARTER)
             logger.info("The local Docker engine at %s is registered as host %r.", path, LOCAL)
             return
         logger.warning("The Docker engine at %s cannot be used: %s", path, report.error)

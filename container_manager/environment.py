@@ -67,6 +67,7 @@ class Environment(BaseModel):
     evaluation_days: float = Field(
         90, gt=0, le=36_500, description="days for which the checks of all hosts are kept with a decision"
     )
+    event_days: float = Field(90, gt=0, le=36_500, description="days for which events are kept")
     probe_interval_seconds: float = Field(
         10, gt=0, le=86_400, description="seconds between two health probes of a host"
     )
@@ -88,6 +89,9 @@ class Environment(BaseModel):
     log_limit_bytes: int = Field(
         1_048_576, ge=1024, description="bytes of output kept per attempt; the middle is dropped"
     )
+    drain_seconds: float = Field(
+        0, ge=0, le=3600, description="seconds for which a process that is told to stop goes on accepting, not ready"
+    )
     max_body_bytes: int = Field(16_777_216, ge=1024, description="bytes of one HTTP request's body")
     max_document_bytes: int = Field(65_536, ge=1024, description="bytes of one GraphQL document")
 
@@ -104,10 +108,6 @@ class Environment(BaseModel):
     @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.home / 'container-manager.sqlite3'}"
-
-    @property
-    def effective_listen_url(self) -> str:
-        return (self.listen_url or self.database_url) if self.is_postgresql else ""
 
     @property
     def is_postgresql(self) -> bool:

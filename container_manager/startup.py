@@ -1,13 +1,15 @@
 """What happens once before a process serves: the database is made ready and is ours."""
 
 import fcntl
+import logging
 import os
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 
 from container_manager.environment import ConfigurationError
 from container_manager.errors import Conflict
@@ -17,6 +19,10 @@ from container_manager.store.installation import identify
 from container_manager.store.tokens import NewToken
 from container_manager.store.transaction import ROUTING_LOCK, commit_one
 
+logger = logging.getLogger(__name__)
+
+UPGRADE_TRIES, UPGRADE_PAUSE = 100, 2.0
+LOCK_NOT_AVAILABLE = "55P03"
 FIRST_TOKEN = "admin"  # noqa: S105 - its name
 _held: int | None = None
 
@@ -41,14 +47,31 @@ def migrate() -> None:
     try:
         if connection.vendor == "sqlite":
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with transaction.atomic() if connection.vendor == "postgresql" else nullcontext():
-            if connection.vendor == "postgresql":
-                # Processes that start at once do it one after the other.
-                connection.cursor().execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
-            call_command("migrate", verbosity=0, interactive=False)
-            identify()
+        for _ in range(UPGRADE_TRIES):
+            try:
+                _migrate()
+                return
+            except OperationalError as error:
+                if getattr(error.__cause__, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                    raise
+                logger.warning("the tables are in use, perhaps by a backup; their upgrade is tried again")
+                time.sleep(UPGRADE_PAUSE)
+        raise ConfigurationError("The tables cannot be upgraded: they are in use all the time, perhaps by a backup.")
     except (OSError, DatabaseError) as error:
         raise ConfigurationError(f"The database cannot be used: {str(error).strip().splitlines()[0]}.") from error
+
+
+def _migrate() -> None:
+    with transaction.atomic() if connection.vendor == "postgresql" else nullcontext():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as sql:
+                # Processes that start at once do it one after the other, and none may stand still in here.
+                sql.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")
+                sql.execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
+                # Whatever waits for a table has all others wait behind it.
+                sql.execute("SET LOCAL lock_timeout = '1s'")
+        call_command("migrate", verbosity=0, interactive=False)
+        identify()
 
 
 def first_token() -> str | None:

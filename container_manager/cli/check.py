@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from container_manager.cli.main import setup
+from container_manager.cli.setup import setup
 
 
 @click.command()

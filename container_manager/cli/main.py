@@ -1,10 +1,12 @@
 """The command line."""
 
-import os
 import sys
 
 import click
 
+from container_manager.cli.check import check
+from container_manager.cli.serve import demo, serve
+from container_manager.cli.token import token
 from container_manager.environment import ConfigurationError
 from container_manager.errors import UserError
 
@@ -25,28 +27,8 @@ def main() -> None:
     """Decides on which host each container job runs, runs it there, and explains it."""
 
 
-def setup() -> None:
-    """Load Django; its settings read the environment.
-
-    Raises:
-        ConfigurationError: the environment is wrong; the message says where.
-    """
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "container_manager.settings")
-    import django
-
-    django.setup()
-
-
-def _register() -> None:
-    from container_manager.cli.check import check
-    from container_manager.cli.serve import demo, serve
-    from container_manager.cli.token import token
-
-    for command in (serve, demo, token, check):
-        main.add_command(command)
-
-
-_register()
+for command in (serve, demo, token, check):
+    main.add_command(command)
 
 if __name__ == "__main__":
     sys.exit(main())

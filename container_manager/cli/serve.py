@@ -6,26 +6,26 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from container_manager.cli.main import setup
+from container_manager.cli.setup import setup
 from container_manager.environment import ConfigurationError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from container_manager.service import Service
+    from container_manager.cli.server import Workers
 
 SHUTDOWN_SECONDS = 5
 LARGEST_WEBSOCKET_MESSAGE = 256 * 1024
+STALLED_MS = 60_000
 
 ROLES = ("all", "api", "worker")
-
-Populate = Callable[["Service"], Awaitable[None]]
 
 host_option = click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 port_option = click.option(
@@ -39,13 +39,14 @@ port_option = click.option(
 @click.option(
     "--role", type=click.Choice(ROLES), default="all", show_default=True, help="api: runs no jobs. worker: no API."
 )
+@click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that share the port."
+)
 @click.option("--no-auth", is_flag=True, help="Everybody is an admin; only on a loopback address.")
-def serve(host: str, port: int, role: str, no_auth: bool) -> None:
+def serve(host: str, port: int, role: str, workers: int, no_auth: bool) -> None:
     """Serve the API and run jobs."""
     setup()
-    from container_manager.bootstrap import register_local_engine
-
-    _run(host, port, no_auth, register_local_engine if role == "all" else None, role)
+    _run(host, port, no_auth, "register_local_engine" if role == "all" else "", role, workers)
 
 
 @click.command()
@@ -58,19 +59,19 @@ def demo(host: str, port: int, no_auth: bool) -> None:
         os.environ["CONTAINER_MANAGER_HOME"] = home
         os.environ["CONTAINER_MANAGER_DATABASE_URL"] = f"sqlite:///{Path(home, 'demo.sqlite3')}"
         setup()
-        from container_manager.bootstrap import run_demonstration
-
-        _run(host, port, no_auth, run_demonstration)
+        _run(host, port, no_auth, "run_demonstration")
 
 
-def _run(host: str, port: int, no_auth: bool, populate: Populate | None, role: str = "all") -> None:
+def _run(host: str, port: int, no_auth: bool, populate: str, role: str = "all", workers: int = 1) -> None:
     from django.conf import settings
 
-    if role != "all" and not settings.CONTAINER_MANAGER.is_postgresql:
-        raise ConfigurationError(
-            f"--role {role} needs PostgreSQL (CONTAINER_MANAGER_DATABASE_URL): a SQLite database serves one process, "
-            "which has all roles."
-        )
+    if not settings.CONTAINER_MANAGER.is_postgresql:
+        for option, alone in ((f"--role {role}", role == "all"), (f"--workers {workers}", workers == 1)):
+            if not alone:
+                raise ConfigurationError(
+                    f"{option} needs PostgreSQL (CONTAINER_MANAGER_DATABASE_URL): a SQLite database serves one "
+                    "process, which has all roles."
+                )
     if no_auth and not _is_loopback(host):
         raise ConfigurationError(f"--no-auth is refused on {host}: it makes everybody an admin. Bind to 127.0.0.1.")
     from container_manager import startup
@@ -79,15 +80,29 @@ def _run(host: str, port: int, no_auth: bool, populate: Populate | None, role: s
     secret = None if no_auth or role == "worker" else startup.first_token()
     if no_auth:
         click.echo("--no-auth: everybody who reaches this port is an admin.", err=True)
-
-    import uvicorn
-
-    from container_manager.cli.server import Server
-
     listener = _listen(host, port)
     address = f"http://{_for_url(host)}:{listener.getsockname()[1]}/"
+    ready = f"ready {address}" + (f" token={secret}" if secret else "")
+    started = _serve(partial(_application, no_auth, populate, role), workers, listener, lambda: click.echo(ready))
+    sys.exit(0 if started else 1)
+
+
+def _serve(
+    application: Callable[[], "Starlette"], workers: int, listener: socket.socket, on_ready: Callable[[], None]
+) -> bool:
+    """Serve until told to stop; returns whether it ever answered."""
+    import uvicorn
+    from django.db import connections
+
+    from container_manager.cli.server import PatientProtocol, Server, Workers
+
+    # Whatever serves has its own.
+    connections.close_all()
     config = uvicorn.Config(
-        _application(no_auth, populate, role),
+        application,
+        factory=True,
+        workers=workers,
+        http=PatientProtocol,
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -96,25 +111,45 @@ def _run(host: str, port: int, no_auth: bool, populate: Populate | None, role: s
         ws_max_size=LARGEST_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,
     )
-    ready = f"ready {address}" + (f" token={secret}" if secret else "")
-    server = Server(config, lambda: click.echo(ready))
+    if workers > 1:
+        return _supervise(Workers(config, [listener], on_ready))
+    server = Server(config, on_ready)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again when it has shut down; asked to stop, we stopped, and that is success.
         signal.signal(number, lambda *_: sys.exit(0))
     server.run(sockets=[listener])
-    sys.exit(0 if server.started else 1)
+    return server.started
 
 
-def _application(no_auth: bool, populate: Populate | None, role: str) -> "Starlette":
+def _supervise(workers: "Workers") -> bool:
+    with tempfile.TemporaryDirectory(prefix="container-manager-metrics-") as folder:
+        # Where the workers put what they have counted, so that whichever is asked can tell of all.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        workers.run()
+    return workers.started
+
+
+def _application(no_auth: bool, populate: str, role: str) -> "Starlette":
+    """`populate` is by name because worker processes get it before they have loaded anything."""
+    setup()
     from asgi import make_application
+    from container_manager import bootstrap
 
-    return make_application(no_auth=no_auth, populate=populate, serves=role != "worker", works=role != "api")
+    return make_application(
+        no_auth=no_auth,
+        populate=getattr(bootstrap, populate) if populate else None,
+        serves=role != "worker",
+        works=role != "api",
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":
+        # Handed down to what it accepts: who takes nothing for so long is gone, or holds up a subscription for ever.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -1,9 +1,31 @@
-"""A uvicorn server that says when it answers."""
+"""uvicorn servers that say when they answer."""
 
 import socket
+import time
 from collections.abc import Callable
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+STARTS_WITHIN_SECONDS = 60
+ARRIVES_WITHIN_SECONDS = 1.0
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """When the server shuts down, a connection that it has accepted still gets the time to send its first request."""
+
+    def shutdown(self) -> None:
+        if self.cycle is None:
+            self.loop.call_later(ARRIVES_WITHIN_SECONDS, self._shut)
+        else:
+            super().shutdown()
+
+    def _shut(self) -> None:
+        # Not if it has become a WebSocket meanwhile.
+        if self in self.connections:
+            super().shutdown()
 
 
 class Server(uvicorn.Server):
@@ -17,3 +39,34 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             self._on_ready()
+
+
+class Workers(Multiprocess):
+    """Worker processes on one socket; calls `on_ready` once, when all accept connections. One that dies is replaced."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], on_ready: Callable[[], None]) -> None:
+        super().__init__(config, sockets)
+        self._on_ready = on_ready
+        self._pids: set[int | None] = set()
+        self.started = False
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        deadline = time.monotonic() + STARTS_WITHIN_SECONDS
+        while not all(process.is_ready(timeout=1) for process in self.processes):
+            self.handle_signals()
+            alive = all(process.process.is_alive() for process in self.processes)
+            if self.should_exit.is_set() or not alive or time.monotonic() > deadline:
+                self.should_exit.set()
+                return
+            self.should_exit.wait(0.1)
+        self.started = True
+        self._on_ready()
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        now = {process.pid for process in self.processes}
+        for pid in self._pids - now:
+            # What it counted stays, what it held does not.
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        self._pids = now

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import click
 
-from container_manager.cli.main import setup
+from container_manager.cli.setup import setup
 
 LONGEST_NAME = 100
 ROLES = ("viewer", "operator", "admin")
