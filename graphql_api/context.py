@@ -1,12 +1,22 @@
 """What a resolver knows of its request: who asks, the service, and loaders that batch what is nested."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from container_manager.models import ContainerJob, ExecutorHost, JobAttempt, QueueRefusal, Role, RoutingDecision
+from container_manager.models import (
+    ApiToken,
+    ContainerJob,
+    ExecutorHost,
+    JobAttempt,
+    QueueRefusal,
+    Role,
+    RoutingDecision,
+)
 from container_manager.routing.types import JobRequirements, Suggestion
 from container_manager.service import Service
 from container_manager.store import attempts, queue, threads, waiting
@@ -16,6 +26,9 @@ from container_manager.store import jobs as job_store
 from container_manager.store.attempts import Part
 from container_manager.store.records import Recorded
 from container_manager.store.transaction import Actor
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 
@@ -29,6 +42,21 @@ class Identity:
 
     def may(self, role: Role) -> bool:
         return RANKS[self.role] >= RANKS[role]
+
+
+class Loader(DataLoader[K, T]):
+    """A DataLoader that outlives its callers.
+
+    One whose only callers are cancelled before their batch is begun would wait for that batch for ever, and let all
+    who come later wait with it.
+    """
+
+    def __init__(self, load_fn: Callable[[list[K]], Awaitable[Sequence[T]]]) -> None:
+        # Without a cache: a subscription's context lives as long as its connection, and must see what changes.
+        super().__init__(load_fn=load_fn, cache=False)
+
+    def load(self, key: K) -> Awaitable[T]:
+        return asyncio.shield(super().load(key))
 
 
 async def _hosts(ids: list[int]) -> list[ExecutorHost | None]:
@@ -83,21 +111,22 @@ class Context:
     service: Service
     address: str
     identity: Identity | None = None
+    tokens: Loader[str, ApiToken | None] | None = None
+    """Of all callers together: subscribers hear of an event at once, and each looks its token up."""
     connection_params: dict[str, Any] | None = None
     secret: str = ""
-    checked_at: float = 0.0
+    checked_at: int = 0
 
     def __post_init__(self) -> None:
-        # Without caches: a subscription's context lives as long as its connection, and must see what changes.
-        self.hosts = DataLoader(load_fn=_hosts, cache=False)
-        self.jobs = DataLoader(load_fn=_jobs, cache=False)
-        self.decisions = DataLoader(load_fn=_decisions, cache=False)
-        self.decisions_of_job = DataLoader(load_fn=_decisions_of_job, cache=False)
-        self.outputs = DataLoader(load_fn=_outputs, cache=False)
-        self.attempts = DataLoader(load_fn=_attempts, cache=False)
-        self.evaluations = DataLoader(load_fn=_evaluations, cache=False)
-        self.refusals = DataLoader(load_fn=_refusals, cache=False)
-        self.advice = DataLoader(load_fn=_advice, cache=False)
+        self.hosts = Loader(_hosts)
+        self.jobs = Loader(_jobs)
+        self.decisions = Loader(_decisions)
+        self.decisions_of_job = Loader(_decisions_of_job)
+        self.outputs = Loader(_outputs)
+        self.attempts = Loader(_attempts)
+        self.evaluations = Loader(_evaluations)
+        self.refusals = Loader(_refusals)
+        self.advice = Loader(_advice)
 
     @property
     def actor(self) -> Actor:

@@ -11,9 +11,15 @@ from strawberry.extensions import MaskErrors
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from container_manager import errors
+from container_manager.store import threads
 from graphql_api import results
 
 REQUEST_ERRORS = (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError)
+
+UNAVAILABLE = GraphQLError(
+    "The database does not answer; try again. A mutation may have had its effect.",
+    extensions={"code": "UNAVAILABLE"},
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +65,18 @@ class MaskInternalErrors(MaskErrors):
                 "query: this operation is not there, or not allowed over this transport.",
                 extensions={"code": "BAD_USER_INPUT"},
             )
+        if isinstance(error.original_error, threads.DATABASE_AWAY):
+            logger.warning("at %s: %r", error.path, error.original_error)
+            return self._masked(error, UNAVAILABLE)
         incident = secrets.token_hex(4)
         logger.error("incident %s at %s", incident, error.path, exc_info=error.original_error)
+        message = f"Something went wrong inside; the log has it as incident {incident}."
+        return self._masked(error, GraphQLError(message, extensions={"code": "INTERNAL", "incident": incident}))
+
+    def _masked(self, error: GraphQLError, told: GraphQLError) -> GraphQLError:
+        """Where the one happened, as the other."""
         masked = super().anonymise_error(error)
-        masked.message = f"Something went wrong inside; the log has it as incident {incident}."
-        masked.extensions = {"code": "INTERNAL", "incident": incident}
+        masked.message, masked.extensions = told.message, told.extensions
         return masked
 
 

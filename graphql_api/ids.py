@@ -5,6 +5,8 @@ from typing import NoReturn
 from graphql import GraphQLError
 from strawberry import relay
 
+from container_manager.store.events import CursorExpiredError
+
 LARGEST_ID = 2**63 - 1
 LONGEST_CURSOR = 19
 
@@ -61,3 +63,12 @@ def page_size(first: int | None, largest: int = 100, argument: str = "first") ->
 
 def bad_input(message: str) -> NoReturn:
     raise GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})
+
+
+def cursor_expired(error: CursorExpiredError) -> GraphQLError:
+    """What a client is told whose cursor is older than what is kept."""
+    return GraphQLError(
+        f"after: what came after this cursor is not kept any more; go on after {error.oldest}, or read eventCursor and "
+        "the state again.",
+        extensions={"code": "CURSOR_EXPIRED", "oldest": to_cursor(error.oldest)},
+    )

@@ -23,6 +23,7 @@ LISTS = {
     "jobs": 50,
     "routingDecisions": 50,
     "routingEvents": 50,
+    "routingEventBatches": 50,
     "logs": 50,
     "decisions": 5,
     "checks": 5,

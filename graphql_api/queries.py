@@ -19,6 +19,7 @@ from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store import queue as queue_store
 from container_manager.store import threads
+from container_manager.store.events import CursorExpiredError
 from graphql_api import ids, types
 from graphql_api.capacity import ExecutorCapacity, capacity
 from graphql_api.context import Info
@@ -213,7 +214,13 @@ class Query:
     ) -> Connection[RoutingEvent]:
         limit, position = ids.page_size(first), ids.from_cursor(after)
         where = filters.where() if filters else Q()
-        rows = await threads.read(event_store.after, position or 0, limit + 1, where)
+        try:
+            if position is None:
+                rows = await threads.read(event_store.oldest, limit + 1, where)
+            else:
+                rows = await threads.read(event_store.page, position, limit + 1, where)
+        except CursorExpiredError as error:
+            raise ids.cursor_expired(error) from None
         nodes = [(row.id, RoutingEvent.of(row)) for row in rows[:limit]]
         return Connection[RoutingEvent].of(nodes, more=len(rows) > limit, before=position is not None)
 

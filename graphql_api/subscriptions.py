@@ -1,19 +1,22 @@
 """Events as they are committed."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import strawberry
 from graphql import GraphQLError
 
+from container_manager.audience import Prepare, Wanted
 from container_manager.errors import NotFound
-from container_manager.events import Wanted
 from container_manager.following import StoppingError
 from container_manager.store import events as event_store
 from container_manager.store import threads
+from container_manager.store.events import CursorExpiredError, Event
 from graphql_api import ids
 from graphql_api.auth import UNAUTHENTICATED, still_valid
 from graphql_api.context import Info
+from graphql_api.fanout import deliver
 from graphql_api.inputs import RoutingEventFilter
 from graphql_api.logs import LogLine, log_cursor, log_line
 from graphql_api.types import RoutingEvent
@@ -22,10 +25,12 @@ STOPPING = GraphQLError(
     "The service is stopping; subscribe again after the last cursor.", extensions={"code": "UNAVAILABLE"}
 )
 SHORTEST_MS, LONGEST_MS = 20, 5000
+TOGETHER_SECONDS = 0.03
+"""Events that follow another within this time are executed, encoded and handed out together; a lone one at once."""
 
 
-def _wanted(filters: RoutingEventFilter | None) -> Wanted:
-    return filters.wanted() if filters else lambda _: True
+def _wanted(filters: RoutingEventFilter | None) -> Wanted | None:
+    return filters.wanted() if filters else None
 
 
 async def _cursor(after: str | None) -> int | None:
@@ -35,18 +40,29 @@ async def _cursor(after: str | None) -> int | None:
     return cursor
 
 
+async def _events(
+    info: Info, after: str | None, filters: RoutingEventFilter | None, seconds: float, prepare: Prepare | None
+) -> AsyncGenerator[Sequence[Event], None]:
+    batches = info.context.service.events.batches(await _cursor(after), _wanted(filters), seconds, prepare)
+    context = info.context
+    async with aclosing(batches):
+        try:
+            async for batch in batches:
+                if not await still_valid(context):
+                    raise UNAUTHENTICATED
+                yield batch
+        except CursorExpiredError as error:
+            raise ids.cursor_expired(error) from None
+
+
 @strawberry.type
 class Subscription:
     @strawberry.subscription(description="After a cursor: everything since, then live. Without: live from now.")
     async def routing_events(
         self, info: Info, after: str | None = None, filters: RoutingEventFilter | None = None
     ) -> AsyncGenerator[RoutingEvent, None]:
-        events = info.context.service.events.subscribe(await _cursor(after), _wanted(filters))
-        async with aclosing(events):
-            async for event in events:
-                if not await still_valid(info.context):
-                    raise UNAUTHENTICATED
-                yield RoutingEvent.of(event)
+        async for event in deliver(info, partial(_events, info, after, filters, TOGETHER_SECONDS), listed=False):
+            yield event
 
     @strawberry.subscription(
         description="The same, delivered in batches at most this often: for dashboards and for many subscribers. 20 to "
@@ -62,12 +78,8 @@ class Subscription:
         every_ms = 100 if every_ms is None else every_ms
         if not SHORTEST_MS <= every_ms <= LONGEST_MS:
             ids.bad_input(f"everyMs: {every_ms} is not from {SHORTEST_MS} to {LONGEST_MS}.")
-        batches = info.context.service.events.batches(await _cursor(after), _wanted(filters), every_ms / 1000)
-        async with aclosing(batches):
-            async for batch in batches:
-                if not await still_valid(info.context):
-                    raise UNAUTHENTICATED
-                yield [RoutingEvent.of(event) for event in batch]
+        async for events in deliver(info, partial(_events, info, after, filters, every_ms / 1000), listed=True):
+            yield events
 
     @strawberry.subscription(
         description="From `after` or the start, then live until the job has ended and the last line is out. Cursors "
