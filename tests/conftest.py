@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connection
 
 from container_manager.models import ExecutorHost, Role
 from container_manager.service import Service, running
@@ -34,10 +36,22 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-def _started() -> Iterator[Engine]:
-    if (why := engines.missing()) is not None:
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """A PostgreSQL database is only dropped when the threads of the store have let it go."""
+    yield
+    with django_db_blocker.unblock():
+        if connection.vendor == "postgresql":
+            connection.cursor().execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
+def _started(kind: type[Engine | Postgres], why: str | None) -> Iterator[Any]:
+    if why is not None:
         pytest.skip(why)
-    started = Engine().start()
+    started = kind().start()
     yield started
     started.stop()
 
@@ -45,13 +59,13 @@ def _started() -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """A Docker engine that all tests share."""
-    yield from _started()
+    yield from _started(Engine, engines.missing())
 
 
 @pytest.fixture
 def other_engine() -> Iterator[Engine]:
     """A Docker engine that one test may mistreat."""
-    yield from _started()
+    yield from _started(Engine, engines.missing())
 
 
 @pytest.fixture
@@ -65,11 +79,13 @@ def cloudrun() -> Iterator[CloudRun]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Postgres]:
     """A PostgreSQL that all tests share, a database each."""
-    if (why := postgres.missing()) is not None:
-        pytest.skip(why)
-    started = Postgres().start()
-    yield started
-    started.stop()
+    yield from _started(Postgres, postgres.missing())
+
+
+@pytest.fixture
+def other_cluster() -> Iterator[Postgres]:
+    """A PostgreSQL that one test may mistreat."""
+    yield from _started(Postgres, postgres.missing())
 
 
 @pytest.fixture

@@ -143,6 +143,14 @@ class Engine:
     def resume(self, program: str = "dockerd") -> None:
         self._signal(signal.SIGCONT, program)
 
+    @contextmanager
+    def without_network(self) -> Iterator[None]:
+        """No container can be started: the engine's own hook for its network does not reach it."""
+        (socket_file,) = (self.folder / "exec" / "libnetwork").glob("*.sock")
+        elsewhere = socket_file.rename(socket_file.with_suffix(".gone"))
+        yield
+        elsewhere.rename(socket_file)
+
     def restart(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the engine; it is started again at once."""
         self._signal(how)

@@ -6,7 +6,9 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
+PGBOUNCER = Path("/usr/sbin/pgbouncer")
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 
 
@@ -15,10 +17,15 @@ def missing() -> str | None:
     return None if BINARIES else "PostgreSQL is not installed (Debian: apt-get install postgresql)."
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _as_owner(*command: str) -> list[str]:
+    """The server refuses to be root."""
+    return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else list(command)
 
 
 class Postgres:
@@ -26,33 +33,76 @@ class Postgres:
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="cm-postgres-", dir="/tmp"))
-        self._port = _free_port()
+        self._port = free_port()
         self._databases = 0
 
     def start(self) -> "Postgres":
         data = self._folder / "data"
         if os.geteuid() == 0:
-            # The server refuses to be root.
             shutil.chown(self._folder, "postgres", "postgres")
         self._run("initdb", "--pgdata", str(data), "--auth=trust", "--username=cm", "--no-sync", "--encoding=UTF8")
-        options = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories={self._folder}"
-        self._run("pg_ctl", "--pgdata", str(data), "--wait", "--log", str(self._folder / "log"), "-o", options, "start")
+        self._options = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories={self._folder}"
+        self.resume()
         return self
 
-    def database(self) -> str:
+    def resume(self) -> None:
+        data, log = str(self._folder / "data"), str(self._folder / "log")
+        self._run("pg_ctl", "--pgdata", data, "--wait", "--log", log, "-o", self._options, "start")
+
+    def crash(self) -> None:
+        """Stop as if the power had failed."""
+        self._run("pg_ctl", "--pgdata", str(self._folder / "data"), "--mode=immediate", "stop")
+
+    def database(self, encoding: str = "UTF8") -> str:
         """The URL of a new, empty database."""
         self._databases += 1
         name = f"test{self._databases}"
-        self._run("createdb", "--host", "127.0.0.1", "--port", str(self._port), "--username", "cm", name)
+        place = ["--host", "127.0.0.1", "--port", str(self._port), "--username", "cm"]
+        self._run("createdb", *place, f"--encoding={encoding}", "--template=template0", "--locale=C", name)
         return f"postgresql://cm@127.0.0.1:{self._port}/{name}"
 
     def stop(self) -> None:
-        self._run("pg_ctl", "--pgdata", str(self._folder / "data"), "--mode=immediate", "stop")
+        self.crash()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
-        as_owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         subprocess.run(
-            [*as_owner, str(BINARIES[-1] / program), *arguments],
+            _as_owner(str(BINARIES[-1] / program), *arguments),
             cwd="/", check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60,
         )  # fmt: skip
+
+
+class PgBouncer:
+    """A pool in transaction mode before a database: no connection of a client's is one of the server's for long."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="cm-pgbouncer-", dir="/tmp"))
+        port = free_port()
+        server = urlsplit(url)
+        (self._folder / "pgbouncer.ini").write_text(
+            f"""[databases]
+            * = host={server.hostname} port={server.port} user=cm
+            [pgbouncer]
+            listen_addr = 127.0.0.1
+            listen_port = {port}
+            unix_socket_dir =
+            auth_type = any
+            pool_mode = transaction
+            default_pool_size = {connections}
+            """.replace("            ", "")
+        )
+        self.url = server._replace(netloc=f"cm@127.0.0.1:{port}").geturl()
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, "postgres", "postgres")
+            self._folder.chmod(0o755)
+
+    def __enter__(self) -> "PgBouncer":
+        self._process = subprocess.Popen(
+            _as_owner(str(PGBOUNCER), str(self._folder / "pgbouncer.ini")), cwd="/", stderr=subprocess.DEVNULL
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        shutil.rmtree(self._folder, ignore_errors=True)

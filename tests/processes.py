@@ -14,6 +14,10 @@ from tests.waiting import eventually_sync
 ROOT = Path(__file__).parents[1]
 
 
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
+"""For processes whose work would be little beside the measuring of its coverage, and is covered elsewhere."""
+
+
 def environment(home: Path, **variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONTAINER_MANAGER", "DJANGO"))}
     mine = {"CONTAINER_MANAGER_HOME": str(home), "CONTAINER_MANAGER_NODE": "test-node", "PYTHONPATH": str(ROOT)}

@@ -16,7 +16,7 @@ from tests import engines
 from tests.client import CREATE_HOST
 from tests.engines import Engine
 from tests.postgres import Postgres
-from tests.processes import Served
+from tests.processes import UNMEASURED, Served
 from tests.waiting import eventually_sync
 
 JOBS, SLOTS, KILLS = 300, 6, 10
@@ -32,7 +32,7 @@ class Fleet:
     def __init__(self, folder: Path, hosts: list[Engine], url: str) -> None:
         self.folder, self.engines, self.url = folder, hosts, url
         self.variables = {
-            "CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY,
+            "CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY, **UNMEASURED,
             "CONTAINER_MANAGER_LEASE_SECONDS": "3", "CONTAINER_MANAGER_ORPHAN_GRACE_SECONDS": "3",
             "CONTAINER_MANAGER_PROBE_INTERVAL_SECONDS": "1", "CONTAINER_MANAGER_PROBE_TIMEOUT_SECONDS": "2",
             "CONTAINER_MANAGER_INFRASTRUCTURE_RETRIES": "20", "CONTAINER_MANAGER_LOG_LEVEL": "warning",

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import httpx
 import pytest
 import websockets
 
+from container_manager.cli import serve
 from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
 from tests.engines import Engine
-from tests.processes import ROOT, Served, command, environment
+from tests.processes import ROOT, UNMEASURED, Served, command, environment
 from tests.waiting import eventually, eventually_sync
 
 SIMULATED = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0}}
@@ -125,7 +127,7 @@ def test_no_auth_makes_everybody_an_admin_and_says_so(home: Path) -> None:
 
 async def test_the_demo_moves_within_five_seconds(home: Path) -> None:
     began = time.monotonic()
-    served = await asyncio.to_thread(Served, home, "demo", "--port", "0")
+    served = await asyncio.to_thread(Served, home, "demo", "--port", "0", **UNMEASURED)
     with served:
         api = Api(served.url, served.token)
         seen = set()
@@ -171,6 +173,36 @@ async def test_sigterm_completes_subscriptions_and_requests(home: Path) -> None:
         await api("mutation($id: ID!) { cancelJob(id: $id) { __typename } }", id=running["id"])
         await eventually(lambda: _status(api, running["id"], "CANCELLED"))
         await api.http.aclose()
+
+
+async def test_what_was_accepted_before_sigterm_is_answered(home: Path) -> None:
+    served = await asyncio.to_thread(Served, home, CONTAINER_MANAGER_DRAIN_SECONDS="1")
+    with served:
+        url = httpx.URL(served.url)
+        served.process.send_signal(signal.SIGTERM)
+        async with httpx.AsyncClient(base_url=url) as client:
+            await eventually(lambda: _says(client, "The service is stopping."))
+        # It accepts although it stops; what the connection sends comes only when it does not accept any more.
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"GET /livez HTTP/1.1\r\n")
+        await eventually(lambda: _refuses(url))
+        writer.write(b"Host: localhost\r\n\r\n")
+        assert b"200 OK" in await reader.readline()
+        writer.close()
+        assert await asyncio.to_thread(served.process.wait, 10) == 0
+
+
+async def _says(client: httpx.AsyncClient, sentence: str) -> bool:
+    return sentence in (await client.get("/readyz")).json()["failing"]
+
+
+async def _refuses(url: httpx.URL) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(url.host, url.port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
 
 
 async def _sse(api: Api) -> str:
@@ -277,3 +309,14 @@ def test_uvicorn_with_a_bad_environment_says_so_in_one_sentence(home: Path) -> N
     assert done.stderr.strip() == (
         "CONTAINER_MANAGER_TYPO is not a setting of container-manager; see the table in the README."
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux can be told for how long.")
+def test_who_takes_nothing_any_more_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "STALLED_MS", 1000)
+    with serve._listen("127.0.0.1", 0) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            accepted.settimeout(30)
+            with pytest.raises(OSError, match="Connection timed out"):
+                accepted.sendall(b"x" * 100_000_000)

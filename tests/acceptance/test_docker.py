@@ -111,7 +111,8 @@ async def test_a_command_that_is_not_there_is_named(admin: Api, host: dict) -> N
 
 
 async def test_memory_beyond_the_limit_is_told_as_such(admin: Api, host: dict) -> None:
-    hog = ["sh", "-c", "x=1234567890123456; while true; do x=$x$x; done"]
+    # Not at once: the engine only begins to look a moment after the start, and knows of nothing before.
+    hog = ["sh", "-c", "sleep 0.3; x=1234567890123456; while true; do x=$x$x; done"]
     job = await ended(admin, (await admin.submit(command=hog, memoryLimitMb=16))["id"])
     assert (job["status"], job["exitCode"], job["error"]) == ("FAILED", 137, "It used more memory than its limit.")
 
@@ -174,6 +175,18 @@ async def test_a_start_that_the_engine_refuses_leaves_nothing_behind(admin: Api,
     assert job["status"] == "FAILED"
     assert "no-such-network" in job["error"]
     assert engine.containers() == []
+
+
+async def test_an_engine_that_breaks_during_a_start_is_not_the_jobs_fault(
+    admin: Api, host: dict, engine: Engine
+) -> None:
+    # An engine that is being ended answers 400 then, because it finds the job's "sh" in its own word "shim".
+    with engine.without_network():
+        job = await admin.submit(command=["sh", "-c", "exit 3"])
+        await eventually(lambda: _has_status(admin, job["id"], "PENDING"))
+    job = await ended(admin, job["id"])
+    assert (job["status"], job["exitCode"]) == ("FAILED", 3)
+    assert job["attempt"] > 1
 
 
 async def _has_status(api: Api, job_id: str, status: str) -> bool:

@@ -15,6 +15,7 @@ import httpx
 import psycopg
 import pytest
 
+from container_manager.store.events import LISTENER
 from container_manager.store.transaction import ROUTING_LOCK
 from tests.client import CREATE_HOST, EVENTS, SUBMIT, Api
 from tests.postgres import Postgres
@@ -147,23 +148,10 @@ def test_a_process_frozen_in_the_routing_transaction_holds_nobody_up_for_long(da
     assert frozen.returncode == 0
 
 
-def test_the_queue_and_its_explanations_are_the_same_on_postgresql(cluster: Postgres, tmp_path: Path) -> None:
-    tests = ("test_queue", "test_routing", "test_explaining", "test_reconciling")
-    result = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov",
-            # The service's threads keep their connections to the end, beyond that of the test database.
-            "-W", "ignore::pytest.PytestUnraisableExceptionWarning", "-W", "ignore::pytest.PytestWarning",
-            *(f"tests/integration/{name}.py" for name in tests),
-        ],
-        env=environment(tmp_path, CONTAINER_MANAGER_DATABASE_URL=cluster.database(), CI="true"),
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stdout[-3000:]
-
-
 def test_roles_share_the_work_and_hear_of_each_other_at_once(cluster: Postgres, tmp_path: Path) -> None:
-    variables = {"CONTAINER_MANAGER_DATABASE_URL": cluster.database(), "CONTAINER_MANAGER_SECRET_KEY": KEY}
+    # The encoding of a cluster that was made with no locale set.
+    url = cluster.database("SQL_ASCII")
+    variables = {"CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY}
     # A lease so long that waking for its renewal would be noticed.
     variables |= {"CONTAINER_MANAGER_LEASE_SECONDS": "60", "CONTAINER_MANAGER_LOG_LEVEL": "warning"}
     with (
@@ -206,7 +194,9 @@ def test_the_listener_comes_back_with_the_database(cluster: Postgres, tmp_path: 
     url = cluster.database()
     variables = {"CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY}
     with Served(tmp_path / "api", "serve", "--port", "0", "--role", "api", **variables) as api:
-        listening = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
+        listening = (
+            f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = '{LISTENER}'"
+        )
         with psycopg.connect(url, autocommit=True) as connection:
             (pid,) = eventually_sync(lambda: connection.execute(listening).fetchone(), 10)
             connection.execute("SELECT pg_terminate_backend(%s)", [pid])
@@ -214,6 +204,47 @@ def test_the_listener_comes_back_with_the_database(cluster: Postgres, tmp_path: 
         assert again
         assert "listening to commits" in api.stderr.read_text()
         assert api.terminate() == 0
+
+
+UPGRADE = "import django; django.setup(); from container_manager import startup; startup.migrate()"
+
+
+def test_an_upgrade_that_waits_for_a_backup_has_nobody_wait_behind_it(database: dict[str, str]) -> None:
+    before = [sys.executable, "-m", "django", "migrate", "container_manager", "0004", "-v", "0"]
+    subprocess.run(before, env=database, cwd=ROOT, check=True)
+    url, jobs = database["CONTAINER_MANAGER_DATABASE_URL"], "SELECT COUNT(*) FROM container_manager_containerjob"
+    with psycopg.connect(url) as backup, psycopg.connect(url, autocommit=True) as other:
+        backup.execute(jobs)
+        variables = {**database, "CONTAINER_MANAGER_LOG_LEVEL": "warning"}
+        upgrade = subprocess.Popen([sys.executable, "-c", UPGRADE], env=variables, cwd=ROOT, stderr=subprocess.PIPE)
+        assert b"tried again" in upgrade.stderr.readline()
+        other.execute("SET statement_timeout = '3s'")
+        for _ in range(3):
+            other.execute(jobs)
+            other.execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
+            assert b"tried again" in upgrade.stderr.readline()
+        backup.rollback()
+        assert upgrade.wait(20) == 0
+        upgrade.stderr.close()
+        other.execute("SELECT trace_parent FROM container_manager_containerjob")
+
+
+NOTIFIED = """
+import django
+django.setup()
+from django.db import connection
+with connection.cursor() as sql:
+    sql.execute("LISTEN here")
+    for _ in range(3):
+        sql.execute("NOTIFY here")
+print(len(connection.connection._notifies_backlog))
+"""
+
+
+def test_notifications_that_a_pool_brings_to_whoever_did_not_ask_are_not_kept(database: dict[str, str]) -> None:
+    script = [sys.executable, "-c", NOTIFIED]
+    result = subprocess.run(script, env=database, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.stdout, result.stderr) == ("0\n", "")
 
 
 def test_a_role_needs_postgresql(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.client import CREATE_HOST
 from tests.cloudrun import CloudRun
 from tests.engines import Engine
 from tests.postgres import Postgres
-from tests.processes import ROOT, Served, environment
+from tests.processes import ROOT, UNMEASURED, Served, environment
 from tests.waiting import eventually_sync
 
 STEPS = (
@@ -68,7 +68,7 @@ class Fleet:
         self.place, self.url, self.folder = place, url, folder
         self.workers: list[subprocess.Popen[str]] = []
         self.variables = {
-            "CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY,
+            "CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY, **UNMEASURED,
             "CONTAINER_MANAGER_LEASE_SECONDS": "3", "CONTAINER_MANAGER_ORPHAN_GRACE_SECONDS": "1",
             "CONTAINER_MANAGER_LOG_LEVEL": "warning",
         }  # fmt: skip

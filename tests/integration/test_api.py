@@ -462,6 +462,29 @@ async def test_a_body_that_is_no_request_is_a_client_error(admin: Api, body: byt
     assert answer.json()["errors"][0]["message"]
 
 
+BOTH = {"Accept": "application/graphql-response+json, application/json, text/event-stream, multipart/mixed"}
+
+
+async def test_who_takes_json_and_streams_gets_a_stream_for_subscriptions_only(admin: Api) -> None:
+    for query in ("{ eventCursor }", "mutation { checkHealth { id } }", "{ nonsense }", "{"):
+        answer = await admin.http.post("/graphql", json={"query": query}, headers=BOTH)
+        assert answer.headers["content-type"] == "application/json"
+    await admin(CREATE_HOST, input={"name": "h", "executorType": "SIMULATED"})
+    body = {"query": 'subscription { routingEvents(after: "0") { kind } }'}
+    async with admin.http.stream("POST", "/graphql", json=body, headers=BOTH) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        first = await anext(stream.aiter_text())
+    assert first.startswith("event: next\ndata: {")
+    assert "\r" not in first
+
+
+async def test_a_stream_without_a_token_is_refused(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url) as nobody:
+        answer = await nobody.post("/graphql", json={}, headers={"Accept": "text/event-stream"})
+    assert answer.status_code == 401
+    assert answer.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
 async def test_a_subscription_over_plain_http_says_how_to_do_it(admin: Api) -> None:
     answer = await admin.http.post("/graphql", json={"query": "subscription { routingEvents { cursor } }"})
     assert answer.status_code == 400
@@ -580,7 +603,7 @@ async def test_a_cursor_beyond_the_newest_event_is_named(admin: Api) -> None:
 
 
 async def test_a_revoked_token_ends_what_was_opened_with_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphql_api.auth.CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("graphql_api.auth.CHECK_SECONDS", 0.001)
     api = Api(url, await make_token(Role.ADMIN))
     async with api.socket() as connection:
         subscribe = {"id": "1", "type": "subscribe", "payload": {"query": EVENTS}}
@@ -798,6 +821,7 @@ async def test_a_socket_without_a_token_is_closed(url: str, payload: dict | None
 @pytest.mark.parametrize(
     ("message", "code"),
     [("[1]", 4400), ('{"type": "complete", "id": [1]}', 4400), ("nonsense", 4400), ('{"type": "teapot"}', 4400), ('{"type": "subscribe", "id": "1", "payload": 5}', 4400),
+     ('{"type": "subscribe", "id": "1", "payload": {"query": "{ eventCursor }", "variables": [1]}}', 4400),
      ('{"type": "subscribe", "id": "1", "payload": {"query": "{ eventCursor }"}}', 4401)],
 )  # fmt: skip
 async def test_a_socket_that_talks_nonsense_is_closed(url: str, message: str, code: int) -> None:
@@ -867,10 +891,10 @@ async def test_only_allowed_hosts_are_answered(admin: Api) -> None:
 
 
 async def test_health_changes_are_events_and_open_the_way(admin: Api, simulated: Callable[..., ExecutorHost]) -> None:
+    cursor = await admin("{ eventCursor }")
     await simulated(name="later", health_status="unknown", config={"accept": "any", "launch_ms": 0, "run_ms": 1})
-    async with admin.subscribe(EVENTS, filters={"kinds": ["HOST_HEALTH_CHANGED"]}) as events:
+    async with admin.subscribe(EVENTS, after=cursor, filters={"kinds": ["HOST_HEALTH_CHANGED"]}) as events:
         waiting = await admin.submit()
-        await asyncio.sleep(0)
         await admin("mutation { checkHealth { id } }")
         event = await anext(events)
     assert event["host"]["name"] == "later"

@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 from django.utils import timezone
 
+from container_manager.control.leader import Leader
 from container_manager.control.reconciler import Reconciler
 from container_manager.control.run import JobRun
 from container_manager.errors import Conflict, NotFound
@@ -102,7 +103,8 @@ async def test_a_host_that_comes_back_is_swept_at_once(db: None) -> None:
     await writer.start()
     host = await make_host(config=SLOW, health_status=HealthStatus.UNKNOWN)
     factory = ExecutorFactory(writer.write, "x")
-    reconciler = Reconciler(writer, factory, "test-node", 60)
+    leader = Leader(writer, "test-node", 60)
+    reconciler = Reconciler(writer, factory, leader, 60)
     writer.on_commit(reconciler.heard)
     swept: list[int] = []
 
@@ -111,10 +113,13 @@ async def test_a_host_that_comes_back_is_swept_at_once(db: None) -> None:
 
     reconciler._sweep = sweep
     turning = asyncio.create_task(reconciler.run(lambda: None))
+    assert swept == [], "nobody has elected it"
+    leading = asyncio.create_task(leader.run(lambda: None))
     await eventually(lambda: swept == [host.pk])
     await writer.write(host_store.record_health, await factory.probe(host))
     await eventually(lambda: swept == [host.pk] * 2)
     turning.cancel()
+    leading.cancel()
     await reconciler.stop()
     await factory.aclose()
     await writer.stop()
@@ -127,7 +132,7 @@ async def test_a_host_that_cannot_be_swept_does_not_end_the_sweeping(
     executor.list_owned.side_effect = [ExecutorConnectionError("silent"), RuntimeError("a bug")]
     factory = AsyncMock()
     factory.get_executor = lambda _: executor
-    reconciler = Reconciler(Writer(), factory, "test-node", 60)
+    reconciler = Reconciler(Writer(), factory, Leader(Writer(), "test-node", 60), 60)
     host = await make_host()
     await reconciler._sweep(host)
     await reconciler._sweep(host)

@@ -1,15 +1,18 @@
 """The writer, the event log, claims and their fences."""
 
 import asyncio
+from contextlib import aclosing
 from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, OperationalError
+from django.db.models import Q
 from django.utils import timezone
 
+from container_manager.audience import QUEUE_LIMIT
 from container_manager.errors import Conflict
-from container_manager.events import QUEUE_LIMIT, EventLog
+from container_manager.events import EventLog
 from container_manager.executors.output import Output, OutputLine
 from container_manager.lifecycle import JobStatus
 from container_manager.models import (
@@ -21,10 +24,11 @@ from container_manager.models import (
     JobOutput,
     RoutingEvent,
 )
-from container_manager.store import attempts, dispatch, hosts, queue, threads, transaction
+from container_manager.store import attempts, dispatch, hosts, leadership, queue, threads, transaction
 from container_manager.store import jobs as job_store
 from container_manager.store.dispatch import End, HostFault, LeaseLostError
 from container_manager.store.hosts import HealthReport
+from container_manager.store.installation import identify
 from container_manager.store.transaction import Fence, Worker
 from container_manager.store.writer import Writer, write_directly
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
@@ -179,10 +183,202 @@ async def test_a_slow_subscriber_costs_bounded_memory_and_misses_nothing(writer:
         await asyncio.gather(*(writer.write(tell, n) for n in range(start, start + 100)))
     newest = await RoutingEvent.objects.order_by("pk").alast()
     await eventually(lambda: log._cursor == newest.pk)
-    assert all(len(subscriber.queue) <= QUEUE_LIMIT for subscriber in log._subscribers)
+    (audience,) = log._audiences.values()
+    assert all(subscriber._waiting <= QUEUE_LIMIT for subscriber in audience.subscribers)
     assert [(await anext(slow)).message for _ in range(total)] == [str(n) for n in range(total)]
     await slow.aclose()
-    assert not log._subscribers
+    assert not log._audiences
+
+
+async def test_who_has_caught_up_with_the_tail_reads_no_more(writer: Writer, log: EventLog, monkeypatch) -> None:
+    from container_manager.store import events
+
+    pages, read_page = [], events.page
+
+    def page(cursor: int, *args: object) -> list:
+        found = read_page(cursor, *args)
+        # Somebody always commits one more, as on a busy system.
+        transaction.commit_one(tell, len(pages))
+        pages.append(found)
+        return found
+
+    monkeypatch.setattr("container_manager.store.events.page", page)
+    await asyncio.gather(*(writer.write(tell, n) for n in range(5)))
+    newest = await threads.read(events.newest)
+    await eventually(lambda: log._cursor == newest)
+    reading = asyncio.create_task(read(log, 0, 6))
+    await eventually(lambda: pages)
+    log.wake()
+    assert len(await asyncio.wait_for(reading, 5)) == 6
+    assert len(pages) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01])
+async def test_what_is_live_is_made_ready_once_for_all_who_want_the_same(
+    writer: Writer, log: EventLog, seconds: float
+) -> None:
+    ready: list[str] = []
+
+    async def prepare(events: list) -> None:
+        ready.extend(event.message for event in events)
+
+    async def follow(wanted: set[str]) -> list[str]:
+        seen: list[str] = []
+        async with aclosing(log.batches(None, lambda e: e.message in wanted, seconds, prepare)) as batches:
+            while len(seen) < len(wanted):
+                seen += [event.message for event in await anext(batches)]
+        return seen
+
+    readers = [asyncio.create_task(follow(set(wanted))) for wanted in ("024", "24", "24", "4")]
+    await eventually(lambda: [len(a.subscribers) for a in log._audiences.values()] == [4])
+    await asyncio.gather(*(writer.write(tell, n) for n in range(5)))
+    assert [len(seen) for seen in await asyncio.gather(*readers)] == [3, 2, 2, 1]
+    assert ready == ["0", "2", "4"]
+
+
+async def test_who_cannot_be_made_ready_for_in_time_hears_all_the_same(
+    writer: Writer, log: EventLog, monkeypatch
+) -> None:
+    monkeypatch.setattr("container_manager.audience.PREPARE_SECONDS", 0.01)
+    monkeypatch.setattr("container_manager.audience.QUEUE_LIMIT", 20)
+    calls = []
+
+    async def prepare(events: list) -> None:
+        calls.append(events)
+        if len(calls) == 1:
+            raise RuntimeError("a bug")
+        await asyncio.sleep(3600)
+
+    async with aclosing(log.batches(None, prepare=prepare)) as batches:
+        seen: list[str] = []
+        reading = asyncio.create_task(anext(batches))
+        await eventually(lambda: log._audiences)
+        for start in range(0, 100, 25):
+            await asyncio.gather(*(writer.write(tell, n) for n in range(start, start + 25)))
+        seen += [event.message for event in await reading]
+        while len(seen) < 100:
+            seen += [event.message for event in await anext(batches)]
+    assert seen == [str(n) for n in range(100)]
+
+
+async def test_who_was_told_of_nothing_for_long_need_not_read_it_again(
+    writer: Writer, log: EventLog, monkeypatch
+) -> None:
+    from container_manager.store import events
+
+    monkeypatch.setattr("container_manager.audience.QUEUE_LIMIT", 20)
+    held = asyncio.Event()
+
+    async def prepare(events: list) -> None:
+        if events[-1].message == "last":
+            await held.wait()
+
+    wanted = {"last", "missed"}
+    async with aclosing(log.batches(None, lambda e: e.message in wanted, prepare=prepare)) as batches:
+        reading = asyncio.create_task(anext(batches))
+        await eventually(lambda: log._audiences)
+        (audience,) = log._audiences.values()
+        for number in range(10):
+            await writer.write(tell, number)
+        (subscriber,) = audience.subscribers
+        await eventually(lambda: subscriber.passed == log._cursor > 0)
+        await writer.write(events.forget, timedelta(seconds=-1))
+        await writer.write(tell, "last")
+        # While that is made ready, more comes than is kept for the audience.
+        for start in range(0, 30, 10):
+            await asyncio.gather(*(writer.write(tell, n) for n in range(start, start + 10)))
+        await writer.write(tell, "missed")
+        held.set()
+        seen = [event.message for event in await reading]
+        while "missed" not in seen:
+            seen += [event.message for event in await anext(batches)]
+        assert seen == ["last", "missed"]
+
+
+async def test_whoever_was_too_slow_goes_on_from_memory_and_many_who_come_back_read_once(
+    writer: Writer, log: EventLog, monkeypatch
+) -> None:
+    from container_manager.store import events
+
+    pages, read_page = [], events.page
+
+    def page(*args: object) -> list:
+        pages.append(args)
+        return read_page(*args)
+
+    monkeypatch.setattr("container_manager.store.events.page", page)
+    await asyncio.gather(*(writer.write(tell, n) for n in range(10)))
+    newest = await threads.read(events.newest)
+    await eventually(lambda: log._cursor == newest)
+    first = (await threads.read(events.oldest, 1, Q()))[0].id
+    assert await read(log, first, 9) == [str(n) for n in range(1, 10)]
+    assert pages == [], "from memory"
+    other = EventLog()
+    await other.start()
+    readers = [asyncio.create_task(read(other, first, 9)) for _ in range(50)]
+    assert {tuple(seen) for seen in await asyncio.gather(*readers)} == {tuple(str(n) for n in range(1, 10))}
+    assert len(pages) == 1, "from the table, together"
+    await other.stop()
+
+
+async def test_catching_up_outlives_a_database_that_is_away(writer: Writer, log: EventLog, monkeypatch) -> None:
+    from container_manager.store import events
+
+    read_page, failed = events.page, []
+
+    def fail_once(*args: object) -> list:
+        if not failed:
+            failed.append(True)
+            raise OperationalError("away")
+        return read_page(*args)
+
+    await asyncio.gather(*(writer.write(tell, n) for n in range(3)))
+    monkeypatch.setattr("container_manager.store.events.page", fail_once)
+    monkeypatch.setattr("container_manager.events.FOLLOW_AGAIN_SECONDS", 0.01)
+    other = EventLog()
+    await other.start()
+    assert await asyncio.wait_for(read(other, 0, 3), 10) == ["0", "1", "2"]
+    assert failed
+    await other.stop()
+
+
+async def test_old_events_are_dropped_and_whoever_wants_them_is_told(writer: Writer, log: EventLog) -> None:
+    from container_manager.store import events
+
+    await threads.read(identify)
+    await asyncio.gather(*(writer.write(tell, n) for n in range(10)))
+    ids = [event.id for event in await threads.read(events.page, 0, 100)]
+    await RoutingEvent.objects.filter(pk__lte=ids[5]).aupdate(at=timezone.now() - timedelta(days=2))
+    assert await writer.write(events.forget, timedelta(days=1)) is False
+    assert [event.id for event in await threads.read(events.oldest, 100, Q())] == ids[6:]
+    assert await read(log, ids[5], 4) == ["6", "7", "8", "9"]
+    # Another process, which has not read them while they were kept.
+    other = EventLog()
+    await other.start()
+    with pytest.raises(events.CursorExpiredError) as expired:
+        await read(other, ids[4], 1)
+    await other.stop()
+    assert expired.value.oldest == ids[5]
+    # The newest stays, however old it is: its id is the next cursor to begin from.
+    await RoutingEvent.objects.aupdate(at=timezone.now() - timedelta(days=2))
+    await writer.write(events.forget, timedelta(days=1))
+    assert [event.id for event in await threads.read(events.oldest, 100, Q())] == ids[9:]
+    assert await threads.read(events.newest) == ids[9]
+
+
+async def test_one_candidate_has_a_duty_until_it_resigns_or_its_lease_ends() -> None:
+    def candidate(owner: str, *duties: str, lease: float = 60) -> leadership.Candidate:
+        return leadership.Candidate(owner, duties, timedelta(seconds=lease))
+
+    async def stand(by: leadership.Candidate) -> set[str]:
+        return await write_directly(leadership.stand, by)
+
+    assert await stand(candidate("a", "", "here")) == {"", "here"}
+    assert await stand(candidate("b", "", "there")) == {"there"}
+    assert await stand(candidate("a", "", "here")) == {"", "here"}
+    await write_directly(leadership.resign, "a")
+    assert await stand(candidate("b", "", "there", lease=-1)) == {"", "there"}
+    assert await stand(candidate("a", "", "here")) == {"", "here"}, "a lease that has run out holds nobody up"
 
 
 async def test_events_of_another_process_are_found_without_a_signal(log: EventLog, monkeypatch) -> None:
@@ -213,18 +409,18 @@ async def test_draining_ends_every_subscription(writer: Writer, log: EventLog) -
 async def test_the_tail_outlives_a_database_that_is_away(writer: Writer, log: EventLog, monkeypatch) -> None:
     from container_manager.store import events
 
-    after, failed = events.after, []
+    following, failed = events.following, []
 
     def fail_once(*args: object) -> list:
         if not failed:
             failed.append(True)
             raise OSError("away")
-        return after(*args)
+        return following(*args)
 
     waiting = asyncio.create_task(read(log, None, 1))
-    await eventually(lambda: log._subscribers)
+    await eventually(lambda: log._audiences)
     monkeypatch.setattr("container_manager.events.REPAIR_SECONDS", 0.05)
-    monkeypatch.setattr("container_manager.store.events.after", fail_once)
+    monkeypatch.setattr("container_manager.store.events.following", fail_once)
     await writer.write(tell, 1)
     await writer.write(tell, 2)
     assert await asyncio.wait_for(waiting, 10) in (["1"], ["2"])

@@ -16,11 +16,11 @@ LAYERS = [
     ["container_manager.cli"],
     ["graphql_api"],
     ["container_manager.bootstrap"],
-    ["container_manager.service", "container_manager.startup"],
+    ["container_manager.service", "container_manager.startup", "container_manager.exposition"],
     ["container_manager.specs", "container_manager.following"],
     ["container_manager.control"],
     ["container_manager.executors.factory"],
-    ["container_manager.events"],
+    ["container_manager.events", "container_manager.audience"],
     ["container_manager.store"],
     ["container_manager.admin", "container_manager.checks"],
     ["container_manager.models"],
@@ -34,6 +34,9 @@ LAYERS = [
         "container_manager.environment",
         "container_manager.errors",
         "container_manager.logs",
+        "container_manager.metrics",
+        "container_manager.tracing",
+        "container_manager.waiting",
     ],
 ]
 STANDARD_LIBRARY_ONLY = ("container_manager.routing", "container_manager.lifecycle")
@@ -110,7 +113,7 @@ def test_the_environment_is_read_in_one_place() -> None:
     # The command line and the ASGI entry point set variables for it before it is loaded.
     assert set(readers) <= {
         "container_manager.settings",
-        "container_manager.cli.main",
+        "container_manager.cli.setup",
         "container_manager.cli.serve",
         "asgi",
     }

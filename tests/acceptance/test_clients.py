@@ -1,0 +1,81 @@
+"""The clients that docs/clients.md shows, from Node, against a service that is killed and stopped under them."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.client import CREATE_HOST, SUBMIT
+from tests.postgres import free_port
+from tests.processes import ROOT, UNMEASURED, Served
+from tests.waiting import eventually_sync
+
+CLIENTS = ROOT / "docs" / "clients"
+HOST = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0, "run_ms": 5}}
+PER_JOB = 5
+JOBS = 6
+EVENTS = "query($after: String!) { routingEvents(after: $after, first: 100) { edges { node { cursor } } } }"
+
+
+@pytest.fixture(scope="session")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripts, with what they import."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("Node.js is not installed (Debian: apt-get install nodejs npm).")
+    folder = tmp_path_factory.mktemp("clients")
+    shutil.copytree(CLIENTS, folder, dirs_exist_ok=True)
+    npm = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+    subprocess.run(npm, cwd=folder, check=True, timeout=120)
+    return folder
+
+
+def submit(served: Served, token: str) -> None:
+    for _ in range(JOBS):
+        served.query(token, SUBMIT, input={"image": "x", "command": ["true"]})
+
+
+@pytest.mark.parametrize("client", ["graphql-ws", "urql", "apollo", "graphql-sse"])
+def test_a_client_goes_on_after_its_last_cursor_whatever_happens(scripts: Path, client: str, tmp_path: Path) -> None:
+    port, count = str(free_port()), 3 * JOBS * PER_JOB
+    home = tmp_path / "home"
+    with Served(home, "serve", "--port", port, **UNMEASURED) as first:
+        token = first.token
+        first.query(token, CREATE_HOST, input=HOST)
+        after = first.query(token, "{ eventCursor }")
+        out = tmp_path / "out"
+        err = tmp_path / "err"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            node = subprocess.Popen(
+                ["node", f"{client}.mjs", first.url, token, str(count), str(after)],
+                cwd=scripts, stdout=stdout, stderr=stderr,
+            )  # fmt: skip
+
+        def has_seen(number: int) -> bool:
+            assert node.poll() is None or number == count, err.read_text()
+            return len(out.read_text().split()) >= number
+
+        submit(first, token)
+        eventually_sync(lambda: has_seen(JOBS * PER_JOB), 30)
+        first.kill()
+    with Served(home, "serve", "--port", port, **UNMEASURED) as second:
+        submit(second, token)
+        eventually_sync(lambda: has_seen(2 * JOBS * PER_JOB), 30)
+        assert second.terminate() == 0
+    with Served(home, "serve", "--port", port, **UNMEASURED) as third:
+        submit(third, token)
+        eventually_sync(lambda: has_seen(count), 30)
+        assert node.wait(10) == 0
+        told = [edge["node"]["cursor"] for edge in third.query(token, EVENTS, after=after)["edges"]]
+    assert out.read_text().split() == told
+
+
+def test_a_client_without_a_valid_token_ends_with_an_error(scripts: Path, tmp_path: Path) -> None:
+    with Served(tmp_path / "home", "serve", "--port", "0", **UNMEASURED) as served:
+        for client in ("graphql-ws", "urql", "apollo", "graphql-sse"):
+            done = subprocess.run(
+                ["node", f"{client}.mjs", served.url, "cm_nobody", "1", "0"],
+                cwd=scripts, capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+            assert done.returncode == 1, client
+            assert done.stdout == ""
