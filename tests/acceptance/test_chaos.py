@@ -51,6 +51,24 @@ class Fleet:
     def ended(self) -> int:
         return self.rows(f"SELECT COUNT(*) FROM container_manager_containerjob WHERE status IN {ENDED}")[0][0]
 
+    def until_ended(self, count: int, seed: int) -> None:
+        """Wait for so many ends; if they do not come, say all that could tell why."""
+        try:
+            eventually_sync(lambda: self.ended() >= count, 120, f"{count} jobs ended, seed {seed}")
+        except AssertionError as error:
+            job, host = "container_manager_containerjob", "container_manager_executorhost"
+            tails = [self.service.stderr, *(engine.folder / "log" for engine in self.engines)]
+            told = {
+                "now": self.rows("SELECT now()"),
+                "not ended": self.rows(f"SELECT to_jsonb(row) FROM {job} row WHERE status NOT IN {ENDED} LIMIT 5"),
+                "hosts": self.rows(f"SELECT to_jsonb(row) FROM {host} row"),
+                "containers": [(engine.url, engine.containers()) for engine in self.engines if engine.answers()],
+                **{str(path): path.read_text(errors="replace")[-3000:] for path in tails},
+            }
+            raise AssertionError(
+                "\n".join([str(error), *(f"{what}: {value}" for what, value in told.items())])
+            ) from error
+
     # -------------------------------------------------------------- what goes wrong
 
     def kill(self) -> None:
@@ -143,10 +161,10 @@ def test_three_hundred_jobs_end_in_their_true_state_whatever_dies(fleet: Fleet, 
     auditor.start()
     for number, trouble in enumerate(troubles):
         due = JOBS * number // (len(troubles) + 1)
-        eventually_sync(lambda due=due: fleet.ended() >= due, 120, f"{due} jobs ended, seed {seed}")
+        fleet.until_ended(due, seed)
         time.sleep(random.uniform(0, 0.5))
         trouble()
-    eventually_sync(lambda: fleet.ended() == JOBS, 120, f"all jobs ended, seed {seed}")
+    fleet.until_ended(JOBS, seed)
     auditor.stopped = True
     auditor.join(10)
 
