@@ -190,10 +190,9 @@ class DockerExecutor(ContainerExecutor):
                 await _disconnect(await self._open())
             history, keeps_running = await self._history()
         # It remembers so many events and none from before it was started; when it has forgotten some, nobody can tell.
-        forgotten = not _tells(history, status.id, "start")
-        if forgotten and len(history) < EVENTS_KEPT - TOLD_MEANWHILE and not keeps_running:
-            why = f"The engine of host {self.settings.name} was started again, which ended the container."
-            return replace(status, interrupted=True, error=why)
+        forgotten = len(history) < EVENTS_KEPT - TOLD_MEANWHILE and not _tells(history, status.id, "start")
+        if (forgotten or status.started_at is None) and not keeps_running:
+            return self._ended_by_restart(status)
         if status.exit_code in SIGNALS:
             if not any(_tells(history, status.id, action) for action in ("kill", "oom")):
                 # The engine tells of a signal a little after what it did.
@@ -391,11 +390,20 @@ class DockerExecutor(ContainerExecutor):
         try:
             async with self._calls, self._call(f"inspecting {reference[:64]}", self.settings.launch_timeout) as docker:
                 container = await docker.containers.get(reference)
+                status = _verdict(container["Id"], container["State"])
+                # An engine that was killed during a start hears of it late, and may have missed the end by then.
+                doubtful = status.state is ExecutionState.RUNNING and status.started_at is None
+                if doubtful and not await _has_processes(container):
+                    return self._ended_by_restart(replace(status, state=ExecutionState.EXITED))
+                return status
         except ExecutorOperationError as error:
             if _status_of(error) == 404:
                 return None
             raise
-        return _verdict(container["Id"], container["State"])
+
+    def _ended_by_restart(self, status: ExecutionStatus) -> ExecutionStatus:
+        why = f"The engine of host {self.settings.name} was started again, which ended the container."
+        return replace(status, interrupted=True, error=why)
 
     @asynccontextmanager
     async def _call(self, doing: str, deadline: float | None) -> AsyncIterator[Docker]:
@@ -582,6 +590,14 @@ def _tells(history: list[dict[str, Any]], container_id: str, action: str, signal
     )
 
 
+async def _has_processes(container: DockerContainer) -> bool:
+    try:
+        return bool((await container.top())["Processes"])
+    except DockerError as error:
+        # Any other refusal proves nothing: a host need not have ps.
+        return error.status != 404
+
+
 def _owned(container: DockerContainer) -> OwnedExecution | None:
     labels, state = container["Labels"], STATES.get(container["State"], ExecutionState.RUNNING)
     try:
@@ -659,6 +675,9 @@ def _status_of(error: ExecutorOperationError) -> int:
 
 def _verdict(container_id: str, state: Mapping[str, Any]) -> ExecutionStatus:
     kind = STATES.get(state["Status"], ExecutionState.RUNNING)
+    if kind is ExecutionState.CREATED and _moment(state["FinishedAt"]):
+        # So an engine calls what has ended when it does not know since when it ran.
+        kind = ExecutionState.EXITED
     return ExecutionStatus(
         container_id,
         kind,

@@ -1,10 +1,11 @@
 """Images from a real registry: pulled, private, missing, and by policy."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from container_manager.executors.base import Execution, ExecutorSettings, LaunchSpec
+from container_manager.executors.base import Execution, ExecutionState, ExecutorSettings, LaunchSpec
 from container_manager.executors.docker import DockerExecutor
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
@@ -13,6 +14,7 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from tests.engines import Engine
+from tests.waiting import eventually
 
 Make = Callable[..., DockerExecutor]
 LOGIN = {"username": "me", "password": "swordfish"}
@@ -143,3 +145,20 @@ async def test_a_paused_engine_is_a_connection_error_within_the_deadline(other_e
         await docker.create(spec("busybox:test"))
     other_engine.resume()
     await docker.aclose()
+
+
+async def test_an_engine_that_counts_what_has_ended_as_running_is_not_believed(executor: Make, engine: Engine) -> None:
+    docker = executor()
+    job = spec("busybox:test", 6)
+    execution = Execution(await docker.create(job), job)
+    engine.hear_of_start(execution.id)
+    await eventually(engine.running, what="the engine says that it runs")
+    status = await asyncio.wait_for(docker.wait(execution), 20)
+    assert (status.state, status.interrupted) == (ExecutionState.EXITED, True)
+    assert status.error == "The engine of host here was started again, which ended the container."
+    # Stopping has the engine find out, and the end that it makes up is none of the job's own either.
+    await docker.stop(execution, 0)
+    status = await docker.explain(execution, await docker.status(execution))
+    assert (status.state, status.exit_code, status.interrupted) == (ExecutionState.EXITED, 255, True)
+    await docker.remove(execution.id)
+    assert await docker.status(execution) is None
