@@ -18,6 +18,7 @@ from typing import IO
 
 import bcrypt
 import httpx
+from google.protobuf.any_pb2 import Any
 
 from tests.waiting import eventually_sync
 
@@ -153,9 +154,9 @@ class Engine:
 
     def hear_of_start(self, container: str) -> None:
         """Have the engine told, as after it was killed during a start, of a process that has ended meanwhile."""
-        # A containerd.events.TaskStart in a google.protobuf.Any; no process has a number so high.
-        started = _field(1, container.encode()) + b"\x10\xff\xff\xff\x01"
-        event = _field(1, b"containerd.events.TaskStart") + _field(2, started)
+        # The container's 64 digits, and a number that no process has.
+        started = b"\x0a\x40" + container.encode() + b"\x10\xff\xff\xff\x01"
+        event = Any(type_url="containerd.events.TaskStart", value=started).SerializeToString()
         address = self.folder / "exec" / "containerd" / "containerd.sock"
         publish = ["publish", "--namespace", "moby", "--topic", "/tasks/start"]
         subprocess.run(["containerd", "--address", address, *publish], input=event, check=True, timeout=20)
@@ -232,10 +233,6 @@ class Engine:
 
 # What the kernel answers of a process that has just ended.
 GONE = (FileNotFoundError, ProcessLookupError)
-
-
-def _field(number: int, value: bytes) -> bytes:
-    return bytes([number << 3 | 2, len(value)]) + value
 
 
 def _name(pid: int) -> str:
