@@ -43,14 +43,14 @@ async def drain(jobs: int, hosts: int) -> tuple[float, list[float]]:
     async with running() as service:
         for number in range(hosts):
             values = {"name": f"host-{number}", "executor_type": "simulated", "config": config}
-            await service.create_host({**values, "max_concurrent_jobs": 100}, me)
+            await service.hosts.create({**values, "max_concurrent_jobs": 100}, me)
         spec = read_job({"image": "busybox", "memory_limit_mb": 64, "cpu_limit": 0.1})
 
         starts = []
         for _ in range(ONE_BY_ONE):
-            events = service.events.subscribe(await threads.read(event_store.newest))
+            events = service.process.events.subscribe(await threads.read(event_store.newest))
             began = time.time()
-            (job,) = await service.submit([spec], me)
+            (job,) = await service.jobs.submit([spec], me)
             async for event in events:
                 if event.kind == "job_finished":
                     break
@@ -64,7 +64,7 @@ async def drain(jobs: int, hosts: int) -> tuple[float, list[float]]:
         seen: Counter[str] = Counter()
         began = time.perf_counter()
         submitting = asyncio.create_task(_submit(service, spec, jobs, me))
-        async for event in service.events.subscribe(cursor):
+        async for event in service.process.events.subscribe(cursor):
             seen[event.kind] += 1
             if seen["job_finished"] == jobs:
                 break
@@ -78,7 +78,7 @@ async def drain(jobs: int, hosts: int) -> tuple[float, list[float]]:
 
 async def _submit(service: object, spec: object, jobs: int, actor: object) -> None:
     for begin in range(0, jobs, BATCH):
-        await service.submit([spec] * min(BATCH, jobs - begin), actor)  # type: ignore[attr-defined]
+        await service.jobs.submit([spec] * min(BATCH, jobs - begin), actor)  # type: ignore[attr-defined]
 
 
 def _check(jobs: int) -> None:

@@ -33,7 +33,8 @@ FLOOD = 100_000
 
 def produce(rate: float, each: int, total: int) -> None:
     """Commit events, `each` in a transaction, so many transactions a second; 0 is for ever."""
-    from container_manager.models import ContainerJob, EventKind
+    from container_manager.domain.kinds import EventKind
+    from container_manager.models import ContainerJob
     from container_manager.store.transaction import Transaction, commit
 
     job = ContainerJob.objects.select_related("host").get()

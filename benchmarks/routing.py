@@ -9,7 +9,6 @@ rows in sets.
 
 import argparse
 import asyncio
-import gc
 import os
 import statistics
 import time
@@ -172,7 +171,7 @@ def same_rows_routed() -> float:
 
 def waiting(table: fleet.Table, hosts: int, jobs: int, classes: int) -> None:
     """A pass over a long queue for which there is no room."""
-    from container_manager.store import routing
+    from container_manager.store import scheduling
     from container_manager.store.transaction import commit_one
 
     fleet.empty()
@@ -180,8 +179,8 @@ def waiting(table: fleet.Table, hosts: int, jobs: int, classes: int) -> None:
     fleet.make_jobs(hosts, status="running", hosts=hosts)
     fleet.make_jobs(jobs, classes=classes)
     fleet.analyze()
-    commit_one(routing.route_waiting, None)
-    took = fleet.median_ms(lambda: commit_one(routing.route_waiting, None), 3)
+    commit_one(scheduling.route_pending, None)
+    took = fleet.median_ms(lambda: commit_one(scheduling.route_pending, None), 3)
     table.row(f"a pass over {jobs:,} waiting jobs of {classes:,} classes, {hosts:,} full hosts", pass_ms=took)
 
 
@@ -194,11 +193,11 @@ def main() -> None:
     parser.add_argument("--json", help="write the figures to this file, - for stdout")
     arguments = parser.parse_args()
     vendor = fleet.prepare(arguments.database_url)
+    from graphql_api.application import tune_garbage_collector
+
     table = fleet.Table(postgresql=vendor == "postgresql")
     print(f"database: {vendor}")
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    tune_garbage_collector()
     for hosts in map(int, arguments.hosts.split(",")):
         for active in map(int, arguments.active.split(",")):
             single_decisions(table, hosts, active, arguments.times)

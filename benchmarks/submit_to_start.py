@@ -22,7 +22,7 @@ import aiohttp
 from aiodocker import Docker
 
 from container_manager.executors.base import LaunchSpec
-from container_manager.executors.docker import container_settings
+from container_manager.executors.docker.settings import container_settings
 from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
 from tests.processes import Served
 

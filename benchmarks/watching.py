@@ -60,7 +60,7 @@ async def watch(table: fleet.Table, containers: int, socket: str, image: str) ->
 
     async def until(kind: str) -> None:
         left = containers
-        async for event in service.events.subscribe(cursor):
+        async for event in service.process.events.subscribe(cursor):
             left -= event.kind == kind
             if not left:
                 return
@@ -68,21 +68,21 @@ async def watch(table: fleet.Table, containers: int, socket: str, image: str) ->
     async with running() as service:
         limits = {"max_concurrent_jobs": containers, "max_memory_mb": containers * 64, "max_cpu_cores": containers}
         config = {"url": f"unix://{socket}", "max_launches": 8}
-        host = await service.create_host({"name": "e", "executor_type": "docker", "config": config, **limits}, me)
+        host = await service.hosts.create({"name": "e", "executor_type": "docker", "config": config, **limits}, me)
         assert host.health_status == "healthy", host.health_error
         values = {"image": image, "command": ["sleep", "86400"], "memory_limit_mb": 16, "cpu_limit": 0.1}
         cursor = await threads.read(events.newest)
         async with phase(table, "starting", containers):
-            submitted = await service.submit([read_job({**values, "timeout_seconds": 86_400})] * containers, me)
+            submitted = await service.jobs.submit([read_job({**values, "timeout_seconds": 86_400})] * containers, me)
             await until("job_started")
         async with phase(table, "watching", containers):
             await asyncio.sleep(WATCHED_SECONDS)
         async with phase(table, "cancelling", containers):
             for begin in range(0, containers, AT_ONCE):
-                await asyncio.gather(*(service.cancel(job.pk, me) for job in submitted[begin : begin + AT_ONCE]))
+                await asyncio.gather(*(service.jobs.cancel(job.pk, me) for job in submitted[begin : begin + AT_ONCE]))
             await until("job_cancelled")
         # All of them, and nothing twice.
-        assert not await service.factory.get_executor(host).list_owned()
+        assert not await service.process.factory.get_executor(host).list_owned()
 
 
 def main() -> None:
@@ -93,8 +93,9 @@ def main() -> None:
     parser.add_argument("--json", default="")
     options = parser.parse_args()
     table = fleet.Table(postgresql=fleet.prepare("") == "postgresql")
-    import asgi  # noqa: F401 - tunes the garbage collector, as in the server that this stands for
+    from graphql_api.application import tune_garbage_collector
 
+    tune_garbage_collector()
     asyncio.run(watch(table, options.containers, options.socket, options.image))
     if options.json:
         table.as_json(options.json)

@@ -13,10 +13,11 @@ class ContainerManagerConfig(AppConfig):
     verbose_name = "container-manager"
 
     def ready(self) -> None:
-        connection_created.connect(_hear_nothing)
+        connection_created.connect(_drop_notifications)
 
 
-def _hear_nothing(connection: Any, **_: Any) -> None:
-    # Through a pool in transaction mode it hears what another has asked to hear, and psycopg would keep all of that.
+def _drop_notifications(connection: Any, **_: Any) -> None:
+    # Behind a pool in transaction mode a connection may receive notifications for which another client has issued
+    # LISTEN. Without a handler psycopg would keep all of them in memory.
     if connection.vendor == "postgresql":
         connection.connection.add_notify_handler(lambda _: None)

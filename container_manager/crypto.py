@@ -38,7 +38,7 @@ def decrypt(data: bytes) -> object:
     """Undo `encrypt`.
 
     Raises:
-        WrongKeyError: none of the configured keys made `data`.
+        WrongKeyError: `data` was encrypted with none of the configured keys.
     """
     try:
         return orjson.loads(_fernet(_keys()).decrypt(data))
@@ -49,6 +49,6 @@ def decrypt(data: bytes) -> object:
 
 
 def keyed_hash(*parts: str) -> str:
-    """A hash that cannot be guessed at without the key; by the oldest key, so that rotation keeps it."""
+    """A hash that cannot be computed without the key. It uses the oldest key, so that a new key does not change it."""
     message = orjson.dumps(parts)
     return hmac.new(_derive(_keys()[-1], b"hash"), message, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""The CONTAINER_MANAGER_* environment: one typed, frozen value, checked before anything starts."""
+"""The CONTAINER_MANAGER_* variables as one typed, frozen value, validated before anything starts."""
 
 import os
 import secrets
@@ -12,14 +12,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 PREFIX = "CONTAINER_MANAGER_"
 
-# Read by the command-line client, which is a program of its own beside the service.
+# Read by the command-line client, which does not load the service.
 CLIENT_VARIABLES = frozenset({"URL", "TOKEN"})
 
 MINIMUM_KEY_LENGTH = 32
 
 
 class ConfigurationError(Exception):
-    """The service cannot start as it is configured; the message is one sentence for the person who starts it."""
+    """The service cannot start with this configuration; the message is one sentence that says what to change."""
 
 
 def _split(value: object) -> object:
@@ -50,7 +50,7 @@ class Environment(BaseModel):
     allowed_origins: Names = Field((), description="other origins whose pages may call the API")
     log_format: Literal["text", "json", ""] = Field("", description="`text` on a terminal, else `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="the least level that is logged"
+        "info", description="the lowest level that is logged"
     )
 
     default_memory_mb: int = Field(256, ge=6, le=2**31 - 1, description="MiB for a job that names no memory limit")
@@ -62,7 +62,7 @@ class Environment(BaseModel):
         "weighted", description="how a host is chosen for a job that names no strategy"
     )
     reserve_after_seconds: float = Field(
-        300, gt=0, le=31_536_000, description="seconds after which the job that waits longest has room kept for it"
+        300, gt=0, le=31_536_000, description="seconds after which the job that has waited longest gets a reservation"
     )
     evaluation_days: float = Field(
         90, gt=0, le=36_500, description="days for which the checks of all hosts are kept with a decision"
@@ -80,7 +80,7 @@ class Environment(BaseModel):
     )
     pull_timeout_seconds: float = Field(600, gt=0, le=86_400, description="seconds for pulling an image")
     infrastructure_retries: int = Field(
-        5, ge=0, le=1000, description="how often a job is tried elsewhere when hosts that answer fail it"
+        5, ge=0, le=1000, description="how often a job is retried when hosts that answer fail it"
     )
     orphan_grace_seconds: float = Field(
         60, ge=1, le=86_400, description="seconds after which a container that no job needs is removed"
@@ -90,7 +90,10 @@ class Environment(BaseModel):
         1_048_576, ge=1024, description="bytes of output kept per attempt; the middle is dropped"
     )
     drain_seconds: float = Field(
-        0, ge=0, le=3600, description="seconds for which a process that is told to stop goes on accepting, not ready"
+        0,
+        ge=0,
+        le=3600,
+        description="seconds for which a stopping process still accepts requests while it reports that it is not ready",
     )
     max_body_bytes: int = Field(16_777_216, ge=1024, description="bytes of one HTTP request's body")
     max_document_bytes: int = Field(65_536, ge=1024, description="bytes of one GraphQL document")
@@ -100,7 +103,7 @@ class Environment(BaseModel):
         if self.is_postgresql and not self.secret_key:
             raise ValueError("SECRET_KEY must be given with PostgreSQL, the same for all processes")
         if self.listen_url and not self.is_postgresql:
-            raise ValueError("LISTEN_URL goes with a DATABASE_URL that is PostgreSQL's")
+            raise ValueError("LISTEN_URL needs a DATABASE_URL that is PostgreSQL's")
         if any(len(key) < MINIMUM_KEY_LENGTH for key in _keys(self.secret_key)):
             raise ValueError(f"SECRET_KEY must have at least {MINIMUM_KEY_LENGTH} characters")
         return self
@@ -114,7 +117,7 @@ class Environment(BaseModel):
         return self.database_url.startswith(("postgres://", "postgresql://"))
 
     def secret_keys(self) -> tuple[str, ...]:
-        """The keys, first the one that encrypts; made once and kept in HOME when none is given."""
+        """The secret keys; the first one encrypts. Without any in the environment, one is created in HOME and kept."""
         return _keys(self.secret_key) or (_kept_key(self.home / "secret_key"),)
 
 
@@ -126,7 +129,7 @@ def _kept_key(path: Path) -> str:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
-            # Linked into place whole, so that a process starting beside us never reads half a key.
+            # Linked into place as a whole, so that a process that starts at the same time never reads half a key.
             draft = path.with_name(f".{path.name}.{os.getpid()}")
             draft.touch(mode=0o600)
             draft.write_text(secrets.token_urlsafe(48))
@@ -142,10 +145,10 @@ def _kept_key(path: Path) -> str:
 
 
 def read(environ: Mapping[str, str]) -> Environment:
-    """Read the service's variables from `environ`; empty values count as not given.
+    """Read the service's variables from `environ`. Empty values count as not given.
 
     Raises:
-        ConfigurationError: a variable is unknown or has a bad value; the message names it.
+        ConfigurationError: a variable is unknown or has an invalid value; the message names it.
     """
     names = {name.removeprefix(PREFIX): value for name, value in environ.items() if name.startswith(PREFIX) and value}
     for name in names:

@@ -1,32 +1,36 @@
-"""What a caller can have done wrong; each becomes a typed result of the API."""
+"""Errors that a caller of the service can cause or must expect. The API maps each of them to a typed answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """Something about the request must change; the message says what."""
+    """The request must change; the message says what."""
 
 
 class NotFound(UserError):
-    """What was named does not exist."""
+    """The request names an object that does not exist."""
 
 
 class Conflict(UserError):
-    """The request is well formed and does not fit the present state."""
+    """The request is well formed but does not fit the present state."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One bad field of an input, by its name in the API; the message names it too."""
+    """One invalid field of an input, by its name in the API; the message contains the name too."""
 
     field: str
     message: str
 
 
 class ValidationFailed(UserError):
-    """Fields of an input are bad."""
+    """Fields of an input are invalid."""
 
     def __init__(self, fields: Sequence[FieldError]) -> None:
         super().__init__(" ".join(error.message for error in fields))
         self.fields = tuple(fields)
+
+
+class Unavailable(Exception):
+    """The service cannot take the request now. Nothing was changed, so the same request may be sent again."""

@@ -1,4 +1,4 @@
-"""Model fields that keep integers and ciphertext in the database and give plain values to Python."""
+"""Model fields that store integers or ciphertext and give Python plain values."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ MILLI = 1000
 
 
 class CoresField(_Integer):
-    """CPU cores as a float, kept as integer millicores so that sums are exact."""
+    """CPU cores as a float, stored as integer millicores so that sums are exact."""
 
     def from_db_value(self, value: int | None, *_: object) -> float | None:
         return None if value is None else value / MILLI
@@ -30,7 +30,7 @@ class CoresField(_Integer):
 
 
 class EncryptedJSONField(_Binary):
-    """A JSON value, encrypted at rest; an empty one is kept as NULL."""
+    """A JSON value, encrypted at rest; an empty value is stored as NULL."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.update(null=True, default=dict)

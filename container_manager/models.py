@@ -1,6 +1,7 @@
-"""What is kept. Occupancy is never a column: it is derived from the job rows."""
+"""The tables. Occupancy is never a column: it is derived from the job rows."""
 
 import hashlib
+from enum import StrEnum
 from functools import cache, lru_cache
 from typing import Any, ClassVar
 
@@ -9,8 +10,9 @@ from django.db import models
 from django.db.models.base import ModelState
 from django.utils import timezone
 
-from container_manager import lifecycle
-from container_manager.executors import cloudrun_limits
+from container_manager.domain import capabilities, lifecycle
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.kinds import EventKind, ExecutorType, Role
 from container_manager.executors.configs import grants_of, node_of, region_of, takes_only_preferred
 from container_manager.fields import CoresField, EncryptedJSONField
 from container_manager.routing.types import JobRequirements
@@ -19,68 +21,21 @@ ACTIVE_STATUSES = sorted(lifecycle.ACTIVE)
 WAITING = models.Q(status=lifecycle.JobStatus.PENDING)
 
 
-class ExecutorType(models.TextChoices):
-    """The kinds of places that run containers."""
-
-    DOCKER = "docker"
-    CLOUDRUN = "cloudrun"
-    SIMULATED = "simulated"
-
-
-class HealthStatus(models.TextChoices):
-    """What the probes say about a host."""
-
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
-    UNKNOWN = "unknown"
-
-
-class Role(models.TextChoices):
-    """What a token may do; each role may do what the ones before it may."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-
-class EventKind(models.TextChoices):
-    """The facts that the event log tells."""
-
-    JOB_SUBMITTED = "job_submitted"
-    JOB_ROUTED = "job_routed"
-    JOB_REFUSED = "job_refused"
-    JOB_PROGRESS = "job_progress"
-    JOB_LAUNCHED = "job_launched"
-    JOB_STARTED = "job_started"
-    JOB_FINISHED = "job_finished"
-    JOB_RETRIED = "job_retried"
-    JOB_CANCEL_REQUESTED = "job_cancel_requested"
-    JOB_CANCELLED = "job_cancelled"
-    HOST_CREATED = "host_created"
-    HOST_UPDATED = "host_updated"
-    HOST_HEALTH_CHANGED = "host_health_changed"
-    HOST_EJECTED = "host_ejected"
-    HOST_COOLDOWN = "host_cooldown"
-    HOST_RESERVED = "host_reserved"
-    HOST_RELEASED = "host_released"
-    HOST_DRAINED = "host_drained"
-    HOST_RESUMED = "host_resumed"
-    HOST_LOST = "host_lost"
-    HOST_SWEPT = "host_swept"
-    HOST_DELETED = "host_deleted"
+def _choices(kinds: type[StrEnum]) -> list[tuple[str, str]]:
+    return [(kind.value, kind.name.replace("_", " ").title()) for kind in kinds]
 
 
 class Installation(models.Model):
-    """One row: who this installation is, and a canary that tells a wrong secret key."""
+    """One row: the identity of this installation, and a canary value that only the right secret key decrypts."""
 
     instance = models.CharField(max_length=16)
     canary = models.BinaryField()
-    # The newest event that is not kept any more.
+    # The id of the newest event that has been deleted.
     events_dropped_through = models.BigIntegerField(default=0, db_default=0)
 
 
 class Leadership(models.Model):
-    """Which process does what one of several is enough for; another takes over when the lease has run out."""
+    """Which process holds a duty that only one process performs; another takes over when the lease expires."""
 
     duty = models.CharField(max_length=300, primary_key=True)
     owner = models.CharField(max_length=300)
@@ -88,10 +43,10 @@ class Leadership(models.Model):
 
 
 class ExecutorHost(models.Model):
-    """A place that runs containers."""
+    """A place that runs containers: an engine, a Cloud Run region, or the simulator."""
 
     name = models.CharField(max_length=100, unique=True)
-    executor_type = models.CharField(max_length=20, choices=ExecutorType.choices)
+    executor_type = models.CharField(max_length=20, choices=_choices(ExecutorType))
     config = EncryptedJSONField()
     region = models.CharField(max_length=100, blank=True, default="")
     labels = models.JSONField(default=dict)
@@ -99,35 +54,35 @@ class ExecutorHost(models.Model):
     is_active = models.BooleanField(default=True)
     is_draining = models.BooleanField(default=False)
     max_concurrent_jobs = models.PositiveIntegerField(default=10)
-    # None: what the engine reports; when it reports nothing, unlimited.
+    # None: the value that the engine reports; unlimited if it reports none.
     max_memory_mb = models.PositiveIntegerField(null=True, default=None)
     max_cpu_cores = CoresField(null=True, default=None)
     reported_memory_mb = models.PositiveIntegerField(null=True, default=None)
     reported_cpu_cores = CoresField(null=True, default=None)
     config_version = models.PositiveIntegerField(default=0)
-    # Derived from `config` when it is saved, because routing and claiming must not decrypt.
+    # Derived from `config` on save, because routing and claiming must not have to decrypt it.
     node = models.CharField(max_length=255, blank=True, default="")
     only_preferred = models.BooleanField(default=False)
     grants = models.JSONField(default=list)
 
-    health_status = models.CharField(max_length=10, choices=HealthStatus.choices, default=HealthStatus.UNKNOWN)
+    health_status = models.CharField(max_length=10, choices=_choices(HealthStatus), default=HealthStatus.UNKNOWN)
     last_health_check = models.DateTimeField(null=True, default=None)
     health_latency_ms = models.FloatField(null=True, default=None)
     health_error = models.TextField(blank=True, default="")
     consecutive_failures = models.PositiveIntegerField(default=0)
     consecutive_successes = models.PositiveIntegerField(default=0)
-    # Launches that the host failed in a row, and how often that has had it ejected since its last success.
+    # Failed launches in a row, and how often the host was ejected for them since its last successful launch.
     launch_failures = models.PositiveIntegerField(default=0)
     ejections = models.PositiveIntegerField(default=0)
-    # What a launch was refused for that is wrong with the host, though its probes succeed.
+    # Why launches are refused, if the cause is the host and its probes do not show it.
     launch_error = models.TextField(blank=True, default="")
     ejected_until = models.DateTimeField(null=True, default=None)
-    # How often in a row a quota was used up, and until when the host is left alone for it.
+    # How often in a row a quota was used up, and until when routing avoids the host for it.
     cooldowns = models.PositiveIntegerField(default=0)
     cooldown_until = models.DateTimeField(null=True, default=None)
     created_at = models.DateTimeField(default=timezone.now)
 
-    # Set by `store.hosts.with_usage`, from the jobs that hold the host or wait for it.
+    # Annotated by `store.hosts.with_usage`, from the jobs that hold room on the host or have reserved it.
     used_jobs: int = 0
     used_memory_mb: int = 0
     used_cpu_millis: int = 0
@@ -139,7 +94,7 @@ class ExecutorHost(models.Model):
         return self.name
 
     def derive(self) -> None:
-        """Set the columns that are read from `config`; a region that was given stays."""
+        """Set the columns that are derived from `config`; a region that was given stays."""
         self.only_preferred = takes_only_preferred(self.executor_type, self.config)
         self.grants = grants_of(self.executor_type, self.config)
         self.region = self.region or region_of(self.executor_type, self.config)
@@ -167,8 +122,8 @@ class ContainerJob(models.Model):
     tmpfs = models.JSONField(default=dict)
     environment = EncryptedJSONField()
     environment_names = models.JSONField(default=list)
-    # What executors of some types do not take, as in `needed_grants`.
-    beyond = models.JSONField(default=list)
+    # Codes of `domain.capabilities` that not every host grants; `user` and `network` are not among them.
+    required_capabilities = models.JSONField(default=list, db_column="beyond")
     memory_limit = models.PositiveIntegerField(null=True, default=None)
     cpu_limit = CoresField(null=True, default=None)
     timeout_seconds = models.PositiveIntegerField(default=3600)
@@ -180,7 +135,7 @@ class ContainerJob(models.Model):
     region_required = models.BooleanField(default=False)
     host_selector = models.JSONField(default=dict)
     strategy = models.CharField(max_length=10, default="weighted")
-    # Derived from `requirements` when it is saved: jobs with the same key are one class to the queue.
+    # Derived from `requirements` on save: pending jobs with the same key are one class.
     class_key = models.CharField(max_length=32, default="")
 
     status = models.CharField(max_length=10, default=lifecycle.JobStatus.PENDING)
@@ -189,9 +144,9 @@ class ContainerJob(models.Model):
     )
     executor_type = models.CharField(max_length=20, blank=True, default="")
     routing_reason = models.TextField(blank=True, default="")
-    # What is going on now, while that takes its time.
+    # What is going on now, while a step takes long.
     message = models.TextField(blank=True, default="")
-    # The host whose room is kept for this job, because it has waited long.
+    # The host whose room is reserved for this job, because it has waited longest.
     reserved_host = models.ForeignKey(
         ExecutorHost, null=True, default=None, on_delete=models.SET_NULL, related_name="+", db_index=False
     )
@@ -201,19 +156,20 @@ class ContainerJob(models.Model):
     attempt = models.PositiveIntegerField(default=1)
     max_attempts = models.PositiveIntegerField(default=1)
     infrastructure_failures = models.PositiveIntegerField(default=0)
-    # Those of hosts that answered, since it was last asked for: they are bounded.
+    # Those of them that count against INFRASTRUCTURE_RETRIES: the host answered. Reset when a client asks for a retry.
     answered_failures = models.PositiveIntegerField(default=0)
 
     submitted_at = models.DateTimeField(default=timezone.now)
     not_before = models.DateTimeField(null=True, default=None)
     queue_timeout_seconds = models.PositiveIntegerField(null=True, default=None)
-    # Until it is routed for the first time.
+    # Null once the job has been routed for the first time.
     queue_deadline = models.DateTimeField(null=True, default=None)
     launched_at = models.DateTimeField(null=True, default=None)
     cancel_requested_at = models.DateTimeField(null=True, default=None)
     started_at = models.DateTimeField(null=True, default=None)
     finished_at = models.DateTimeField(null=True, default=None)
-    # Why and when we began to stop it: written before the signal, because its end may look like one of its own.
+    # Why and when this service began to stop the container: written before the signal is sent, because the end may
+    # look like the job's own.
     stop_reason = models.CharField(max_length=10, blank=True, default="")
     stopped_at = models.DateTimeField(null=True, default=None)
 
@@ -222,20 +178,20 @@ class ContainerJob(models.Model):
     lease_epoch = models.PositiveIntegerField(default=0)
 
     idempotency_key = models.CharField(max_length=64, null=True, default=None, unique=True)
-    # The W3C trace context of its submission, to which the spans of its attempts belong.
+    # The W3C trace context of the submission, to which the spans of the attempts belong.
     trace_parent = models.CharField(max_length=55, blank=True, default="", db_default="")
 
     idempotency_input = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         indexes: ClassVar = [
-            # Covers the derivation of occupancy, and holds no finished job.
+            # Covers the query that derives occupancy, and contains no finished job.
             models.Index(
                 fields=["host", "status", "memory_limit", "cpu_limit"],
                 condition=models.Q(status__in=ACTIVE_STATUSES),
                 name="job_active",
             ),
-            # Finds each waiting class and its oldest job, without reading the others.
+            # Finds each pending class and its oldest job without reading the others.
             models.Index(fields=["class_key", "id"], condition=WAITING, name="job_waiting"),
             models.Index(
                 fields=["queue_deadline"],
@@ -257,17 +213,17 @@ class ContainerJob(models.Model):
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "ContainerJob":
-        """An unsaved job with these values by attribute, and every other field's default.
+        """An unsaved job with these attributes; every other field has its default.
 
-        For batches: Django's constructor takes longer than the decision.
+        Used for batches, because Django's constructor takes longer than the routing decision.
         """
         job = cls.__new__(cls)
         job.__dict__ = {**_unsaved(), **values, "_state": ModelState()}
-        job.beyond = job.beyond_limits()
+        job.required_capabilities = job.capabilities_beyond_cloudrun()
         return job
 
     def requirements(self) -> JobRequirements:
-        """What the job needs, as routing sees it."""
+        """What the job needs and prefers, as routing sees it."""
         return JobRequirements(
             memory=self.memory_limit or 0,
             cpu=round((self.cpu_limit or 0) * 1000),
@@ -279,21 +235,25 @@ class ContainerJob(models.Model):
             strategy=self.strategy,
             priority=self.priority,
             reserved_host=self.reserved_host_id,
-            grants=(*needed_grants(self.user, self.network), *self.beyond),
+            grants=(*self._requested_grants(), *map(capabilities.current, self.required_capabilities)),
         )
 
-    def beyond_limits(self) -> list[str]:
-        """What executors of some types do not take of what the job asks for."""
+    def _requested_grants(self) -> list[str]:
+        network = [capabilities.network(self.network)] if self.network else []
+        return [*([capabilities.USER] if self.user else []), *network]
+
+    def capabilities_beyond_cloudrun(self) -> list[str]:
+        """The codes of what the job asks for beyond the ordinary limits of Cloud Run."""
         memory, cpu = self.memory_limit or 0, round((self.cpu_limit or 0) * 1000)
-        asked = cloudrun_limits.beyond(
-            self.image, memory, cpu, self.timeout_seconds, self.environment, self.read_only_root
+        found = capabilities.exceeding_cloudrun(
+            self.image, memory, cpu, self.timeout_seconds, self.environment, read_only_root=self.read_only_root
         )
-        return [f"{ExecutorType.CLOUDRUN}: {what}" for what in asked]
+        return list(found)
 
     def derive(self) -> None:
-        """Set the columns that are read from others."""
+        """Set the columns that are derived from others."""
         self.environment_names = sorted(self.environment)
-        self.beyond = self.beyond_limits()
+        self.required_capabilities = self.capabilities_beyond_cloudrun()
         self.class_key = class_key(self.requirements())
 
     def save(self, **kwargs: Any) -> None:
@@ -307,19 +267,14 @@ def _unsaved() -> dict[str, Any]:
     return {name: value for name, value in vars(ContainerJob()).items() if name not in {"_state", "submitted_at"}}
 
 
-def needed_grants(user: str, network: str) -> tuple[str, ...]:
-    """What a job asks of a host that not every host grants, in the words of `grants_of`."""
-    return (*(["user"] if user else []), *([f"network {network}"] if network else []))
-
-
 @lru_cache(maxsize=4096)
 def class_key(requirements: JobRequirements) -> str:
-    """A name for jobs of equal requirements, the same in all processes."""
+    """A key for jobs of equal requirements, the same in all processes."""
     return hashlib.blake2b(repr(requirements).encode(), digest_size=16).hexdigest()
 
 
 class QueueRefusal(models.Model):
-    """Why the jobs of a class wait, as the last pass of the queue found it: one row however many they are."""
+    """Why the jobs of a class wait, as found by the last routing pass: one row, however many jobs there are."""
 
     class_key = models.CharField(max_length=32, primary_key=True)
     verdict = models.CharField(max_length=10)
@@ -328,7 +283,7 @@ class QueueRefusal(models.Model):
 
 
 class JobAttempt(models.Model):
-    """An attempt that another one has followed; the job itself has its latest. Keeps ids and names: hosts may go."""
+    """An earlier attempt of a job; the job row is its latest. Keeps ids and names, because hosts may be deleted."""
 
     job_id = models.BigIntegerField()
     attempt = models.PositiveIntegerField()
@@ -348,9 +303,9 @@ class JobAttempt(models.Model):
 
 
 class JobOutput(models.Model):
-    """What one attempt wrote, compressed; see `executors.output.Output`.
+    """The output of one attempt, compressed; see `executors.output.Output`.
 
-    `part` 0 is what we said before it ran, 1 is the container's own.
+    `part` 0 has notes of this service from before the container ran, 1 the container's own output.
     """
 
     job_id = models.BigIntegerField()
@@ -365,14 +320,14 @@ class JobOutput(models.Model):
 
 
 class RoutingFleet(models.Model):
-    """What seldom changes of all hosts, once for all evaluations that saw them like this; compressed."""
+    """The rarely changing fields of all hosts, compressed; shared by all evaluations with the same values."""
 
     digest = models.CharField(max_length=32, unique=True)
     record = models.BinaryField()
 
 
 class RoutingEvaluation(models.Model):
-    """How full all hosts were, and all checks, for one class of equal requirements; shared by its decisions."""
+    """The usage of all hosts and all checks for one class; shared by the decisions on its jobs."""
 
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     fleet_id = models.BigIntegerField(db_index=True)
@@ -380,7 +335,7 @@ class RoutingEvaluation(models.Model):
 
 
 class RoutingDecision(models.Model):
-    """What was decided for one attempt, and why. Keeps ids and names instead of foreign keys: hosts may go."""
+    """What was decided for one attempt, and why. Keeps ids and names, because hosts may be deleted."""
 
     job_id = models.BigIntegerField(db_index=True)
     attempt = models.PositiveIntegerField()
@@ -389,7 +344,7 @@ class RoutingDecision(models.Model):
     executor_type = models.CharField(max_length=20, blank=True, default="")
     strategy = models.CharField(max_length=10)
     reason = models.TextField()
-    # Of a refusal: how many hosts fail each check. Stays when the evaluation is no longer kept.
+    # For a refusal: how many hosts fail each check. It stays when the evaluation has been deleted.
     rejections = models.JSONField(null=True, default=None)
     decided_at = models.DateTimeField(default=timezone.now)
     evaluation_id = models.BigIntegerField()
@@ -400,9 +355,9 @@ class RoutingDecision(models.Model):
 
 
 class RoutingEvent(models.Model):
-    """One committed fact; ids follow commit order."""
+    """One committed fact; the id is its cursor and follows commit order."""
 
-    kind = models.CharField(max_length=24, choices=EventKind.choices)
+    kind = models.CharField(max_length=24, choices=_choices(EventKind))
     at = models.DateTimeField(default=timezone.now)
     message = models.TextField(blank=True, default="")
     job_id = models.BigIntegerField(null=True, default=None)
@@ -419,10 +374,10 @@ class RoutingEvent(models.Model):
 
 
 class ApiToken(models.Model):
-    """A bearer token; only its hash is kept."""
+    """A bearer token; only its hash is stored."""
 
     name = models.CharField(max_length=100, unique=True)
-    role = models.CharField(max_length=10, choices=Role.choices)
+    role = models.CharField(max_length=10, choices=_choices(Role))
     digest = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(null=True, default=None)

@@ -1,4 +1,4 @@
-"""Django settings, and the only place that reads the environment."""
+"""Django settings. This module and `environment` are the only readers of the process's environment."""
 
 import os
 import sys
@@ -9,12 +9,12 @@ import dj_database_url
 from container_manager.environment import ConfigurationError, read
 
 CONTAINER_MANAGER = read(os.environ)
-# Google's gRPC writes to stderr by itself, where our log goes.
+# gRPC would write lines of its own to stderr, between our structured log lines.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-# OpenTelemetry reads its own variables; the one that says where to send traces also turns them on.
+# OpenTelemetry reads its own variables; naming a collector also turns tracing on.
 os.environ.setdefault("OTEL_SERVICE_NAME", "container-manager")
 SENDS_TRACES = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{endpoint}") for endpoint in ("ENDPOINT", "TRACES_ENDPOINT"))
-# Set by whoever starts several processes on one port: where each leaves what it has counted.
+# `serve --workers` sets it: the folder in which worker processes share their metrics.
 SHARES_METRICS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
 SECRET_KEY = CONTAINER_MANAGER.secret_keys()[0]
@@ -29,7 +29,7 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 
 
-# A host that is gone without a word is found out within seconds, and not by TCP's own patience of minutes.
+# A database host that vanishes without closing its connections is noticed within seconds, not TCP's own minutes.
 POSTGRESQL_OPTIONS = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -49,13 +49,13 @@ def _database() -> dict[str, Any]:
         database["OPTIONS"] = {**POSTGRESQL_OPTIONS, **database.get("OPTIONS", {})}
     elif database["ENGINE"] == "django.db.backends.sqlite3":
         database["OPTIONS"] = {
-            # A writer takes its lock at BEGIN: with a deferred one, two readers that both want
-            # to write meet "database is locked" whatever the timeout.
+            # A writer takes its lock at BEGIN. With deferred transactions, two readers that both
+            # start to write fail with "database is locked" whatever the timeout.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-65536",
         }
-        # Tests read and write from several threads; an in-memory database has one connection's view.
+        # Tests read and write from several threads, which an in-memory database does not allow.
         database["TEST"] = {"NAME": str(CONTAINER_MANAGER.home / "test.sqlite3")}
     return database
 
@@ -66,11 +66,8 @@ _log_format = CONTAINER_MANAGER.log_format or ("text" if sys.stderr.isatty() els
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "text": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"},
-        "json": {"()": "container_manager.logs.JsonFormatter"},
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": _log_format}},
+    "formatters": {"structured": {"()": "container_manager.observability.logs.formatter", "style": _log_format}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
     "root": {"handlers": ["stderr"], "level": CONTAINER_MANAGER.log_level.upper()},
     "loggers": {
         "strawberry.execution": {"level": "CRITICAL"},

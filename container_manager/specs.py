@@ -1,4 +1,4 @@
-"""What a client may ask for: the inputs of the API, checked, with errors that name the field as the API does."""
+"""Validation of what clients send. Errors name each field as the API does."""
 
 import re
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from container_manager.domain.kinds import ExecutorType
 from container_manager.errors import FieldError, ValidationFailed
-from container_manager.executors.configs import CONFIGS, complaint, config_errors, is_container_path, is_network
-from container_manager.models import ExecutorType
+from container_manager.executors.configs import CONFIGS, config_errors, is_container_path, is_network, message_of
 from container_manager.routing.types import HIGHEST_PRIORITY, LEAST_CPU, LEAST_MEMORY, MOST_CPU
 
 # distribution/reference: [registry[:port]/]path[:tag][@digest], the path in lower case.
@@ -55,7 +55,7 @@ def _is_network(name: str) -> str:
 
 def _is_host_name(name: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", name):
-        raise ValueError("a host's name begins with a letter or digit and goes on with letters, digits, _ . -")
+        raise ValueError("must begin with a letter or digit, followed by letters, digits, _ . or -")
     return name
 
 
@@ -74,7 +74,7 @@ Count = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
 
 
 class Spec(BaseModel):
-    """An input; unknown fields cannot reach it through the API."""
+    """The base of all inputs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
@@ -87,7 +87,7 @@ class EnvironmentVariableSpec(Spec):
 
 
 class TmpfsSpec(Spec):
-    """A file system in memory."""
+    """A file system in memory, mounted into the container."""
 
     path: Annotated[str, StringConstraints(max_length=255), AfterValidator(is_container_path), NoNul]
     size_mb: Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
@@ -153,16 +153,16 @@ class HostSpec(_HostLimits):
 
 
 class HostAssumptionSpec(_HostLimits):
-    """What is supposed of a host while planning; only the fields that are set."""
+    """Changes of a host to assume while planning; only the fields that are set."""
 
     is_draining: bool = False
 
 
 def read_job(values: Mapping[str, Any], prefix: str = "") -> JobSpec:
-    """Check a job's input.
+    """Validate a job's input.
 
     Raises:
-        ValidationFailed: a field is bad; all bad fields are named, each with `prefix` before it.
+        ValidationFailed: fields are invalid; each is named, with `prefix` before it.
     """
     try:
         return JobSpec.model_validate(values)
@@ -171,10 +171,10 @@ def read_job(values: Mapping[str, Any], prefix: str = "") -> JobSpec:
 
 
 def read_host(values: Mapping[str, Any]) -> HostSpec:
-    """Check a host's input or patch.
+    """Validate a host's input or patch.
 
     Raises:
-        ValidationFailed: a field is bad; all bad fields are named.
+        ValidationFailed: fields are invalid; each is named.
     """
     try:
         return HostSpec.model_validate(values)
@@ -193,10 +193,10 @@ _ASSUMABLE = {
 
 
 def read_assumption(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Check what is supposed of a host; answers the fields of a HostState that it changes.
+    """Validate the assumptions about a host; returns the fields of a HostState that they change.
 
     Raises:
-        ValidationFailed: a value is bad; all bad fields are named, each with `prefix` before it.
+        ValidationFailed: fields are invalid; each is named, with `prefix` before it.
     """
     try:
         spec = HostAssumptionSpec.model_validate(values)
@@ -209,10 +209,10 @@ def read_assumption(values: Mapping[str, Any], prefix: str = "") -> dict[str, An
 
 
 def read_config(executor_type: str, config: Mapping[str, Any]) -> None:
-    """Check a host's config against its executor type.
+    """Validate a host's config for its executor type.
 
     Raises:
-        ValidationFailed: a key is unknown or its value is bad; each is named `config.KEY`.
+        ValidationFailed: keys are unknown or have invalid values; each is named `config.KEY`.
     """
     try:
         CONFIGS[executor_type].model_validate(config)
@@ -223,7 +223,7 @@ def read_config(executor_type: str, config: Mapping[str, Any]) -> None:
 def _field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:
     found = []
     for entry in error.errors():
-        text = complaint(entry)
+        text = message_of(entry)
         path = ".".join(
             to_camel(part) if isinstance(part, str) and not i else str(part) for i, part in enumerate(entry["loc"])
         )

@@ -1,4 +1,4 @@
-"""What happens once before a process serves: the database is made ready and is ours."""
+"""What happens once before a process serves: it takes the database and brings its tables up to date."""
 
 import fcntl
 import logging
@@ -11,9 +11,9 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
 
+from container_manager.domain.kinds import Role
 from container_manager.environment import ConfigurationError
 from container_manager.errors import Conflict
-from container_manager.models import Role
 from container_manager.store import tokens
 from container_manager.store.installation import identify
 from container_manager.store.tokens import NewToken
@@ -28,10 +28,10 @@ _held: int | None = None
 
 
 def prepare() -> None:
-    """Take the database, bring its tables up to date, and check the secret key. Doing it again does nothing.
+    """Take the database, bring its tables up to date, and check the secret key. A second call changes nothing.
 
     Raises:
-        ConfigurationError: another process serves from this SQLite database, or the key is a wrong one.
+        ConfigurationError: another process serves from this SQLite database, or the secret key is wrong.
     """
     _take_database()
     migrate()
@@ -41,7 +41,7 @@ def migrate() -> None:
     """Bring the tables up to date and check the secret key.
 
     Raises:
-        ConfigurationError: the database cannot be used, or the key is a wrong one.
+        ConfigurationError: the database cannot be used, or the secret key is wrong.
     """
     path = Path(settings.DATABASES["default"]["NAME"])
     try:
@@ -54,7 +54,7 @@ def migrate() -> None:
             except OperationalError as error:
                 if getattr(error.__cause__, "sqlstate", None) != LOCK_NOT_AVAILABLE:
                     raise
-                logger.warning("the tables are in use, perhaps by a backup; their upgrade is tried again")
+                logger.warning("the tables are in use, perhaps by a backup; the upgrade is retried")
                 time.sleep(UPGRADE_PAUSE)
         raise ConfigurationError("The tables cannot be upgraded: they are in use all the time, perhaps by a backup.")
     except (OSError, DatabaseError) as error:
@@ -65,29 +65,29 @@ def _migrate() -> None:
     with transaction.atomic() if connection.vendor == "postgresql" else nullcontext():
         if connection.vendor == "postgresql":
             with connection.cursor() as sql:
-                # Processes that start at once do it one after the other, and none may stand still in here.
+                # Processes that start at the same time upgrade one after the other, and none may stand still in here.
                 sql.execute("SET LOCAL idle_in_transaction_session_timeout = '60s'")
                 sql.execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
-                # Whatever waits for a table has all others wait behind it.
+                # A statement that waits for a table lock makes all other statements wait behind it.
                 sql.execute("SET LOCAL lock_timeout = '1s'")
         call_command("migrate", verbosity=0, interactive=False)
         identify()
 
 
 def first_token() -> str | None:
-    """An admin token if there is no token yet; None otherwise."""
+    """Create an admin token if there is no token yet; returns its secret, otherwise None."""
     if tokens.listed():
         return None
     try:
         secret: str = commit_one(tokens.create, NewToken(FIRST_TOKEN, Role.ADMIN))
     except Conflict:
-        # Another process has made it at the same moment.
+        # Another process has created it at the same moment.
         return None
     return secret
 
 
 def _take_database() -> None:
-    global _held  # noqa: PLW0603 - the lock lasts as long as the process
+    global _held  # noqa: PLW0603 - the lock is held as long as the process lives
     database = settings.DATABASES["default"]
     if database["ENGINE"] != "django.db.backends.sqlite3" or _held is not None:
         return

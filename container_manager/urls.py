@@ -1,4 +1,4 @@
-"""What Django itself serves; /graphql and the probes are answered before it, in asgi.py."""
+"""The URLs that Django serves. /graphql and the probes are routed before Django, in graphql_api/application.py."""
 
 from django.urls import URLPattern, URLResolver
 

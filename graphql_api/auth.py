@@ -1,4 +1,4 @@
-"""Who may do what: a token's role on every root field."""
+"""Authentication, and the role that a root field needs."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from typing import Any
 from graphql import GraphQLError
 from strawberry.permission import BasePermission
 
-from container_manager.models import Role
+from container_manager.domain.kinds import Role
 from container_manager.store import threads
 from container_manager.store.transaction import Actor
 from graphql_api.context import Context, Identity, Info
@@ -48,7 +48,7 @@ class IsAdmin(_HasRole):
 
 
 async def identify(context: Context, credentials: object) -> None:
-    """Take the caller's identity from an Authorization value; it stays None when that is not good."""
+    """Set the caller's identity from an Authorization value; it stays None when the value is not valid."""
     scheme, _, secret = credentials.partition(" ") if isinstance(credentials, str) else ("", "", "")
     if scheme.lower() != "bearer" or not secret:
         return
@@ -57,13 +57,13 @@ async def identify(context: Context, credentials: object) -> None:
 
 
 async def still_valid(context: Context) -> bool:
-    """Whether the token still counts; looked up again once in CHECK_SECONDS, by all callers at the same moment."""
+    """Whether the token is still valid; looked up again every CHECK_SECONDS, for all callers at the same moment."""
     if context.secret and _moment() != context.checked_at:
         try:
             await _look_up(context)
         except threads.DATABASE_AWAY:
-            # Nobody can tell while the database is away; it is asked again at the next moment.
-            logger.warning("a token could not be looked up again; it counts as it did")
+            # Its validity is unknown while the database does not answer; it is looked up again soon.
+            logger.warning("a token could not be looked up again; it counts as before")
     return context.identity is not None
 
 
@@ -72,7 +72,7 @@ def _moment() -> int:
 
 
 async def _look_up(context: Context) -> None:
-    assert context.tokens is not None  # noqa: S101 - whoever shows a token came through the view
+    assert context.tokens is not None  # noqa: S101 - a context with a secret comes from the view
     context.checked_at = _moment()
     token = await context.tokens.load(context.secret)
     context.identity = Identity(Actor(token.name, context.address, token.pk), Role(token.role)) if token else None

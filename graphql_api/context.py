@@ -1,30 +1,16 @@
-"""What a resolver knows of its request: who asks, the service, and loaders that batch what is nested."""
+"""The context of a request: its caller, the service, and loaders that batch nested objects."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from container_manager.models import (
-    ApiToken,
-    ContainerJob,
-    ExecutorHost,
-    JobAttempt,
-    QueueRefusal,
-    Role,
-    RoutingDecision,
-)
-from container_manager.routing.types import JobRequirements, Suggestion
+from container_manager.domain.kinds import Role
+from container_manager.models import ApiToken
 from container_manager.service import Service
-from container_manager.store import attempts, queue, threads, waiting
-from container_manager.store import decisions as decision_store
-from container_manager.store import hosts as host_store
-from container_manager.store import jobs as job_store
-from container_manager.store.attempts import Part
-from container_manager.store.records import Recorded
 from container_manager.store.transaction import Actor
 
 K = TypeVar("K")
@@ -35,7 +21,7 @@ RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller who has shown a token."""
+    """A caller with a valid token."""
 
     actor: Actor
     role: Role
@@ -45,92 +31,68 @@ class Identity:
 
 
 class Loader(DataLoader[K, T]):
-    """A DataLoader that outlives its callers.
+    """A DataLoader whose batch is loaded even if its callers are cancelled.
 
-    One whose only callers are cancelled before their batch is begun would wait for that batch for ever, and let all
-    who come later wait with it.
+    A stock DataLoader whose only callers are cancelled before their batch starts never starts it, and all later callers
+    of the batch wait forever.
     """
 
     def __init__(self, load_fn: Callable[[list[K]], Awaitable[Sequence[T]]]) -> None:
-        # Without a cache: a subscription's context lives as long as its connection, and must see what changes.
+        # No cache: a subscription's context lives as long as its connection, and must see changes.
         super().__init__(load_fn=load_fn, cache=False)
 
     def load(self, key: K) -> Awaitable[T]:
         return asyncio.shield(super().load(key))
 
 
-async def _hosts(ids: list[int]) -> list[ExecutorHost | None]:
-    found = await threads.read(host_store.by_ids, set(ids))
-    return [found.get(pk) for pk in ids]
+def _optional(read: Callable[[set[K]], Awaitable[Mapping[K, T]]]) -> Loader[K, T | None]:
+    """Loads what may not exist."""
+
+    async def load(keys: list[K]) -> list[T | None]:
+        found = await read(set(keys))
+        return [found.get(key) for key in keys]
+
+    return Loader(load)
 
 
-async def _jobs(ids: list[int]) -> list[ContainerJob | None]:
-    found = await threads.read(job_store.by_ids, set(ids))
-    return [found.get(pk) for pk in ids]
+def _certain(read: Callable[[set[K]], Awaitable[Mapping[K, T]]]) -> Loader[K, T]:
+    """Loads what exists for every key."""
 
+    async def load(keys: list[K]) -> list[T]:
+        found = await read(set(keys))
+        return [found[key] for key in keys]
 
-async def _decisions(ids: list[int]) -> list[RoutingDecision | None]:
-    found = await threads.read(decision_store.by_ids, set(ids))
-    return [found.get(pk) for pk in ids]
-
-
-async def _decisions_of_job(ids: list[int]) -> list[list[RoutingDecision]]:
-    found = await threads.read(decision_store.of_jobs, set(ids))
-    return [found[pk] for pk in ids]
-
-
-async def _outputs(ids: list[int]) -> list[list[Part]]:
-    found = await threads.read(attempts.outputs, set(ids))
-    return [found[pk] for pk in ids]
-
-
-async def _attempts(ids: list[int]) -> list[list[JobAttempt]]:
-    found = await threads.read(attempts.of_jobs, set(ids))
-    return [found[pk] for pk in ids]
-
-
-async def _evaluations(ids: list[int]) -> list[Recorded | None]:
-    found = await threads.read(decision_store.evaluations, set(ids))
-    return [found.get(pk) for pk in ids]
-
-
-async def _refusals(keys: list[str]) -> list[QueueRefusal | None]:
-    found = await threads.read(waiting.refusals, set(keys))
-    return [found.get(key) for key in keys]
-
-
-async def _advice(jobs: list[JobRequirements]) -> list[list[Suggestion]]:
-    found = await threads.read(queue.advice, set(jobs))
-    return [found[job] for job in jobs]
+    return Loader(load)
 
 
 @dataclass
 class Context:
-    """One request, or one WebSocket connection. `identity` is None until a token was shown."""
+    """One request, or one WebSocket connection. `identity` is None until a valid token was given."""
 
     service: Service
     address: str
     identity: Identity | None = None
     tokens: Loader[str, ApiToken | None] | None = None
-    """Of all callers together: subscribers hear of an event at once, and each looks its token up."""
+    """Shared by all requests: subscribers get an event at the same moment, and each of them looks up its token."""
     connection_params: dict[str, Any] | None = None
     secret: str = ""
     checked_at: int = 0
 
     def __post_init__(self) -> None:
-        self.hosts = Loader(_hosts)
-        self.jobs = Loader(_jobs)
-        self.decisions = Loader(_decisions)
-        self.decisions_of_job = Loader(_decisions_of_job)
-        self.outputs = Loader(_outputs)
-        self.attempts = Loader(_attempts)
-        self.evaluations = Loader(_evaluations)
-        self.refusals = Loader(_refusals)
-        self.advice = Loader(_advice)
+        hosts, jobs, decisions = self.service.hosts, self.service.jobs, self.service.decisions
+        self.hosts = _optional(hosts.by_ids)
+        self.jobs = _optional(jobs.by_ids)
+        self.attempts = _certain(jobs.earlier_attempts)
+        self.outputs = _certain(jobs.outputs)
+        self.refusals = _optional(jobs.refusals)
+        self.decisions = _optional(decisions.by_ids)
+        self.decisions_of_job = _certain(decisions.of_jobs)
+        self.evaluations = _optional(decisions.evaluations)
+        self.suggestions = _certain(decisions.suggestions)
 
     @property
     def actor(self) -> Actor:
-        assert self.identity is not None  # noqa: S101 - the view refuses callers without one
+        assert self.identity is not None  # noqa: S101 - the view refuses callers without a token
         return self.identity.actor
 
 

@@ -1,19 +1,22 @@
-"""Parses and validates each document once."""
+"""GraphQL documents: their size, their kind, and a cache of those that are valid."""
 
 from collections.abc import Iterator
 
-from graphql import DocumentNode
+from django.conf import settings
+from graphql import DocumentNode, GraphQLError, OperationType, get_operation_ast, parse
 from strawberry.extensions import SchemaExtension
 
-MOST_DOCUMENTS = 256
-LONGEST_DOCUMENT = 16_384
+from graphql_api.limits import MAX_TOKENS
+
+CACHED_DOCUMENTS = 256
+LONGEST_CACHED = 16_384
 
 
 class DocumentCache(SchemaExtension):
-    """Keeps documents that are valid, the most recently used ones.
+    """Parses and validates each document once; keeps the most recently used valid ones.
 
-    Strawberry's own caches also keep what failed; over WebSocket a cached syntax error then ends an operation
-    without telling the client why.
+    Strawberry's own caches also keep documents that failed. Over WebSocket, a cached syntax error would then end an
+    operation without telling the client why.
     """
 
     _valid: dict[str, DocumentNode] = {}
@@ -22,7 +25,7 @@ class DocumentCache(SchemaExtension):
         context = self.execution_context
         query = context.query or ""
         if (known := self._valid.pop(query, None)) is not None:
-            # Put back last: the first is the one that was not used for the longest time.
+            # Inserted again at the end: the first entry is the one that was not used for the longest time.
             self._valid[query] = known
             context.graphql_document = known
         yield
@@ -35,7 +38,30 @@ class DocumentCache(SchemaExtension):
             yield
             return
         yield
-        if not context.pre_execution_errors and document is not None and len(query) <= LONGEST_DOCUMENT:
+        if not context.pre_execution_errors and document is not None and len(query) <= LONGEST_CACHED:
             self._valid[query] = document
-            if len(self._valid) > MOST_DOCUMENTS:
+            if len(self._valid) > CACHED_DOCUMENTS:
                 self._valid.pop(next(iter(self._valid)), None)
+
+
+def too_large(document: str) -> GraphQLError | None:
+    """The error for a document that exceeds CONTAINER_MANAGER_MAX_DOCUMENT_BYTES; None for any other."""
+    limit: int = settings.CONTAINER_MANAGER.max_document_bytes
+    size = len(document.encode())
+    if size <= limit:
+        return None
+    return GraphQLError(
+        f"query: the document has {size} bytes; at most {limit} are allowed. Put data into variables.",
+        extensions={"code": "BAD_USER_INPUT"},
+    )
+
+
+def is_subscription(document: str | None, operation_name: str | None) -> bool:
+    """Whether the document's operation is a subscription; False for a document that cannot be parsed."""
+    if not document or too_large(document) is not None:
+        return False
+    try:
+        operation = get_operation_ast(parse(document, max_tokens=MAX_TOKENS), operation_name)
+    except GraphQLError:
+        return False
+    return operation is not None and operation.operation is OperationType.SUBSCRIPTION

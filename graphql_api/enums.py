@@ -1,19 +1,16 @@
-"""The words of the API; those that the database keeps are its own enumerations."""
+"""The enumerations of the API. Those that are stored are the enumerations of `container_manager.domain`."""
 
 from enum import Enum
 
 import strawberry
 
-from container_manager import models
-from container_manager.lifecycle import JobStatus
-
-ExecutorType = models.ExecutorType
-HealthStatus = models.HealthStatus
-RoutingEventKind = models.EventKind
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.kinds import EventKind, ExecutorType
+from container_manager.domain.lifecycle import JobStatus
 
 strawberry.enum(ExecutorType)
 strawberry.enum(HealthStatus)
-strawberry.enum(RoutingEventKind, name="RoutingEventKind")
+strawberry.enum(EventKind, name="RoutingEventKind")
 strawberry.enum(JobStatus)
 
 
@@ -57,7 +54,7 @@ class CheckCode(Enum):
     OTHER = strawberry.enum_value("OTHER", description="A check that this installation has registered itself.")
 
     @classmethod
-    def _missing_(cls, value: object) -> "CheckCode":  # noqa: ARG003 - whatever it is called
+    def _missing_(cls, value: object) -> "CheckCode":  # noqa: ARG003 - any unknown code
         return cls.OTHER
 
 

@@ -1,4 +1,4 @@
-"""How errors reach clients: domain errors as members of unions, all else masked under an id that the log has."""
+"""How errors reach clients: domain errors as members of unions, all others masked, with an incident id for the log."""
 
 import logging
 import secrets
@@ -12,7 +12,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 
 from container_manager import errors
 from container_manager.store import threads
-from graphql_api import results
+from graphql_api.types import results
 
 REQUEST_ERRORS = (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError)
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def as_type(error: errors.UserError) -> Any:
-    """The union member that tells this error."""
+    """The union member for this error."""
     if isinstance(error, errors.ValidationFailed):
         fields = [results.FieldError(field=e.field, message=e.message) for e in error.fields]
         return results.ValidationFailed(message=str(error), fields=fields)
@@ -54,7 +54,7 @@ HANDLERS = (_AsValidationFailed(), _AsNotFound(), _AsConflict())
 
 
 class MaskInternalErrors(MaskErrors):
-    """Lets errors that were meant for the client pass, and hides all others."""
+    """Passes errors that are meant for the client, and masks all others."""
 
     def __init__(self) -> None:
         super().__init__(should_mask_error=_is_internal)
@@ -62,21 +62,25 @@ class MaskInternalErrors(MaskErrors):
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
         if isinstance(error.original_error, REQUEST_ERRORS):
             return GraphQLError(
-                "query: this operation is not there, or not allowed over this transport.",
+                "query: this operation does not exist, or is not allowed over this transport.",
                 extensions={"code": "BAD_USER_INPUT"},
             )
         if isinstance(error.original_error, threads.DATABASE_AWAY):
             logger.warning("at %s: %r", error.path, error.original_error)
             return self._masked(error, UNAVAILABLE)
+        if isinstance(error.original_error, errors.Unavailable):
+            logger.warning("at %s: %s", error.path, error.original_error)
+            shown = GraphQLError(str(error.original_error), extensions={"code": "UNAVAILABLE"})
+            return self._masked(error, shown)
         incident = secrets.token_hex(4)
         logger.error("incident %s at %s", incident, error.path, exc_info=error.original_error)
         message = f"Something went wrong inside; the log has it as incident {incident}."
         return self._masked(error, GraphQLError(message, extensions={"code": "INTERNAL", "incident": incident}))
 
-    def _masked(self, error: GraphQLError, told: GraphQLError) -> GraphQLError:
-        """Where the one happened, as the other."""
+    def _masked(self, error: GraphQLError, shown: GraphQLError) -> GraphQLError:
+        """The second error, at the path of the first."""
         masked = super().anonymise_error(error)
-        masked.message, masked.extensions = told.message, told.extensions
+        masked.message, masked.extensions = shown.message, shown.extensions
         return masked
 
 

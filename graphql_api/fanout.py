@@ -1,8 +1,8 @@
-"""One execution and one encoding of an event for all who subscribe to the same.
+"""One execution and one encoding of each event for all subscribers with the same document, variables and role.
 
-A subscription's own resolver delivers here instead of yielding to the library, whose way from a value to a message
-costs several times what the message does. Parsing, validation, arguments, errors, completion and cancellation stay
-with the library.
+A subscription's resolver delivers finished messages here instead of yielding values to the library, whose path from a
+value to a message costs several times as much as the message itself. Parsing, validation, arguments, errors, completion
+and cancellation stay with the library.
 """
 
 import asyncio
@@ -33,35 +33,35 @@ from graphql import (
 )
 from strawberry.types.graphql import OperationType
 
-from container_manager.audience import Prepare
-from container_manager.models import Role
+from container_manager.domain.kinds import Role
+from container_manager.events.audience import Prepare
 from container_manager.store import threads
 from container_manager.store.events import Event
 from container_manager.store.transaction import Actor
 from graphql_api.context import Context, Identity, Info
 from graphql_api.limits import LISTS
-from graphql_api.types import RoutingEvent
+from graphql_api.types.events import RoutingEvent
 
 Batches = Callable[[Prepare | None], AsyncGenerator[Sequence[Event], None]]
 
 FRESH_SECONDS = 1.0
-"""For how long an encoded event serves others: what it shows of its job and host is as of now."""
+"""For how long an encoded event is shared: it shows its job and host as they are at the time of encoding."""
 
-LISTED = "routingEventBatches"
-AT_ONCE = LISTS[LISTED]
-"""Events that are executed without giving others their turn: as many as the limits reckon with."""
+BATCH_FIELD = "routingEventBatches"
+EXECUTED_AT_ONCE = LISTS[BATCH_FIELD]
+"""Events that are executed in one turn of the event loop: as many as the cost limit assumes."""
 
 SUBSCRIBERS = Actor("subscribers")
 
 
 def encode(value: object) -> str:
-    """JSON as text, because a WebSocket would send bytes as a binary frame."""
+    """JSON as text, because bytes would become a binary WebSocket frame."""
     return orjson.dumps(value, default=str).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a client sent."""
+    """An operation as the client sent it."""
 
     query: str
     variables: Mapping[str, Any] | None
@@ -69,24 +69,24 @@ class Operation:
 
 
 class _Shared(NamedTuple):
-    """What one execution gave, or will give."""
+    """The result of one execution, which may still be in progress."""
 
     begun_at: float
     task: asyncio.Task[list[str]]
     ended: asyncio.Event
 
     async def result(self) -> list[str]:
-        # Not awaiting the task itself: the one who leaves must not take it from the others.
+        # Not awaiting the task itself: a subscriber that is cancelled must not cancel it for the others.
         if not self.task.done():
             await self.ended.wait()
         return self.task.result()
 
 
 class Rendering:
-    """One document with one set of variables for callers of one role; `listed` is whether it takes events in lists."""
+    """One document with one set of variables for callers of one role. `listed`: whether it takes events in lists."""
 
     def __init__(self, operation: Operation, info: Info, context: Context, names: set[str], *, listed: bool) -> None:
-        field = info._raw_info.field_nodes[0]  # noqa: SLF001 - the only way to the document
+        field = info._raw_info.field_nodes[0]  # noqa: SLF001 - no public way to the document
         self._schema = info.schema
         self._operation = operation
         self._context = context
@@ -94,12 +94,12 @@ class Rendering:
         self._field = (field.alias or field.name).value
         self._as_list = Operation(_for_lists(info._raw_info, names), _only(operation.variables, names), operation.name)  # noqa: SLF001
         self._texts: dict[int, tuple[_Shared, int]] = {}
-        """By event: the execution it was part of, and its place there."""
+        """By event id: the execution that included it, and its index there."""
         self._with_errors: dict[tuple[int, ...], _Shared] = {}
         self._prepared: tuple[Sequence[Event], list[str]] = ((), [])
 
     async def payloads(self, events: Sequence[Event]) -> list[str]:
-        """The payloads of the messages that tell these events: one each, or one for all of them."""
+        """The message payloads for these events: one each, or one for all of them."""
         prepared, payloads = self._prepared
         return payloads if events is prepared else await self._payloads(events)
 
@@ -113,23 +113,23 @@ class Rendering:
         return [f"{head}{text}}}}}" for text in texts]
 
     async def prepare(self, events: Sequence[Event]) -> None:
-        """Execute and encode these now, because somebody is about to want them."""
+        """Execute and encode these events before their subscribers get them."""
         self._prepared = (events, await self._payloads(events))
 
     async def _encoded(self, events: Sequence[Event]) -> list[Any]:
-        """The JSON of each event; None where the execution that it was part of had an error."""
+        """The JSON of each event; None if the execution that included it had an error."""
         since = time.monotonic() - FRESH_SECONDS
         if any(event.id not in self._texts or self._texts[event.id][0].begun_at < since for event in events):
             self._forget(since)
             new = [event for event in events if event.id not in self._texts]
             shared = self._share(self._encode(new))
-            self._texts |= {event.id: (shared, place) for place, event in enumerate(new)}
+            self._texts |= {event.id: (shared, index) for index, event in enumerate(new)}
         found = [self._texts[event.id] for event in events]
-        results = [(await shared.result(), place) for shared, place in found]
-        return [texts[place] if texts else None for texts, place in results]
+        results = [(await shared.result(), index) for shared, index in found]
+        return [texts[index] if texts else None for texts, index in results]
 
     async def _one_by_one(self, events: Sequence[Event]) -> list[str]:
-        """Payloads with errors: their paths have the places that the client knows, so nothing of another's serves."""
+        """Payloads with errors. Their paths contain list indexes, so different batches cannot share them."""
         key = tuple(event.id for event in events)
         if key not in self._with_errors or self._with_errors[key].begun_at < time.monotonic() - FRESH_SECONDS:
             self._with_errors[key] = self._share(self._execute_one_by_one(events))
@@ -137,7 +137,7 @@ class Rendering:
 
     def _share(self, work: Coroutine[Any, Any, list[str]]) -> _Shared:
         ended = asyncio.Event()
-        with threads.apart():
+        with threads.fanout_thread():
             task = asyncio.create_task(work)
         task.add_done_callback(lambda _: ended.set())
         return _Shared(time.monotonic(), task, ended)
@@ -148,13 +148,13 @@ class Rendering:
 
     async def _encode(self, events: Sequence[Event]) -> list[str]:
         texts: list[str] = []
-        for begin in range(0, len(events), AT_ONCE):
+        for begin in range(0, len(events), EXECUTED_AT_ONCE):
             await asyncio.sleep(0)
-            values = [RoutingEvent.of(event) for event in events[begin : begin + AT_ONCE]]
-            result = await self._execute(self._as_list, values)
+            values = [RoutingEvent.of(event) for event in events[begin : begin + EXECUTED_AT_ONCE]]
+            result = await self.execute(self._as_list, values)
             if result.errors:
                 return []
-            texts += [encode(value) for value in result.data[LISTED]]
+            texts += [encode(value) for value in result.data[BATCH_FIELD]]
         return texts
 
     async def _execute_one_by_one(self, events: Sequence[Event]) -> list[str]:
@@ -162,14 +162,15 @@ class Rendering:
         return [await self._payload(value) for value in ([values] if self._listed else values)]
 
     async def _payload(self, value: object) -> str:
-        result = await self._execute(self._operation, value)
+        result = await self.execute(self._operation, value)
         payload = {"data": result.data}
         if result.errors:
             payload["errors"] = [error.formatted for error in result.errors]
         return encode(payload)
 
-    async def _execute(self, operation: Operation, value: object) -> Any:
-        # What an event of a subscription is executed as: the operation, on the event as its root.
+    async def execute(self, operation: Operation, value: object) -> Any:
+        """Execute an operation on one event or a list of events."""
+        # As the library executes a subscription's event: the operation, with the event as its root value.
         return await self._schema.execute(
             operation.query,
             variable_values=dict(operation.variables or {}),
@@ -185,13 +186,13 @@ def _only(variables: Mapping[str, Any] | None, names: Container[str]) -> dict[st
 
 
 class Renderings:
-    """Those that somebody uses, by what makes their results differ."""
+    """The renderings in use, by everything on which their results depend."""
 
     def __init__(self) -> None:
         self._used: WeakValueDictionary[tuple[object, ...], Rendering] = WeakValueDictionary()
 
     def of(self, operation: Operation, info: Info, *, listed: bool) -> Rendering:
-        """The rendering that this operation shares with others."""
+        """The rendering for this operation, shared with equal ones."""
         names = _variables_below(info._raw_info)  # noqa: SLF001
         values = orjson.dumps(_only(operation.variables, names), option=orjson.OPT_SORT_KEYS)
         role = info.context.identity.role if info.context.identity else Role.VIEWER
@@ -203,9 +204,9 @@ class Renderings:
 
 
 def _variables_below(info: GraphQLResolveInfo[Any]) -> set[str]:
-    """The variables that what is told of an event depends on.
+    """The variables on which the encoding of an event depends.
 
-    Those of the field's own arguments only say which events there are: where to begin, what to leave out.
+    The arguments of the root field do not count: they only select events, by the cursor and the filter.
     """
     found: set[str] = set()
 
@@ -226,7 +227,7 @@ def _variables_below(info: GraphQLResolveInfo[Any]) -> set[str]:
 
 
 def _for_lists(info: GraphQLResolveInfo[Any], names: Container[str]) -> str:
-    """The same document for events in lists, which cost less to execute than each by itself."""
+    """The same document for lists of events, which cost less to execute than single events."""
 
     class ForLists(Visitor):
         def enter_variable_definition(self, node: VariableDefinitionNode, *_: Any) -> VisitorAction:
@@ -236,13 +237,13 @@ def _for_lists(info: GraphQLResolveInfo[Any], names: Container[str]) -> str:
             if not any(node is root for root in info.field_nodes):
                 return None
             return FieldNode(
-                name=NameNode(value=LISTED),
+                name=NameNode(value=BATCH_FIELD),
                 arguments=(),
                 directives=node.directives,
                 selection_set=node.selection_set,
             )
 
-    # The operation's own fragments: another's could have variables that this one does not define.
+    # Only this operation's fragments: those of others may use variables that it does not define.
     parts = separate_operations(DocumentNode(definitions=(info.operation, *info.fragments.values())))
     name = info.operation.name.value if info.operation.name else ""
     return print_ast(visit(parts[name], ForLists()))
@@ -250,7 +251,7 @@ def _for_lists(info: GraphQLResolveInfo[Any], names: Container[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An operation under way whose messages may be sent ready-made: `send` takes the payload of one."""
+    """An operation in progress whose transport takes finished messages: `send` takes the payload of one."""
 
     renderings: Renderings
     operation: Operation
@@ -258,16 +259,16 @@ class Delivery:
 
 
 delivery: ContextVar[Delivery | None] = ContextVar("delivery", default=None)
-"""Set by a transport for the operation that it runs."""
+"""Set by the transport for the operation that it runs."""
 
 
 async def deliver(info: Info, batches: Batches, *, listed: bool) -> AsyncGenerator[Any, None]:
-    """Send events by the transport's own way; yield them where it has none.
+    """Send events as finished messages, or yield them when the transport does not take such.
 
-    `batches` gives them, made ready by what it is called with.
+    `batches` is called with the preparation to apply, and returns the events.
     """
     if (by := delivery.get()) is not None:
-        # In a task of its own, because each event would have to climb through all that called this.
+        # In a task of its own: otherwise each event would pass through all the generators that called this.
         await asyncio.create_task(_deliver(by, by.renderings.of(by.operation, info, listed=listed), batches))
         return
     async with aclosing(batches(None)) as source:

@@ -1,4 +1,4 @@
-"""Global ids and cursors: opaque to clients, checked on the way in."""
+"""Global ids and cursors. They are opaque to clients, and validated when clients send them."""
 
 from typing import NoReturn
 
@@ -19,7 +19,7 @@ def to_pk(type_name: str, global_id: str, argument: str = "id") -> int:
     """The primary key in a global id of that type.
 
     Raises:
-        GraphQLError: BAD_USER_INPUT when it is not one.
+        GraphQLError: BAD_USER_INPUT, it is malformed or the id of another type.
     """
     kind, pk = split(global_id, argument)
     if kind != type_name:
@@ -28,7 +28,11 @@ def to_pk(type_name: str, global_id: str, argument: str = "id") -> int:
 
 
 def split(global_id: str, argument: str = "id") -> tuple[str, int]:
-    """The type's name and the primary key in a global id."""
+    """The type's name and the primary key in a global id.
+
+    Raises:
+        GraphQLError: BAD_USER_INPUT, it is malformed.
+    """
     try:
         kind, text = relay.from_base64(global_id)
         pk = int(text) if len(text) <= LONGEST_CURSOR else 0
@@ -44,7 +48,11 @@ def to_cursor(pk: int) -> str:
 
 
 def from_cursor(cursor: str | None, argument: str = "after") -> int | None:
-    """The position in a cursor; None stays None."""
+    """The position in a cursor; None stays None.
+
+    Raises:
+        GraphQLError: BAD_USER_INPUT, it is malformed.
+    """
     if cursor is None:
         return None
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= LONGEST_CURSOR and int(cursor) <= LARGEST_ID):
@@ -53,7 +61,11 @@ def from_cursor(cursor: str | None, argument: str = "after") -> int | None:
 
 
 def page_size(first: int | None, largest: int = 100, argument: str = "first") -> int:
-    """How many to give: `first`, or 50 when it is not given."""
+    """The size of a page: `first`, or 50 when it is not given.
+
+    Raises:
+        GraphQLError: BAD_USER_INPUT, it is out of range.
+    """
     if first is None:
         return min(50, largest)
     if not 0 <= first <= largest:
@@ -66,9 +78,9 @@ def bad_input(message: str) -> NoReturn:
 
 
 def cursor_expired(error: CursorExpiredError) -> GraphQLError:
-    """What a client is told whose cursor is older than what is kept."""
+    """The error for a cursor after which events have been deleted."""
     return GraphQLError(
-        f"after: what came after this cursor is not kept any more; go on after {error.oldest}, or read eventCursor and "
+        f"after: events after this cursor have been deleted; continue after {error.oldest}, or read eventCursor and "
         "the state again.",
         extensions={"code": "CURSOR_EXPIRED", "oldest": to_cursor(error.oldest)},
     )

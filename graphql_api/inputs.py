@@ -1,4 +1,4 @@
-"""What clients send."""
+"""The inputs of clients."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,12 +13,14 @@ from strawberry import UNSET, auto
 from strawberry.scalars import JSON
 
 from container_manager import models
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.kinds import EventKind, ExecutorType
+from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import ValidationFailed
-from container_manager.lifecycle import JobStatus
 from container_manager.specs import JobSpec, read_assumption, read_job
 from container_manager.store.events import Event
 from graphql_api.context import Info
-from graphql_api.enums import ExecutorType, HealthStatus, RoutingEventKind, Strategy
+from graphql_api.enums import Strategy
 from graphql_api.ids import bad_input, to_pk
 
 
@@ -103,7 +105,7 @@ def _as_sent(_: type, values: Mapping[str, Any], __: object) -> Mapping[str, Any
     }
 
 
-# Thousands come at once, and the spec checks them anyway: no object is built of each in between.
+# Thousands of inputs come at once, and the spec validates them anyway, so no object is built in between.
 JobInput.__strawberry_definition__.from_input = _as_sent  # type: ignore[attr-defined]
 
 
@@ -120,7 +122,7 @@ class HostAssumption:
 
 MOST_LABELS = 64
 
-# A limit may be taken away again; any other field that is null counts as not given.
+# A limit may be removed by null; for any other field null counts as not given.
 NULLABLE = frozenset({"max_memory_mb", "max_cpu_cores"})
 
 
@@ -139,13 +141,13 @@ LARGEST_BATCH, LARGEST_PLAN = 10_000, 1000
 
 
 def at_most(count: int, argument: str, limit: int = LARGEST_BATCH) -> None:
-    """Refuse batches that are too large."""
+    """Raise BAD_USER_INPUT for a list that is too long."""
     if count > limit:
         bad_input(f"{argument}: {count} are too many; at most {limit} at a time.")
 
 
 def read_jobs(inputs: list[JobInput], argument: str, limit: int = LARGEST_BATCH) -> list[JobSpec | ValidationFailed]:
-    """Each input checked, in order."""
+    """Each input validated, in order."""
     at_most(len(inputs), argument, limit)
     return [_read(entry, f"{argument}.{i}.") for i, entry in enumerate(inputs)]
 
@@ -158,10 +160,11 @@ def _read(entry: JobInput, prefix: str) -> JobSpec | ValidationFailed:
 
 
 def read_assumptions(assume: list[HostAssumption]) -> dict[int, dict[str, Any]]:
-    """What is supposed of each host, by id, in the terms of routing.
+    """The assumed changes of each host, by id, as fields of HostState.
 
     Raises:
-        ValidationFailed: a value is out of its range, or a host is named twice.
+        ValidationFailed: a value is out of range.
+        GraphQLError: BAD_USER_INPUT, a host is named twice.
     """
     assumed: dict[int, dict[str, Any]] = {}
     for i, entry in enumerate(assume):
@@ -229,7 +232,7 @@ def _in_utc(moment: datetime, argument: str) -> datetime:
 
 
 def condition(filters: Any, model: Any, info: Info) -> Q:
-    """What a filter input asks for; nothing is read."""
+    """The condition of a filter input; nothing is read."""
     if not filters:
         return Q()
     _, where = strawberry_django.filters.process_filters(filters, model.objects.none(), info)
@@ -238,28 +241,28 @@ def condition(filters: Any, model: Any, info: Info) -> Q:
 
 @strawberry.input
 class RoutingEventFilter:
-    kinds: list[RoutingEventKind] | None = None
+    kinds: list[EventKind] | None = None
     job_id: strawberry.ID | None = None
     host_id: strawberry.ID | None = None
     executor_type: ExecutorType | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Column and value of each wish but the kinds."""
-        wishes = {
+        """Column and value of each condition except the kinds."""
+        conditions = {
             "job_id": None if self.job_id is None else to_pk("ContainerJob", self.job_id, "jobId"),
             "host_id": None if self.host_id is None else to_pk("ExecutorHost", self.host_id, "hostId"),
             "executor_type": None if self.executor_type is None else str(self.executor_type),
         }
-        return {name: value for name, value in wishes.items() if value is not None}
+        return {name: value for name, value in conditions.items() if value is not None}
 
     def where(self) -> Q:
         kinds = Q() if self.kinds is None else Q(kind__in=self.kinds)
         return kinds & Q(**self.fields())
 
     def wanted(self) -> Callable[[Event], bool]:
-        """The same as `where`, for events that have been read."""
-        kinds, wishes = self.kinds, self.fields()
+        """The same condition as `where`, for events in memory."""
+        kinds, fields = self.kinds, self.fields()
         return lambda event: (
             (kinds is None or event.kind in kinds)
-            and all(getattr(event, name) == value for name, value in wishes.items())
+            and all(getattr(event, name) == value for name, value in fields.items())
         )

@@ -1,4 +1,4 @@
-"""What one operation may cost, decided before it runs."""
+"""The limits of an operation, checked before it runs."""
 
 from typing import Any
 
@@ -27,22 +27,22 @@ LISTS = {
     "logs": 50,
     "decisions": 5,
     "checks": 5,
-    # As many as were sent, which the document does not say.
+    # One result for each input, whose number the document does not show.
     "submitJobs": 100,
     "routeJobs": 100,
     "placements": 10,
 }
-"""How many a list is taken to have when it is not said."""
+"""The assumed length of a list whose length the document does not give."""
 
 Measure = tuple[int, int, int]
 """Depth, aliases, cost."""
 
 
 class WithinLimits(ValidationRule):
-    """Depth, aliases and cost, each fragment measured once, however often it is spread.
+    """Limits depth, aliases and cost. Each fragment is measured once, however often it is spread.
 
-    A field costs 1; the selection of one that takes `first` or `last` costs that many times as much,
-    by the largest page when a variable says how many. Core validation refuses fragments that spread themselves.
+    A field costs 1. The selection of a field with `first` or `last` costs that many times as much, or the largest page
+    when a variable gives the number. Core validation rejects fragments that spread themselves.
     """
 
     def __init__(self, context: Any) -> None:
@@ -80,12 +80,12 @@ class WithinLimits(ValidationRule):
             return depth + 1, aliases + (node.alias is not None), 1 + cost * _page(node)
         if isinstance(node, InlineFragmentNode):
             return self._measure(node.selection_set)
-        assert isinstance(node, FragmentSpreadNode)  # noqa: S101 - there is no fourth kind of selection
+        assert isinstance(node, FragmentSpreadNode)  # noqa: S101 - GraphQL has three kinds of selection
         return self._fragment(node.name.value)
 
     def _fragment(self, name: str) -> Measure:
         if name not in self._fragments:
-            # Set first: one that spreads itself ends here, and core validation tells the client.
+            # Set first, so that the recursion of a fragment that spreads itself ends here.
             self._fragments[name] = (0, 0, 0)
             fragment = self.context.get_fragment(name)
             self._fragments[name] = self._measure(fragment.selection_set) if fragment else (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Changing: hosts (admins) and jobs (operators). Each is a line or two around one call of the service."""
+"""The root fields that change hosts (admins) and jobs (operators). Each is a line or two around a service call."""
 
 from typing import Annotated
 
@@ -12,8 +12,9 @@ from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
 from graphql_api.errors import as_type
 from graphql_api.inputs import LARGEST_BATCH, HostInput, HostPatch, JobInput, at_most, given, read_jobs
-from graphql_api.results import Conflict, NotFound, RoutingRefused, ValidationFailed
-from graphql_api.types import ContainerJob, ExecutorHost, RoutingDecision
+from graphql_api.types.hosts import ExecutorHost
+from graphql_api.types.jobs import ContainerJob, RoutingDecision
+from graphql_api.types.results import Conflict, NotFound, RoutingRefused, ValidationFailed
 
 HostResult = Annotated[ExecutorHost | ValidationFailed | NotFound | Conflict, strawberry.union("HostResult")]
 SubmitJobResult = Annotated[ContainerJob | ValidationFailed | Conflict, strawberry.union("SubmitJobResult")]
@@ -30,27 +31,27 @@ class Mutation:
         description="Probes it before it answers, so that a host that works is HEALTHY and can be routed to at once.",
     )
     async def create_host(self, info: Info, input: HostInput) -> HostResult:
-        return ExecutorHost.of(await info.context.service.create_host(given(input), info.context.actor))
+        return ExecutorHost.of(await info.context.service.hosts.create(given(input), info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin])
     async def update_host(self, info: Info, id: strawberry.ID, input: HostPatch) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
-        return ExecutorHost.of(await info.context.service.update_host(pk, given(input), info.context.actor))
+        return ExecutorHost.of(await info.context.service.hosts.update(pk, given(input), info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin], description="It takes no new jobs and finishes those it has.")
     async def drain_host(self, info: Info, id: strawberry.ID) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
-        return ExecutorHost.of(await info.context.service.set_draining(pk, True, info.context.actor))
+        return ExecutorHost.of(await info.context.service.hosts.drain(pk, info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin], description="It takes jobs again.")
     async def resume_host(self, info: Info, id: strawberry.ID) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
-        return ExecutorHost.of(await info.context.service.set_draining(pk, False, info.context.actor))
+        return ExecutorHost.of(await info.context.service.hosts.resume(pk, info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin], description="Conflict while it holds jobs.")
     async def delete_host(self, info: Info, id: strawberry.ID) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
-        return ExecutorHost.of(await info.context.service.delete_host(pk, info.context.actor))
+        return ExecutorHost.of(await info.context.service.hosts.delete(pk, info.context.actor))
 
     @strawberry.mutation(
         permission_classes=[IsAdmin],
@@ -60,7 +61,7 @@ class Mutation:
     )
     async def declare_host_lost(self, info: Info, id: strawberry.ID) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
-        return ExecutorHost.of(await info.context.service.declare_lost(pk, info.context.actor))
+        return ExecutorHost.of(await info.context.service.hosts.declare_lost(pk, info.context.actor))
 
     @strawberry.mutation(
         permission_classes=[IsAdmin],
@@ -68,7 +69,9 @@ class Mutation:
     )
     async def check_health(self, info: Info, host_ids: list[strawberry.ID] | None = None) -> list[ExecutorHost]:
         pks = None if host_ids is None else [ids.to_pk("ExecutorHost", host, "hostIds") for host in host_ids]
-        return [ExecutorHost.of(host) for host in await info.context.service.check_health(pks, info.context.actor)]
+        return [
+            ExecutorHost.of(host) for host in await info.context.service.hosts.check_health(pks, info.context.actor)
+        ]
 
     # -------------------------------------------------------------- jobs
 
@@ -78,7 +81,7 @@ class Mutation:
         "appears.",
     )
     async def submit_job(self, info: Info, input: JobInput) -> SubmitJobResult:
-        (answer,) = await info.context.service.submit([read_job(given(input))], info.context.actor)
+        (answer,) = await info.context.service.jobs.submit([read_job(given(input))], info.context.actor)
         return _submitted(answer)
 
     @strawberry.mutation(
@@ -88,7 +91,7 @@ class Mutation:
     async def submit_jobs(self, info: Info, inputs: list[JobInput]) -> list[SubmitJobResult]:
         read = read_jobs(inputs, "inputs")
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
-        answers = iter(await info.context.service.submit(specs, info.context.actor) if specs else [])
+        answers = iter(await info.context.service.jobs.submit(specs, info.context.actor) if specs else [])
         return [_submitted(next(answers) if isinstance(entry, JobSpec) else entry) for entry in read]
 
     @strawberry.mutation(
@@ -111,14 +114,16 @@ class Mutation:
         description="A job that has a container is CANCELLED once that is gone. Conflict when it has ended.",
     )
     async def cancel_job(self, info: Info, id: strawberry.ID) -> JobResult:
-        return ContainerJob.of(await info.context.service.cancel(ids.to_pk("ContainerJob", id), info.context.actor))
+        return ContainerJob.of(
+            await info.context.service.jobs.cancel(ids.to_pk("ContainerJob", id), info.context.actor)
+        )
 
     @strawberry.mutation(
         permission_classes=[IsOperator],
         description="A new attempt of a job that ended without success, routed at once; anything else is a Conflict.",
     )
     async def retry_job(self, info: Info, id: strawberry.ID) -> JobResult:
-        return ContainerJob.of(await info.context.service.retry(ids.to_pk("ContainerJob", id), info.context.actor))
+        return ContainerJob.of(await info.context.service.jobs.retry(ids.to_pk("ContainerJob", id), info.context.actor))
 
 
 def _submitted(answer: models.ContainerJob | errors.UserError) -> ContainerJob | ValidationFailed | Conflict:
@@ -129,8 +134,8 @@ def _submitted(answer: models.ContainerJob | errors.UserError) -> ContainerJob |
 
 
 async def _route(pks: list[int], info: Info) -> list[RoutingDecision | RoutingRefused | NotFound | Conflict]:
-    answers = await info.context.service.route(pks, info.context.actor)
-    recorded = await info.context.service.decisions_of(pks)
+    answers = await info.context.service.jobs.route(pks, info.context.actor)
+    recorded = await info.context.service.decisions.of_jobs(pks)
     return [
         as_type(answer) if isinstance(answer, errors.UserError) else _routed(answer, recorded[pk])
         for pk, answer in zip(pks, answers, strict=True)

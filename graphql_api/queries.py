@@ -1,6 +1,5 @@
-"""Reading: hosts, capacity, jobs, decisions, events."""
+"""The root fields that read."""
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import repeat
 from typing import Any
@@ -9,21 +8,13 @@ import strawberry
 from django.db.models import Q
 
 from container_manager import models
+from container_manager.domain.kinds import ExecutorType
 from container_manager.errors import UserError
-from container_manager.routing import checks
-from container_manager.routing.types import JobRequirements
 from container_manager.specs import JobSpec
-from container_manager.store import decisions as decision_store
-from container_manager.store import events as event_store
-from container_manager.store import hosts as host_store
-from container_manager.store import jobs as job_store
-from container_manager.store import queue as queue_store
-from container_manager.store import threads
 from container_manager.store.events import CursorExpiredError
-from graphql_api import ids, types
-from graphql_api.capacity import ExecutorCapacity, capacity
+from graphql_api import ids
 from graphql_api.context import Info
-from graphql_api.enums import ExecutorType, Verdict
+from graphql_api.enums import Verdict
 from graphql_api.errors import as_type
 from graphql_api.inputs import (
     LARGEST_PLAN,
@@ -36,23 +27,24 @@ from graphql_api.inputs import (
     read_assumptions,
     read_jobs,
 )
-from graphql_api.pages import Connection, Node
-from graphql_api.plans import QueueGroup, QueueSummary, RoutingPlan
-from graphql_api.plans import planned as planned_results
-from graphql_api.results import rejection_counts
-from graphql_api.types import (
-    ContainerJob,
-    ExecutorHost,
-    HostVerdict,
-    RoutingDecision,
-    RoutingEvent,
-)
+from graphql_api.types import events as event_types
+from graphql_api.types import hosts as host_types
+from graphql_api.types import jobs as job_types
+from graphql_api.types.capacity import ExecutorCapacity, capacity
+from graphql_api.types.events import RoutingEvent
+from graphql_api.types.hosts import ExecutorHost
+from graphql_api.types.jobs import ContainerJob, RoutingDecision
+from graphql_api.types.pages import Connection, Node
+from graphql_api.types.plans import QueueGroup, QueueSummary, RoutingPlan
+from graphql_api.types.plans import planned as planned_results
+from graphql_api.types.results import rejection_counts
+from graphql_api.types.verdicts import HostVerdict
 
 NODES: dict[str, Callable[[Info, int], Awaitable[Node | None]]] = {
-    "ExecutorHost": types.host,
-    "ContainerJob": types.job,
-    "RoutingDecision": types.decision,
-    "RoutingEvent": types.event,
+    "ExecutorHost": host_types.host,
+    "ContainerJob": job_types.job,
+    "RoutingDecision": job_types.decision,
+    "RoutingEvent": event_types.event,
 }
 
 
@@ -69,8 +61,8 @@ class Query:
         description="The cursor of the newest event: read it, read the state, then subscribe after it, "
         "and nothing is missed."
     )
-    async def event_cursor(self) -> str:
-        return ids.to_cursor(await threads.read(event_store.newest))
+    async def event_cursor(self, info: Info) -> str:
+        return ids.to_cursor(await info.context.service.events.newest_cursor())
 
     @strawberry.field
     async def hosts(
@@ -78,40 +70,33 @@ class Query:
     ) -> Connection[ExecutorHost]:
         limit, position = ids.page_size(first), ids.from_cursor(after)
         where = condition(filters, models.ExecutorHost, info) & Q(pk__gt=position or 0)
-        rows = await threads.read(host_store.matching, where, limit + 1)
+        rows = await info.context.service.hosts.matching(where, limit + 1)
         nodes = [(row.pk, ExecutorHost.of(row)) for row in rows[:limit]]
         return Connection[ExecutorHost].of(nodes, more=len(rows) > limit, before=position is not None)
 
     @strawberry.field
-    async def host(
-        self,
-        id: strawberry.ID | None = None,
-        name: str | None = None,
-    ) -> ExecutorHost | None:
+    async def host(self, info: Info, id: strawberry.ID | None = None, name: str | None = None) -> ExecutorHost | None:
         if (id is None) == (name is None):
             ids.bad_input("host: give either id or name.")
         where = Q(name=name) if id is None else Q(pk=ids.to_pk("ExecutorHost", id))
-        rows = await threads.read(host_store.matching, where, 1)
+        rows = await info.context.service.hosts.matching(where, 1)
         return ExecutorHost.of(rows[0]) if rows else None
 
     @strawberry.field(description="By executor type and region.")
     async def capacity(
-        self, executor_type: ExecutorType | None = None, region: str | None = None
+        self, info: Info, executor_type: ExecutorType | None = None, region: str | None = None
     ) -> list[ExecutorCapacity]:
         where = Q() if executor_type is None else Q(executor_type=executor_type)
         where &= Q() if region is None else Q(region=region)
-        groups: defaultdict[tuple[str, str], list[models.ExecutorHost]] = defaultdict(list)
-        for host in await threads.read(host_store.matching, where):
-            groups[host.executor_type, host.region].append(host)
         return [
             ExecutorCapacity(
-                executor_type=models.ExecutorType(kind),
-                region=place,
-                hosts=len(hosts),
-                available_hosts=sum(_takes_something(host) for host in hosts),
-                capacity=capacity(hosts),
+                executor_type=ExecutorType(group.executor_type),
+                region=group.region,
+                hosts=len(group.hosts),
+                available_hosts=group.available,
+                capacity=capacity(group.hosts),
             )
-            for (kind, place), hosts in sorted(groups.items())
+            for group in await info.context.service.hosts.capacity(where)
         ]
 
     @strawberry.field(description="Newest first.")
@@ -132,7 +117,7 @@ class Query:
         where &= Q() if newer is None else Q(pk__gt=newer)
         backward = last is not None
         limit = ids.page_size(last if backward else first, argument="last" if backward else "first")
-        rows = await threads.read(job_store.matching, where, limit + 1, not backward)
+        rows = await info.context.service.jobs.matching(where, limit + 1, newest_first=not backward)
         more, rows = len(rows) > limit, rows[:limit]
         nodes = [(row.pk, ContainerJob.of(row)) for row in (reversed(rows) if backward else rows)]
         return Connection[ContainerJob].of(
@@ -143,11 +128,11 @@ class Query:
 
     @strawberry.field
     async def job(self, info: Info, id: strawberry.ID) -> ContainerJob | None:
-        return await types.job(info, ids.to_pk("ContainerJob", id))
+        return await job_types.job(info, ids.to_pk("ContainerJob", id))
 
     @strawberry.field
-    async def queue(self) -> QueueSummary:
-        groups, active = await threads.read(queue_store.waiting), await threads.read(queue_store.active)
+    async def queue(self, info: Info) -> QueueSummary:
+        groups, active = await info.context.service.jobs.queue()
         return QueueSummary(
             pending=sum(group.jobs for group in groups),
             active=active,
@@ -175,7 +160,7 @@ class Query:
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
         planned: Iterator[Any]
         try:
-            decisions = await info.context.service.plan(specs, read_assumptions(assume or []))
+            decisions = await info.context.service.decisions.plan(specs, read_assumptions(assume or []))
             planned = iter(planned_results(decisions))
         except UserError as error:
             planned = repeat(as_type(error))
@@ -189,12 +174,13 @@ class Query:
     )
     async def why_not(self, info: Info, job_id: strawberry.ID, host_id: strawberry.ID) -> HostVerdict | None:
         job, host = ids.to_pk("ContainerJob", job_id, "jobId"), ids.to_pk("ExecutorHost", host_id, "hostId")
-        found = await info.context.service.why_not(job, host)
+        found = await info.context.service.decisions.why_not(job, host)
         return HostVerdict.of(found) if found else None
 
     @strawberry.field(description="Newest first.")
     async def routing_decisions(
         self,
+        info: Info,
         job_id: strawberry.ID | None = None,
         host_id: strawberry.ID | None = None,
         first: int | None = None,
@@ -204,28 +190,19 @@ class Query:
         where = Q() if job_id is None else Q(job_id=ids.to_pk("ContainerJob", job_id, "jobId"))
         where &= Q() if host_id is None else Q(host_id=ids.to_pk("ExecutorHost", host_id, "hostId"))
         where &= Q() if position is None else Q(pk__lt=position)
-        rows = await threads.read(decision_store.matching, where, limit + 1)
+        rows = await info.context.service.decisions.matching(where, limit + 1)
         nodes = [(row.pk, RoutingDecision.of(row)) for row in rows[:limit]]
         return Connection[RoutingDecision].of(nodes, more=len(rows) > limit, before=position is not None)
 
     @strawberry.field(description="History, oldest first from `after`; the same order and cursors as the subscription.")
     async def routing_events(
-        self, filters: RoutingEventFilter | None = None, first: int | None = None, after: str | None = None
+        self, info: Info, filters: RoutingEventFilter | None = None, first: int | None = None, after: str | None = None
     ) -> Connection[RoutingEvent]:
         limit, position = ids.page_size(first), ids.from_cursor(after)
         where = filters.where() if filters else Q()
         try:
-            if position is None:
-                rows = await threads.read(event_store.oldest, limit + 1, where)
-            else:
-                rows = await threads.read(event_store.page, position, limit + 1, where)
+            rows = await info.context.service.events.page(position, limit + 1, where)
         except CursorExpiredError as error:
             raise ids.cursor_expired(error) from None
         nodes = [(row.id, RoutingEvent.of(row)) for row in rows[:limit]]
         return Connection[RoutingEvent].of(nodes, more=len(rows) > limit, before=position is not None)
-
-
-def _takes_something(host: models.ExecutorHost) -> bool:
-    """Whether the smallest job that prefers this host's type could go there now."""
-    wish = JobRequirements(preferred_executor=str(host.executor_type))
-    return checks.feasible(host_store.state(host), wish)

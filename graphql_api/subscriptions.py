@@ -1,4 +1,4 @@
-"""Events as they are committed."""
+"""The root fields that follow: events as they are committed, and the output of jobs."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -7,35 +7,33 @@ from functools import partial
 import strawberry
 from graphql import GraphQLError
 
-from container_manager.audience import Prepare, Wanted
 from container_manager.errors import NotFound
-from container_manager.following import StoppingError
-from container_manager.store import events as event_store
-from container_manager.store import threads
+from container_manager.events.audience import Prepare, Wanted
+from container_manager.events.job_output import StoppingError
 from container_manager.store.events import CursorExpiredError, Event
 from graphql_api import ids
 from graphql_api.auth import UNAUTHENTICATED, still_valid
 from graphql_api.context import Info
 from graphql_api.fanout import deliver
 from graphql_api.inputs import RoutingEventFilter
-from graphql_api.logs import LogLine, log_cursor, log_line
-from graphql_api.types import RoutingEvent
+from graphql_api.types.events import RoutingEvent
+from graphql_api.types.logs import LogLine, log_cursor, log_line
 
 STOPPING = GraphQLError(
     "The service is stopping; subscribe again after the last cursor.", extensions={"code": "UNAVAILABLE"}
 )
 SHORTEST_MS, LONGEST_MS = 20, 5000
 TOGETHER_SECONDS = 0.03
-"""Events that follow another within this time are executed, encoded and handed out together; a lone one at once."""
+"""Events that follow another within this time are executed, encoded and sent together; a single one at once."""
 
 
 def _wanted(filters: RoutingEventFilter | None) -> Wanted | None:
     return filters.wanted() if filters else None
 
 
-async def _cursor(after: str | None) -> int | None:
+async def _cursor(info: Info, after: str | None) -> int | None:
     cursor = ids.from_cursor(after)
-    if cursor is not None and cursor > await threads.read(event_store.newest):
+    if cursor is not None and cursor > await info.context.service.events.newest_cursor():
         ids.bad_input(f"after: {after!r} is beyond the newest event; read eventCursor again.")
     return cursor
 
@@ -43,7 +41,7 @@ async def _cursor(after: str | None) -> int | None:
 async def _events(
     info: Info, after: str | None, filters: RoutingEventFilter | None, seconds: float, prepare: Prepare | None
 ) -> AsyncGenerator[Sequence[Event], None]:
-    batches = info.context.service.events.batches(await _cursor(after), _wanted(filters), seconds, prepare)
+    batches = info.context.service.events.batches(await _cursor(info, after), _wanted(filters), seconds, prepare)
     context = info.context
     async with aclosing(batches):
         try:
@@ -86,7 +84,7 @@ class Subscription:
         "are those of ContainerJob.logs."
     )
     async def job_logs(self, info: Info, id: strawberry.ID, after: str | None = None) -> AsyncGenerator[LogLine, None]:
-        lines = info.context.service.follow(ids.to_pk("ContainerJob", id), log_cursor(after))
+        lines = info.context.service.jobs.follow(ids.to_pk("ContainerJob", id), log_cursor(after))
         async with aclosing(lines):
             try:
                 async for line in lines:

@@ -502,7 +502,7 @@ class CloudRun:
 def hurry(patch: Any) -> None:
     """Read logs as often as no real quota allows, so that tests need not wait."""
     for name, seconds in {"INTERVAL": 0.05, "LATE": 0.1, "SILENT": 0.3, "FOLLOW_EVERY": 0.2}.items():
-        patch.setattr(f"container_manager.executors.cloudrun_logs.{name}", seconds)
+        patch.setattr(f"container_manager.executors.cloudrun.logs.{name}", seconds)
 
 
 def _page(found: list[Any], request: Any) -> tuple[list[Any], str]:

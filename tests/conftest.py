@@ -8,12 +8,15 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection
 
-from container_manager.models import ExecutorHost, Role
+from container_manager.domain.kinds import Role
+from container_manager.models import ExecutorHost
 from container_manager.service import Service, running
+from container_manager.store.writer import Writer
 from tests import engines, postgres
 from tests.client import Api
 from tests.cloudrun import CloudRun
 from tests.engines import Engine
+from tests.loops import running_writer
 from tests.postgres import Postgres
 from tests.server import make_token, serving
 
@@ -89,6 +92,13 @@ def other_cluster() -> Iterator[Postgres]:
 
 
 @pytest.fixture
+async def writer(db: None) -> AsyncIterator[Writer]:
+    """A writer without the rest of a service."""
+    async with running_writer() as started:
+        yield started
+
+
+@pytest.fixture
 async def service(db: None) -> AsyncIterator[Service]:
     """A running service without its HTTP side."""
     async with running() as started:
@@ -98,7 +108,7 @@ async def service(db: None) -> AsyncIterator[Service]:
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
     """A real server with all control loops."""
-    from asgi import make_application
+    from graphql_api.application import make_application
 
     async with serving(make_application()) as address:
         yield address

@@ -20,7 +20,7 @@ import bcrypt
 import httpx
 from google.protobuf.any_pb2 import Any
 
-from tests.waiting import eventually_sync
+from tests.eventually import eventually_sync
 
 IMAGE = "busybox:test"
 APPLETS = (

@@ -17,7 +17,7 @@ django.setup()
 
 from django.db import connection
 
-from container_manager.models import EventKind
+from container_manager.domain.kinds import EventKind
 from container_manager.store.transaction import Transaction, commit_one
 
 

@@ -3,7 +3,9 @@
 import factory
 from django.utils import timezone
 
-from container_manager.models import ContainerJob, ExecutorHost, ExecutorType, HealthStatus
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.kinds import ExecutorType
+from container_manager.models import ContainerJob, ExecutorHost
 
 
 class ExecutorHostFactory(factory.django.DjangoModelFactory):

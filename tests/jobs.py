@@ -1,7 +1,7 @@
 """Waiting for jobs through the API."""
 
 from tests.client import Api
-from tests.waiting import eventually
+from tests.eventually import eventually
 
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"}
 CANCEL = "mutation($id: ID!) { cancelJob(id: $id) { __typename } }"

@@ -12,9 +12,9 @@ import httpx
 import psycopg
 
 from tests.client import CREATE_HOST
+from tests.eventually import eventually_sync
 from tests.postgres import Postgres
 from tests.processes import UNMEASURED, Served
-from tests.waiting import eventually_sync
 
 CONNECTIONS = "SELECT client_port FROM pg_stat_activity WHERE client_port > 0 AND pid <> pg_backend_pid()"
 

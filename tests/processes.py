@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.waiting import eventually_sync
+from tests.eventually import eventually_sync
 
 ROOT = Path(__file__).parents[1]
 

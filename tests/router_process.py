@@ -20,12 +20,12 @@ django.setup()
 
 from django.utils import timezone
 
-from container_manager.lifecycle import JobStatus
+from container_manager.domain.lifecycle import JobStatus
 from container_manager.models import ContainerJob
 from container_manager.routing import checks
-from container_manager.store import jobs, routing
+from container_manager.store import jobs, scheduling
 from container_manager.store.transaction import Transaction, under_routing_lock
-from container_manager.store.writer import Writer
+from tests.loops import running_writer
 
 TASKS = 16
 FROZEN = "freeze"
@@ -59,8 +59,6 @@ def end_some(tx: Transaction, items: list[int]) -> list[int]:
 
 
 async def main(name: str, count: int) -> None:
-    writer = Writer()
-    await writer.start()
     dice = random.Random(name)
 
     async def task(number: int) -> None:
@@ -78,15 +76,15 @@ async def main(name: str, count: int) -> None:
             if dice.random() < 0.3:
                 await writer.write(end_some, dice.randint(1, 4))
             if dice.random() < 0.2:
-                await writer.write(routing.route_waiting, None)
+                await writer.write(scheduling.route_pending, None)
 
-    results = await asyncio.gather(
-        *(task(number) for number in range(1 if name == FROZEN else TASKS)), return_exceptions=True
-    )
+    async with running_writer() as writer:
+        results = await asyncio.gather(
+            *(task(number) for number in range(1 if name == FROZEN else TASKS)), return_exceptions=True
+        )
     for result in results:
         if isinstance(result, Exception):
             print(f"error {type(result).__name__}: {result}", file=sys.stderr, flush=True)
-    await writer.stop()
 
 
 if __name__ == "__main__":

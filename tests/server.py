@@ -11,7 +11,7 @@ import uvicorn
 from asgiref.sync import sync_to_async
 
 from container_manager.cli.server import Server
-from container_manager.models import Role
+from container_manager.domain.kinds import Role
 from container_manager.store.tokens import NewToken, create
 from container_manager.store.transaction import commit_one
 

@@ -14,13 +14,17 @@ import django
 
 django.setup()
 
+from container_manager.control.dispatcher import Dispatcher  # noqa: E402
 from container_manager.executors.cloudrun import CloudRunExecutor  # noqa: E402
 from container_manager.executors.docker import DockerExecutor  # noqa: E402
 from container_manager.service import Service, running  # noqa: E402
 from container_manager.specs import read_job  # noqa: E402
-from container_manager.store import dispatch  # noqa: E402
+from container_manager.store import (  # noqa: E402
+    transitions,
+)
 from container_manager.store.transaction import Actor  # noqa: E402
 from container_manager.store.writer import Writer  # noqa: E402
+from tests.loops import loop_of  # noqa: E402
 
 told = SimpleNamespace(step="", signal=0, job=0, known=asyncio.Event())
 
@@ -58,7 +62,7 @@ def watched(kind: type, method: str) -> None:
 
 async def write(self: Writer, unit: object, item: object) -> object:
     answer = await original_write(self, unit, item)
-    if unit in {dispatch.created, dispatch.started, dispatch.finished}:
+    if unit in {transitions.created, transitions.started, transitions.finished}:
         await at(f"after {unit.__name__}", item[0].job_id)
     return answer
 
@@ -86,17 +90,17 @@ async def main() -> None:
 async def claimed_here(service: Service, job: dict) -> int:
     """Submit the job so that it is routed, and claimed by this process, in the same commit."""
     while True:
-        (submitted,) = await service.submit([read_job(job)], Actor("worker"))
+        (submitted,) = await service.jobs.submit([read_job(job)], Actor("worker"))
         if submitted.status != "pending":
             return submitted.pk
         # Another process would route it later; the host may be unhealthy because its probes were frozen.
-        await service.cancel(submitted.pk, Actor("worker"))
+        await service.jobs.cancel(submitted.pk, Actor("worker"))
         await asyncio.sleep(0.2)
 
 
 async def over(service: Service) -> None:
-    (dispatcher,) = [loop for loop in service.supervisor._loops if loop.name == "dispatcher"]
-    while dispatcher._runs:
+    dispatcher = loop_of(service, Dispatcher)
+    while dispatcher.running:
         await asyncio.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""Says what is wrong with the configuration and the hosts."""
+"""The command `check`: says what is wrong with the configuration and the hosts."""
 
 import asyncio
 import sys
@@ -19,27 +19,17 @@ def check() -> None:
     migrate()
     environment = settings.CONTAINER_MANAGER
     click.echo(f"Configuration: node {environment.node}, database {settings.DATABASES['default']['NAME']}.")
-    problems = asyncio.run(_probe(environment.node))
-    sys.exit(1 if problems else 0)
+    sys.exit(1 if asyncio.run(_has_problems()) else 0)
 
 
-async def _probe(node: str) -> int:
-    from django.db.models import Q
+async def _has_problems() -> bool:
+    from container_manager.service import probe_all_hosts
 
-    from container_manager.executors.factory import ExecutorFactory
-    from container_manager.store import hosts, threads
-    from container_manager.store.installation import identify
-
-    factory = ExecutorFactory(instance=await threads.read(identify))
-    known = await threads.read(hosts.bare, Q())
-    if not known:
+    probed = await probe_all_hosts()
+    if not probed:
         click.echo("There is no host yet: create one with the mutation createHost.")
-        return 1
-    mine = [host for host in known if host.node in {"", node}]
-    reports = await factory.check_health(mine)
-    await factory.aclose()
-    for host in known:
-        report = reports.get(host.pk)
+        return True
+    for host, report in probed:
         if report is None:
             click.echo(f"Host {host.name} ({host.executor_type}) belongs to node {host.node}; it is checked there.")
         elif report.exhausted:
@@ -52,4 +42,4 @@ async def _probe(node: str) -> int:
             click.echo(f"Host {host.name} ({host.executor_type}) is not healthy: {report.error}")
         if host.launch_error:
             click.echo(f"Host {host.name} ({host.executor_type}) has refused its last launches: {host.launch_error}")
-    return sum(not reports[host.pk].healthy or bool(host.launch_error) for host in mine)
+    return any(report and (not report.healthy or host.launch_error) for host, report in probed)

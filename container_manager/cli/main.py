@@ -11,8 +11,8 @@ from container_manager.environment import ConfigurationError
 from container_manager.errors import UserError
 
 
-class _Sentences(click.Group):
-    """Tells what is wrong in one sentence, without a trace."""
+class _Commands(click.Group):
+    """Shows errors of the configuration and of users as one sentence, without a stack trace."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -21,10 +21,10 @@ class _Sentences(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="container-manager")
 def main() -> None:
-    """Decides on which host each container job runs, runs it there, and explains it."""
+    """Decides on which host each container job runs, runs it there, and explains the decision."""
 
 
 for command in (serve, demo, token, check):

@@ -1,4 +1,4 @@
-"""Serving, for real and as a demonstration."""
+"""The commands `serve` and `demo`."""
 
 import ipaddress
 import os
@@ -42,24 +42,25 @@ port_option = click.option(
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that share the port."
 )
-@click.option("--no-auth", is_flag=True, help="Everybody is an admin; only on a loopback address.")
+@click.option("--no-auth", is_flag=True, help="Every caller is an admin; only on a loopback address.")
 def serve(host: str, port: int, role: str, workers: int, no_auth: bool) -> None:
     """Serve the API and run jobs."""
     setup()
-    _run(host, port, no_auth, "register_local_engine" if role == "all" else "", role, workers)
+    populate = "container_manager.bootstrap.register_local_engine" if role == "all" else ""
+    _run(host, port, no_auth, populate, role, workers)
 
 
 @click.command()
 @host_option
 @port_option
-@click.option("--no-auth", is_flag=True, help="Everybody is an admin; only on a loopback address.")
+@click.option("--no-auth", is_flag=True, help="Every caller is an admin; only on a loopback address.")
 def demo(host: str, port: int, no_auth: bool) -> None:
-    """Serve a throw-away database with a simulated fleet and a stream of jobs."""
+    """Serve a temporary database with a simulated fleet and a stream of jobs."""
     with tempfile.TemporaryDirectory(prefix="container-manager-demo-") as home:
         os.environ["CONTAINER_MANAGER_HOME"] = home
         os.environ["CONTAINER_MANAGER_DATABASE_URL"] = f"sqlite:///{Path(home, 'demo.sqlite3')}"
         setup()
-        _run(host, port, no_auth, "run_demonstration")
+        _run(host, port, no_auth, "container_manager.demo.run_demonstration")
 
 
 def _run(host: str, port: int, no_auth: bool, populate: str, role: str = "all", workers: int = 1) -> None:
@@ -73,13 +74,13 @@ def _run(host: str, port: int, no_auth: bool, populate: str, role: str = "all", 
                     "process, which has all roles."
                 )
     if no_auth and not _is_loopback(host):
-        raise ConfigurationError(f"--no-auth is refused on {host}: it makes everybody an admin. Bind to 127.0.0.1.")
+        raise ConfigurationError(f"--no-auth is refused on {host}: it makes every caller an admin. Bind to 127.0.0.1.")
     from container_manager import startup
 
     startup.prepare()
     secret = None if no_auth or role == "worker" else startup.first_token()
     if no_auth:
-        click.echo("--no-auth: everybody who reaches this port is an admin.", err=True)
+        click.echo("--no-auth: every client that reaches this port is an admin.", err=True)
     listener = _listen(host, port)
     address = f"http://{_for_url(host)}:{listener.getsockname()[1]}/"
     ready = f"ready {address}" + (f" token={secret}" if secret else "")
@@ -90,13 +91,13 @@ def _run(host: str, port: int, no_auth: bool, populate: str, role: str = "all", 
 def _serve(
     application: Callable[[], "Starlette"], workers: int, listener: socket.socket, on_ready: Callable[[], None]
 ) -> bool:
-    """Serve until told to stop; returns whether it ever answered."""
+    """Serve until a signal stops the server; returns whether it has ever accepted connections."""
     import uvicorn
     from django.db import connections
 
     from container_manager.cli.server import PatientProtocol, Server, Workers
 
-    # Whatever serves has its own.
+    # Each server process opens its own connections.
     connections.close_all()
     config = uvicorn.Config(
         application,
@@ -115,7 +116,7 @@ def _serve(
         return _supervise(Workers(config, [listener], on_ready))
     server = Server(config, on_ready)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again when it has shut down; asked to stop, we stopped, and that is success.
+        # uvicorn raises the signal again after its shutdown; a requested stop is a success.
         signal.signal(number, lambda *_: sys.exit(0))
     server.run(sockets=[listener])
     return server.started
@@ -123,21 +124,22 @@ def _serve(
 
 def _supervise(workers: "Workers") -> bool:
     with tempfile.TemporaryDirectory(prefix="container-manager-metrics-") as folder:
-        # Where the workers put what they have counted, so that whichever is asked can tell of all.
+        # The workers share their metrics in this folder, so that each of them can answer for all.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         workers.run()
     return workers.started
 
 
 def _application(no_auth: bool, populate: str, role: str) -> "Starlette":
-    """`populate` is by name because worker processes get it before they have loaded anything."""
+    """`populate` is an import path, because worker processes get it before they have loaded Django."""
     setup()
-    from asgi import make_application
-    from container_manager import bootstrap
+    from django.utils.module_loading import import_string
+
+    from graphql_api.application import make_application
 
     return make_application(
         no_auth=no_auth,
-        populate=getattr(bootstrap, populate) if populate else None,
+        populate=import_string(populate) if populate else None,
         serves=role != "worker",
         works=role != "api",
     )
@@ -148,7 +150,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sys.platform == "linux":
-        # Handed down to what it accepts: who takes nothing for so long is gone, or holds up a subscription for ever.
+        # Inherited by accepted connections: the kernel closes one whose client has read nothing for this long.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
     try:
         listener.bind((host, port))

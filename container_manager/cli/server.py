@@ -1,4 +1,7 @@
-"""uvicorn servers that say when they answer."""
+"""uvicorn servers that report when they accept connections.
+
+They override methods of uvicorn's server, supervisor and protocol classes; pyproject.toml caps uvicorn's version.
+"""
 
 import socket
 import time
@@ -14,7 +17,7 @@ ARRIVES_WITHIN_SECONDS = 1.0
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """When the server shuts down, a connection that it has accepted still gets the time to send its first request."""
+    """When the server shuts down, an accepted connection still gets some time to send its first request."""
 
     def shutdown(self) -> None:
         if self.cycle is None:
@@ -23,7 +26,7 @@ class PatientProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def _shut(self) -> None:
-        # Not if it has become a WebSocket meanwhile.
+        # A connection that has become a WebSocket meanwhile is no longer ours to close.
         if self in self.connections:
             super().shutdown()
 
@@ -42,7 +45,7 @@ class Server(uvicorn.Server):
 
 
 class Workers(Multiprocess):
-    """Worker processes on one socket; calls `on_ready` once, when all accept connections. One that dies is replaced."""
+    """Worker processes on one socket. Calls `on_ready` once, when all accept connections; replaces those that die."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], on_ready: Callable[[], None]) -> None:
         super().__init__(config, sockets)
@@ -67,6 +70,6 @@ class Workers(Multiprocess):
         super().keep_subprocess_alive()
         now = {process.pid for process in self.processes}
         for pid in self._pids - now:
-            # What it counted stays, what it held does not.
+            # Its counters stay in the metrics; its gauges are dropped.
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
         self._pids = now

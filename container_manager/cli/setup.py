@@ -1,4 +1,4 @@
-"""What each command does before it uses a model."""
+"""Loading Django, which each command does before it uses a model."""
 
 import os
 
@@ -7,7 +7,7 @@ def setup() -> None:
     """Load Django; its settings read the environment.
 
     Raises:
-        ConfigurationError: the environment is wrong; the message says where.
+        ConfigurationError: a variable of the environment is wrong; the message names it.
     """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "container_manager.settings")
     import django

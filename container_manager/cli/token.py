@@ -1,4 +1,4 @@
-"""API tokens."""
+"""The commands about API tokens."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ LONGEST_NAME = 100
 ROLES = ("viewer", "operator", "admin")
 
 
-def _is_a_name(_: click.Context, __: click.Parameter, value: str) -> str:
+def _valid_name(_: click.Context, __: click.Parameter, value: str) -> str:
     if not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
         raise click.BadParameter(f"must have 1 to {LONGEST_NAME} printable characters.")
     return value
@@ -18,11 +18,11 @@ def _is_a_name(_: click.Context, __: click.Parameter, value: str) -> str:
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke API tokens."""
+    """Create, list and revoke API tokens."""
 
 
 @token.command()
-@click.option("--name", required=True, callback=_is_a_name, help="What the audit log calls its holder.")
+@click.option("--name", required=True, callback=_valid_name, help="The name of its holder in the audit log.")
 @click.option(
     "--role",
     type=click.Choice(ROLES),
@@ -33,24 +33,21 @@ def token() -> None:
     "--expires", type=click.IntRange(1, 36_500), metavar="DAYS", help="Days until it expires; never when not given."
 )
 def create(name: str, role: str, expires: int | None) -> None:
-    """Make a token and print its secret, this once."""
+    """Create a token and print its secret, which is shown only once."""
     setup()
+    from container_manager.service import tokens
     from container_manager.startup import migrate
-    from container_manager.store import tokens
-    from container_manager.store.tokens import NewToken
-    from container_manager.store.transaction import Actor, commit_one
 
     migrate()
-    lasts = timedelta(days=expires) if expires else None
-    click.echo(commit_one(tokens.create, NewToken(name, role, lasts, Actor("command line"))))
+    click.echo(tokens.create(name, role, timedelta(days=expires) if expires else None))
 
 
 @token.command("list")
 def list_() -> None:
     """Show all tokens, without their secrets."""
     setup()
+    from container_manager.service import tokens
     from container_manager.startup import migrate
-    from container_manager.store import tokens
 
     migrate()
     click.echo(f"{'NAME':<24} {'ROLE':<10} {'EXPIRES':<17} LAST USED")
@@ -63,12 +60,11 @@ def list_() -> None:
 @token.command()
 @click.argument("name")
 def revoke(name: str) -> None:
-    """Make a token useless from now on."""
+    """Revoke a token: it is refused from now on."""
     setup()
+    from container_manager.service import tokens
     from container_manager.startup import migrate
-    from container_manager.store import tokens
-    from container_manager.store.transaction import Actor, commit_one
 
     migrate()
-    commit_one(tokens.revoke, (name, Actor("command line")))
+    tokens.revoke(name)
     click.echo(f"Token {name!r} is revoked.")

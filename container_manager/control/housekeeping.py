@@ -1,45 +1,46 @@
-"""Drops what need not be kept any longer."""
+"""Deletes what is older than its retention time."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+from container_manager.aio import wait_for
 from container_manager.control.leader import FLEET, Leader
-from container_manager.store import decisions as decision_store
-from container_manager.store import events as event_store
+from container_manager.store import decisions, events
+from container_manager.store.pending import delete_unused_refusals
 from container_manager.store.transaction import Unit
-from container_manager.store.waiting import forget_refusals
 from container_manager.store.writer import Writer
-from container_manager.waiting import wait_for
 
 PAUSE_SECONDS = 600.0
 
 
 class Housekeeping:
-    """A slow turn; what is much goes in portions, so that nobody waits long behind it."""
+    """A slow loop. It deletes in portions, so that other writes never wait long behind it."""
 
     name = "housekeeping"
     patience = PAUSE_SECONDS * 2
 
-    def __init__(self, writer: Writer, leader: Leader, evaluations: timedelta, events: timedelta) -> None:
+    def __init__(
+        self, writer: Writer, leader: Leader, evaluation_retention: timedelta, event_retention: timedelta
+    ) -> None:
         self._writer = writer
         self._leader = leader
         self._elected = asyncio.Event()
         leader.on_election(self._elected)
-        self._dropping: Sequence[tuple[Unit, timedelta]] = (
-            (decision_store.forget, evaluations),
-            (event_store.forget, events),
+        self._deletions: Sequence[tuple[Unit, timedelta]] = (
+            (decisions.delete_old, evaluation_retention),
+            (events.delete_old, event_retention),
         )
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
             beat()
             if FLEET in self._leader.nodes:
-                await self._writer.write(forget_refusals, None)
-                for drop, older in self._dropping:
-                    while FLEET in self._leader.nodes and await self._writer.write(drop, older):
+                await self._writer.write(delete_unused_refusals, None)
+                for delete, retention in self._deletions:
+                    while FLEET in self._leader.nodes and await self._writer.write(delete, retention):
                         beat()
             await wait_for(self._elected, PAUSE_SECONDS)
 
     async def stop(self) -> None:
-        """Nothing is held."""
+        """Nothing to clean up."""

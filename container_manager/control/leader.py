@@ -1,4 +1,4 @@
-"""Of several workers, one looks after each host: probes it, sweeps it, tells when nobody does."""
+"""Leadership: of the processes that could look after a host, one does so at a time."""
 
 import asyncio
 import secrets
@@ -12,11 +12,11 @@ from container_manager.store.writer import Writer
 
 RENEWALS_PER_LEASE = 4
 FLEET = ""
-"""The duty that is for hosts which every node can reach, and for what there is only one of."""
+"""The duty for hosts that every node can reach, and for work of which the fleet needs only one."""
 
 
 class Leader:
-    """Stands for the fleet and for its own node; a process that stops or stands still is followed by another."""
+    """Campaigns for the fleet and for its own node. When it stops, another process takes over as the lease expires."""
 
     name = "leader"
 
@@ -26,30 +26,31 @@ class Leader:
         self._lease = lease_seconds
         self._nodes: set[str] = set()
         self._until = 0.0
-        self._elected: list[asyncio.Event] = []
+        self._on_election: list[asyncio.Event] = []
         self.patience = lease_seconds
 
     @property
     def nodes(self) -> set[str]:
-        """The nodes whose hosts this process looks after now; "" is for those that belong to none."""
+        """The nodes whose hosts this process looks after now; "" stands for hosts that belong to no node."""
         return self._nodes if time.monotonic() < self._until else set()
 
     def on_election(self, wake: asyncio.Event) -> None:
-        """Set `wake` whenever there is a node more."""
-        self._elected.append(wake)
+        """Set `wake` whenever this process has won another node."""
+        self._on_election.append(wake)
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
             beat()
-            # Counted from before it is granted, so that no two believe that they lead.
+            # Counted from before the request, so that two processes never lead at the same time.
             asked_at, before = time.monotonic(), self.nodes
-            self._nodes = await self._writer.write(leadership.stand, self._candidate)
+            self._nodes = await self._writer.write(leadership.campaign, self._candidate)
             self._until = asked_at + self._lease
             if self._nodes - before:
-                for wake in self._elected:
+                for wake in self._on_election:
                     wake.set()
             await asyncio.sleep(self._lease / RENEWALS_PER_LEASE)
 
     async def stop(self) -> None:
+        """Resign, so that another process can take over at once."""
         self._until = 0.0
         await self._writer.write(leadership.resign, self._candidate.owner)

@@ -1,10 +1,12 @@
-"""Starts the control loops, keeps them alive, and knows whether they tick."""
+"""Starts control loops, restarts those that fail, and knows which have stopped making progress."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from container_manager.aio import cancel_and_wait
 
 logger = logging.getLogger(__name__)
 
@@ -12,7 +14,11 @@ RESTART_AFTER = 1.0
 
 
 class Loop(Protocol):
-    """A control loop. `beat` is to be called at every turn; `patience` is how many seconds may lie between two."""
+    """A control loop.
+
+    `run` calls `beat` in every turn; `patience` is the longest time in seconds between two calls of a healthy loop.
+    `stop` is called once, after `run` was cancelled.
+    """
 
     name: str
     patience: float
@@ -23,34 +29,33 @@ class Loop(Protocol):
 
 
 class Supervisor:
-    """Runs loops side by side; one that fails is logged and run again, and the others never notice."""
+    """Runs loops side by side. A loop that fails is logged and run again; the others are not affected."""
 
-    def __init__(self, loops: list[Loop]) -> None:
-        self._loops = loops
+    def __init__(self, loops: Sequence[Loop]) -> None:
+        self.loops = loops
         self._beats: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        for loop in self._loops:
+        for loop in self.loops:
             self._beats[loop.name] = time.monotonic()
-            self._tasks.append(asyncio.create_task(self._keep_alive(loop), name=loop.name))
+            self._tasks.append(asyncio.create_task(self._keep_running(loop), name=loop.name))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        stopped = await asyncio.gather(*(loop.stop() for loop in self._loops), return_exceptions=True)
-        for loop, error in zip(self._loops, stopped, strict=True):
+        """Cancel all loops, then let each of them clean up."""
+        await cancel_and_wait(*self._tasks)
+        stopped = await asyncio.gather(*(loop.stop() for loop in self.loops), return_exceptions=True)
+        for loop, error in zip(self.loops, stopped, strict=True):
             if error is not None:
-                # The database may be away; leases run out by themselves.
-                logger.warning("stopping the %s loop: %r", loop.name, error)
+                # The database may be down; leases that could not be given up expire.
+                logger.warning("the %s loop could not be stopped cleanly: %r", loop.name, error)
 
     def stalled(self) -> list[str]:
-        """The names of the loops that have not ticked lately."""
+        """The names of the loops that have not made progress within their patience."""
         now = time.monotonic()
-        return [loop.name for loop in self._loops if now - self._beats.get(loop.name, now) > loop.patience]
+        return [loop.name for loop in self.loops if now - self._beats.get(loop.name, now) > loop.patience]
 
-    async def _keep_alive(self, loop: Loop) -> None:
+    async def _keep_running(self, loop: Loop) -> None:
         def beat() -> None:
             self._beats[loop.name] = time.monotonic()
 
@@ -58,6 +63,5 @@ class Supervisor:
             try:
                 await loop.run(beat)
             except Exception:
-                # A loop that stays down stops the fleet; one that is run again usually gets on.
-                logger.exception("control loop %s", loop.name)
+                logger.exception("the %s loop failed and is run again", loop.name)
             await asyncio.sleep(RESTART_AFTER)

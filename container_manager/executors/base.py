@@ -1,4 +1,8 @@
-"""The interface of a place that runs containers, and its obligations."""
+"""The interface of an executor, and its obligations.
+
+To add an executor: subclass `ContainerExecutor`, add its config class to `configs.CONFIGS` and its import path to
+`factory.EXECUTORS`, and let `tests/acceptance/test_executor_contract.py` run over it.
+"""
 
 import abc
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -11,15 +15,15 @@ from container_manager.executors.exceptions import ExecutorClosedError
 from container_manager.executors.output import Output, OutputLine
 
 LABEL = "container-manager"
-"""What our labels begin with."""
+"""The prefix of the labels of this service."""
 
-Tell = Callable[[str], None]
-"""Hears in sentences how something that takes its time gets on."""
+Report = Callable[[str], None]
+"""Takes sentences about the progress of a step that takes long."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutorSettings:
-    """What an executor is built from. Times are in seconds."""
+    """What an executor is built from. Times are in seconds, `output_limit` in bytes."""
 
     name: str
     config: Mapping[str, Any]
@@ -33,9 +37,9 @@ class ExecutorSettings:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """One attempt of one job. `name` is made from both, so that a launch repeated finds the first one.
+    """One attempt of one job. `name` is derived from both, so that a repeated launch finds the first one.
 
-    What is empty is as the image or the host has it. `tmpfs` is in MiB by path.
+    Empty fields are left to the image or the host. `tmpfs` has sizes in MiB by path.
     """
 
     job_id: int
@@ -56,21 +60,21 @@ class LaunchSpec:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment, and which job and attempt it is."""
+        """The job's environment, with the job and the attempt added."""
         own = {"CONTAINER_MANAGER_JOB": str(self.job_id), "CONTAINER_MANAGER_ATTEMPT": str(self.attempt)}
         return {**self.environment, **own}
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """A launch at an executor; `id` is the executor's own."""
+    """What an executor created for an attempt; `id` is the executor's own."""
 
     id: str
     spec: LaunchSpec
 
 
 class ExecutionState(Enum):
-    """CREATED has not been started; STARTING has, and does not run yet; EXITED never runs again."""
+    """CREATED was not started; STARTING was, but does not run yet; EXITED never runs again."""
 
     CREATED = "created"
     STARTING = "starting"
@@ -80,10 +84,10 @@ class ExecutionState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStatus:
-    """What an executor says about an execution.
+    """What an executor reports about an execution.
 
-    `interrupted`: the executor itself has ended it, as by a restart, or has never run it; `error` says how.
-    `timed_out`: the executor has counted the job's timeout, and has ended it. `cancelled`: somebody had it ended.
+    `interrupted`: the executor itself ended it, for instance by a restart, or never ran it; `error` says how.
+    `timed_out`: the executor enforced the job's timeout. `cancelled`: a client of the executor had it stopped.
     """
 
     id: str
@@ -108,15 +112,15 @@ class OwnedExecution:
     state: ExecutionState
 
     def as_execution(self) -> Execution:
-        """Enough of it to stop it."""
+        """As an execution that can be stopped; the rest of its spec is unknown."""
         return Execution(self.id, LaunchSpec(self.job_id, self.attempt, self.id[:12], ""))
 
 
 class ContainerExecutor(abc.ABC):
     """Runs containers on one host.
 
-    Every method has a deadline of its own (`wait` only per call to the outside) and raises an ExecutorError;
-    ExecutorConnectionError means that the effect is unknown and must be looked up, never assumed.
+    Every method has a deadline of its own (`wait` has one for each call to the host) and raises only ExecutorErrors.
+    ExecutorConnectionError means that the effect of the call is unknown: it must be looked up, never assumed.
     An executor belongs to the event loop in which it is first used.
     """
 
@@ -125,90 +129,91 @@ class ContainerExecutor(abc.ABC):
 
     @property
     def max_launches(self) -> int:
-        """How many launches may be under way at once."""
+        """How many launches may be in progress at once."""
         return 5
 
     @abc.abstractmethod
     async def health_check(self) -> bool:
-        """Touch what a launch needs. False or an ExecutorError: not healthy."""
+        """Use what a launch needs. False or an ExecutorError mean that the host is not healthy."""
 
     @abc.abstractmethod
     async def get_capacity_info(self) -> dict[str, Any]:
-        """`max_jobs`, `current_jobs`, `available_slots`; and `memory_mb`, `cpu_cores` where the engine says so."""
+        """`max_jobs`, `current_jobs`, `available_slots`; also `memory_mb` and `cpu_cores` if the host reports them."""
 
     @property
     def has_quota(self) -> bool:
-        """Whether calls may be refused because there were too many."""
+        """Whether the host may refuse calls because a quota is used up."""
         return False
 
     @property
     def settle_seconds(self) -> float:
-        """How long a start without an answer has to show, once the executor answers again."""
+        """How long a start that got no answer may take to become visible once the host answers again."""
         return 2.0
 
     @abc.abstractmethod
-    async def create(self, spec: LaunchSpec, tell: Tell = lambda _: None) -> str:
-        """Prepare the execution without running it and return its id, which no other one ever has.
+    async def create(self, spec: LaunchSpec, report: Report = lambda _: None) -> str:
+        """Prepare the execution without running it and return its id, which no other execution ever has.
 
-        `tell` hears how a preparation that takes its time gets on.
+        `report` is called with the progress of a preparation that takes long.
 
         Raises:
-            ExecutorConfigurationError: the image does not exist or the engine will not take these settings.
+            ExecutorConfigurationError: the image does not exist, or the host rejects these settings.
+            ExecutorAuthenticationError: a registry refuses the image to the host.
             ExecutorResourceError: a quota is used up.
         """
 
     @abc.abstractmethod
     async def start(self, execution: Execution) -> ExecutionState:
-        """Run what `create` prepared: RUNNING, or STARTING. Must not run again what has run already."""
+        """Run what `create` prepared; returns RUNNING or STARTING. Must not run it a second time."""
 
     @abc.abstractmethod
     async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
-        """The execution of that name, or None when there is none."""
+        """The execution of this attempt, by its name; None when there is none."""
 
     @abc.abstractmethod
     async def status(self, execution: Execution) -> ExecutionStatus | None:
-        """What became of an execution, or None when the executor does not know it."""
+        """The state of an execution; None when the host does not know it."""
 
     async def explain(self, execution: Execution, status: ExecutionStatus) -> ExecutionStatus:  # noqa: ARG002
-        """The status of one that has failed, with `error` and `interrupted` as far as the executor knows more.
+        """The status of a failed execution, with `error` and `interrupted` if the host knows more about its end.
 
-        Asked for when nothing else explains its end, because it may take several calls.
+        Called only when nothing else explains the end, because it may take several calls.
         """
         return status
 
     @abc.abstractmethod
     async def wait(self, execution: Execution, seen: ExecutionState = ExecutionState.RUNNING) -> ExecutionStatus | None:
-        """Return once the execution is further than `seen`, with its verdict; None when the executor does not know it.
+        """Return the status once the execution has left the state `seen`; None when the host does not know it.
 
-        Notices also what ends while the executor does not answer, and connections that die without a word.
+        Also notices executions that end while the host does not answer, and connections that die unnoticed.
         """
 
     @abc.abstractmethod
     async def logs(self, execution: Execution) -> Output:
-        """What it wrote, stdout and stderr apart, bounded by `settings.output_limit`."""
+        """Its output, stdout and stderr apart, at most `settings.output_limit` bytes."""
 
     @abc.abstractmethod
     def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
-        """What it writes from that time on (nanoseconds since 1970), as it does, until it has ended."""
+        """Its output from that time on (nanoseconds since 1970), live, until it has ended."""
 
     @abc.abstractmethod
     async def has_run(self, execution: Execution) -> bool | None:
-        """Whether an execution that is gone, and was not seen running, was ever started; None: nobody can tell."""
+        """Whether an execution that is gone, and was not seen running, was ever started; None when that is unknown."""
 
     @abc.abstractmethod
     async def stop(self, execution: Execution, grace: float) -> bool:
-        """Ask it to end (TERM), and end it (KILL) after `grace` seconds. False: it had ended by itself before."""
+        """Send TERM, and KILL after `grace` seconds. Returns False when it had ended by itself before."""
 
     @abc.abstractmethod
     async def remove(self, execution_id: str) -> None:
-        """Remove an execution that does not run. Gone already is success."""
+        """Remove an execution that does not run. It is no error when it is gone already."""
 
     @abc.abstractmethod
     async def list_owned(self) -> list[OwnedExecution]:
         """All executions of this installation."""
 
-    def _hung_up(self) -> ExecutorClosedError:
+    def _closed_error(self) -> ExecutorClosedError:
         return ExecutorClosedError(f"host {self.settings.name}: its settings were changed.")
 
     async def aclose(self) -> None:
-        """Close connections; calls under way raise ExecutorConnectionError. Safe to call twice."""
+        """Close connections; calls in progress raise ExecutorClosedError. May be called twice."""

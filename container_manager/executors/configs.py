@@ -1,4 +1,7 @@
-"""The settings of a host, by executor type. Pure values: no SDK is imported to check them."""
+"""The settings of a host (`ExecutorHost.config`), by executor type. Checking them imports no SDK.
+
+To add a setting, add a field to the config class of its executor type.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,10 +11,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from container_manager.executors.cloudrun_limits import LONG, TIMEOUT
+from container_manager.domain import capabilities
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-SECRET_MASK = "********"  # noqa: S105 - what is shown in place of a secret
+SECRET_MASK = "********"  # noqa: S105 - shown in place of a secret
 
 
 class Secret:
@@ -20,7 +23,7 @@ class Secret:
 
 def _is_the_secret_itself(value: str) -> str:
     if value == SECRET_MASK:
-        raise ValueError("is the mask and not the secret; nothing is stored here that it could stand for")
+        raise ValueError("is the mask, not the secret, and no secret is stored here that it could stand for")
     return value
 
 
@@ -28,13 +31,17 @@ Hidden = Annotated[str, Secret(), AfterValidator(_is_the_secret_itself)]
 
 
 class Settings(BaseModel):
-    """Refuses keys it does not know, so that a typo is not a silent default."""
+    """Rejects unknown keys, so that a typo does not silently become a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def is_network(network: str) -> str:
-    """Raises ValueError unless it names a network of its own."""
+    """Return the name of a network.
+
+    Raises:
+        ValueError: it is not the name of a network, or the network of the host or of another container.
+    """
     if network == "host" or not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", network):
         raise ValueError("must be the name of a network, and not that of the host or of another container")
     return network
@@ -44,7 +51,7 @@ NetworkName = Annotated[str, AfterValidator(is_network)]
 
 
 class TLS(Settings):
-    """PEM text, or paths on the server."""
+    """Certificates as PEM text, or paths of PEM files on the server."""
 
     ca: str = ""
     cert: str = ""
@@ -60,7 +67,11 @@ class RegistryLogin(Settings):
 
 
 def is_container_path(path: str) -> str:
-    """Raises ValueError unless something may be mounted there."""
+    """Return the path.
+
+    Raises:
+        ValueError: nothing may be mounted there.
+    """
     parts = path.split("/")
     if not path.startswith("/") or not path.strip("/") or ".." in parts or parts[1] in {"proc", "sys", "dev"}:
         raise ValueError("must be an absolute path in the container without .., not / itself, /proc, /sys or /dev")
@@ -74,14 +85,14 @@ def _is_folder(path: str) -> str:
 
 
 class Allowed(Settings):
-    """What a job may ask for. `networks`: besides the host's own."""
+    """What a job may choose itself. `networks`: besides the host's own network."""
 
     user: bool = True
     networks: list[NetworkName] = []
 
 
 class Mount(Settings):
-    """A folder of the host that every container on it gets."""
+    """A folder of the host that is mounted into every container."""
 
     source: Annotated[str, AfterValidator(_is_folder)]
     read_only: bool = True
@@ -108,7 +119,7 @@ class DockerConfig(Settings):
             raise ValueError("must not carry credentials; an engine is protected by tls")
         local = parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc
         remote = parts.scheme in {"tcp", "https"} and parts.path in {"", "/"} and _HOST.fullmatch(parts.netloc)
-        # Reading the port raises ValueError when it is none.
+        # `port` raises ValueError when it is not a number.
         if not (local or (remote and parts.port != 0)) or parts.query or parts.fragment or not url.isprintable():
             raise ValueError("must be unix:///path/of.sock, tcp://HOST:PORT or https://HOST:PORT")
         return url
@@ -119,7 +130,7 @@ Milliseconds = Annotated[int, Field(ge=0, le=10_000_000_000)]
 
 
 class SimulatedConfig(Settings):
-    """An executor that runs nothing and behaves as it is told; see the README."""
+    """The simulator: it runs nothing and behaves as configured; see the README."""
 
     accept: Literal["preferred", "any"] = "preferred"
     launch_ms: Milliseconds = 20
@@ -132,7 +143,7 @@ class SimulatedConfig(Settings):
 
 
 class Vpc(Settings):
-    """Where a Cloud Run job's traffic goes: by `connector`, or directly into `network` and `subnetwork`."""
+    """The route of a Cloud Run job's traffic: through `connector`, or directly into `network` and `subnetwork`."""
 
     connector: str = ""
     network: str = ""
@@ -150,7 +161,7 @@ class Vpc(Settings):
 
 
 class CloudRunLimits(Settings):
-    """What the region lets a task have, where it may be more than elsewhere."""
+    """Limits that are higher in some regions."""
 
     timeout_seconds: Literal[86_400, 604_800] = 86_400
 
@@ -165,7 +176,7 @@ Endpoint = Annotated[str, AfterValidator(_is_endpoint)]
 
 
 class CloudRunConfig(Settings):
-    """A region of Google Cloud Run, in one project. Empty endpoints are Google's own."""
+    """A region of Google Cloud Run in one project. An empty endpoint is Google's own."""
 
     project: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.:-]*[a-z0-9])?$")]
     region: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
@@ -190,7 +201,9 @@ class CloudRunConfig(Settings):
             if (name == "endpoint" or host) and host not in {"localhost", "127.0.0.1", "::1"}:
                 raise ValueError(f"plaintext: {name} must be on this machine (localhost, 127.0.0.1 or [::1])")
         if self.credentials != "anonymous" and "credentials" in self.model_fields_set:
-            raise ValueError("credentials: only anonymous goes with plaintext, which would give them away")
+            raise ValueError(
+                "credentials: plaintext allows only anonymous, because it would send other credentials unencrypted"
+            )
         return self
 
 
@@ -202,34 +215,31 @@ CONFIGS: dict[str, type[Settings]] = {
 
 
 def takes_only_preferred(executor_type: str, config: Mapping[str, Any]) -> bool:
-    """Whether the host is only for jobs that prefer its type."""
+    """Whether the host takes only jobs that prefer its type."""
     return executor_type == "simulated" and config.get("accept", "preferred") == "preferred"
 
 
 def grants_of(executor_type: str, config: Mapping[str, Any]) -> list[str]:
-    """What the host's settings let a job have that not every host grants; "*" is everything.
-
-    "cloudrun: …" is asked of hosts of that kind only.
-    """
+    """The codes of `domain.capabilities` that the host's settings grant."""
     if executor_type == "simulated":
-        return ["*"]
+        return [capabilities.EVERYTHING]
     if executor_type == "cloudrun":
-        longer = config.get("limits", {}).get("timeout_seconds", TIMEOUT) > TIMEOUT
-        return [f"cloudrun: {LONG}"] if longer else []
+        timeout = config.get("limits", {}).get("timeout_seconds", capabilities.CLOUDRUN_TIMEOUT)
+        return [capabilities.LONG_TIMEOUT] if timeout > capabilities.CLOUDRUN_TIMEOUT else []
     if executor_type != "docker":
         return []
     allow = Allowed.model_validate(config.get("allow", {}))
     networks = dict.fromkeys([config.get("network", "none"), *allow.networks])
-    return [*(["user"] if allow.user else []), *(f"network {name}" for name in networks)]
+    return [*([capabilities.USER] if allow.user else []), *map(capabilities.network, networks)]
 
 
 def region_of(executor_type: str, config: Mapping[str, Any]) -> str:
-    """The region that the host's settings name, if they do."""
+    """The region in the host's settings; "" when they have none."""
     return str(config.get("region", "")) if executor_type == "cloudrun" else ""
 
 
 def node_of(executor_type: str, config: Mapping[str, Any], here: str) -> str:
-    """The node whose processes alone can reach the host; "" when all can."""
+    """The node to which the host belongs; "" when processes of all nodes can reach it."""
     local = executor_type == "docker" and config.get("url", DEFAULT_SOCKET).startswith("unix://")
     return (config.get("node") or here) if local else ""
 
@@ -237,8 +247,8 @@ def node_of(executor_type: str, config: Mapping[str, Any], here: str) -> str:
 _KINDS = {"dict_type": "an object", "model_type": "an object", "list_type": "a list", "string_type": "a string"}
 
 
-def complaint(entry: ErrorDetails) -> str:
-    """What is wrong with a value, in words that do not need to know Python."""
+def message_of(entry: ErrorDetails) -> str:
+    """What is wrong with a value, in words for readers who do not know Python."""
     kind = _KINDS.get(entry["type"])
     return f"must be {kind}" if kind else entry["msg"].removeprefix("Value error, ")
 
@@ -250,16 +260,16 @@ def config_errors(error: ValidationError, root: str = "config") -> Iterator[tupl
         if entry["type"] == "extra_forbidden":
             yield path, f"{path} is not a setting of this executor type."
             continue
-        text = complaint(entry)
+        text = message_of(entry)
         if not entry["loc"]:
-            # What is wrong with several keys together says itself which one to change.
+            # An error about several keys begins with the key to change.
             key, _, text = text.partition(": ")
             path = f"{path}.{key}"
         yield path, f"{path}: {text}."
 
 
 def hide_secrets(config: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """A copy whose secret values are masked."""
+    """A copy of the config with its secret values masked."""
     shown: dict[str, Any] = {}
     for key, value in config.items():
         field = model.model_fields.get(key)
@@ -283,7 +293,7 @@ def _hide_nested(value: Mapping[str, Any], annotation: Any) -> dict[str, Any]:
 
 
 def keep_secrets(given: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` with every mask replaced by what is stored there, so that a config read from the API can be sent back."""
+    """`given` with each mask replaced by the stored value, so that a config read from the API can be sent back."""
     merged: dict[str, Any] = {}
     for key, value in given.items():
         old = stored.get(key)

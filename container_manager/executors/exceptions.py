@@ -1,22 +1,22 @@
-"""What can go wrong at an executor.
+"""The errors of executors.
 
 ExecutorError
 ├── ExecutorConfigurationError     the job's or the host's settings can never work as they are
-│   └── ExecutorHostError          the host's: another host may do
+│   └── ExecutorHostError          the host's settings: another host may run the job
 ├── ExecutorResourceError          there is no room
-├── ExecutorConnectionError        no answer: what was asked for may or may not have happened
-│   └── ExecutorClosedError        we hung up ourselves
+├── ExecutorConnectionError        no answer: the call may or may not have had its effect
+│   └── ExecutorClosedError        this service closed the connection itself
 ├── ExecutorAuthenticationError    credentials are missing or were refused
 └── ExecutorOperationError         the executor answered, and refused or failed
 """
 
 
 class ExecutorError(Exception):
-    """The executor could not do what was asked."""
+    """The executor could not perform an operation."""
 
 
 class ExecutorConfigurationError(ExecutorError):
-    """The settings are wrong; trying again changes nothing."""
+    """The settings are wrong, so that a repeated call would fail in the same way."""
 
 
 class ExecutorHostError(ExecutorConfigurationError):
@@ -24,15 +24,15 @@ class ExecutorHostError(ExecutorConfigurationError):
 
 
 class ExecutorResourceError(ExecutorError):
-    """There is no room for the job."""
+    """There is no room for the job, or a quota is used up."""
 
 
 class ExecutorConnectionError(ExecutorError):
-    """The executor did not answer. The call may have had its effect all the same."""
+    """The host did not answer. The call may have had its effect nevertheless."""
 
 
 class ExecutorClosedError(ExecutorConnectionError):
-    """The host's settings were changed while the call was under way; ask a new executor."""
+    """The host's settings were changed during the call; a new executor must be used."""
 
 
 class ExecutorAuthenticationError(ExecutorError):
@@ -40,4 +40,4 @@ class ExecutorAuthenticationError(ExecutorError):
 
 
 class ExecutorOperationError(ExecutorError):
-    """The executor refused the operation or failed at it."""
+    """The host answered that it refuses the operation or that it failed."""

@@ -1,34 +1,32 @@
-"""Routes jobs to hosts, and keeps one executor a host."""
+"""The factory: routes jobs to hosts, and gives each host its executor."""
 
 import asyncio
 import importlib
 import logging
 import random
-import time
-import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Q
-from django.utils import timezone
 from pydantic import ValidationError
 
-from container_manager.executors.base import ContainerExecutor, ExecutorSettings
+from container_manager.executors import probe
+from container_manager.executors.base import ContainerExecutor, ExecutorSettings, LaunchSpec
+from container_manager.executors.cache import ExecutorCache
 from container_manager.executors.configs import config_errors
 from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
-    ExecutorError,
     ExecutorHostError,
     ExecutorResourceError,
 )
-from container_manager.models import ContainerJob, ExecutorHost, HealthStatus
+from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.routing import checks, router
-from container_manager.routing.types import Decision, HostState, JobRequirements
+from container_manager.routing.types import Decision, JobRequirements
 from container_manager.store import hosts as host_store
-from container_manager.store import routing, threads
-from container_manager.store.hosts import HealthReport
-from container_manager.store.reservation import Reservation, reserve
+from container_manager.store import scheduling, threads
+from container_manager.store.assignment import Choice, assign_chosen
+from container_manager.store.health import HealthReport
 from container_manager.store.transaction import Unit
 from container_manager.store.writer import write_directly
 
@@ -39,23 +37,18 @@ EXECUTORS = {
     "cloudrun": "container_manager.executors.cloudrun.CloudRunExecutor",
     "simulated": "container_manager.executors.simulated.SimulatedExecutor",
 }
+"""By executor type, the class, which is looked up in its module at the time of the call."""
 
 ROOM_CHECKS = ("SLOTS", "MEMORY", "CPU")
 PLACE_CHECKS = ("REGION",)
 RESERVE_TRIES = 3
 
-R = TypeVar("R")
-_Cache = dict[int, tuple[int, ContainerExecutor]]
-"""By host: the version of the config it was built from, and the executor."""
-
-_no_loop = type("NoLoop", (), {})()
-
 
 class ExecutorFactory:
-    """Decides where jobs run. Safe to use from many tasks, and from threads that each have a loop of their own.
+    """Decides where jobs run. Safe to use from many tasks, and from threads that each have an event loop of their own.
 
-    `write` commits units of work; a service passes its writer's, so that they join its group commit.
-    `instance` is the installation whose containers its executors call their own.
+    `write` commits units of work; a running service passes its writer's method, so that they join its group commit.
+    `instance` is the id of the installation; executors recognise its containers by it.
     """
 
     def __init__(
@@ -63,23 +56,21 @@ class ExecutorFactory:
     ) -> None:
         self._write = write
         self.instance = instance
-        # By event loop, because a client's connections belong to the loop in which they were made.
-        self._executors: weakref.WeakKeyDictionary[Any, _Cache] = weakref.WeakKeyDictionary()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._cache = ExecutorCache(self._build)
 
     # -------------------------------------------------------------- routing
 
     async def route_job_to_host(
         self, job: ContainerJob, *, executor_types: Collection[str] | None = None
     ) -> ExecutorHost | None:
-        """Where would this job go? Reserves nothing; None when no host can take it now.
+        """The host to which this job would go; None when no host can take it now. Reserves nothing.
 
         Args:
             job: need not be saved.
-            executor_types: only hosts of these types; None for all.
+            executor_types: consider only hosts of these types; None considers all.
 
         Raises:
-            ExecutorError, DatabaseError: the hosts could not be read.
+            DatabaseError: the hosts could not be read.
         """
         hosts = await self.get_available_hosts(job)
         if executor_types is not None:
@@ -87,10 +78,10 @@ class ExecutorFactory:
         needs = job.requirements()
         best = min((router.tier(host_store.state(host), needs) for host in hosts), default=None)
         tier = [host for host in hosts if router.tier(host_store.state(host), needs) == best]
-        return self._choose(tier, needs) if tier else None
+        return _choose(tier, needs) if tier else None
 
     async def route_job_to_executor_type(self, job: ContainerJob) -> str:
-        """Route to a host, reserve it, and return its executor type.
+        """Route the job to a host, reserve its room there, and return the executor type.
 
         Writes host, executor_type and routing_reason to the job; a job that is not saved only gets the attributes.
 
@@ -103,24 +94,27 @@ class ExecutorFactory:
             if host is None:
                 break
             reason = _reason(job, host)
-            if job.pk is not None and not await self._write(reserve, Reservation(job.pk, host.pk, reason)):
-                continue  # Somebody took the room in between.
+            if job.pk is not None and not await self._write(assign_chosen, Choice(job.pk, host.pk, reason)):
+                continue  # Another job took the room meanwhile.
             if job.pk is not None:
                 job.status = "routed"
             job.host, job.executor_type, job.routing_reason = host, str(host.executor_type), reason
             logger.info(
-                "routing: job %s to host %s (%s): %s", job.pk or job.name, host.name, host.executor_type, reason
-            )
+                "routing: job %s to host %s (%s): %s", job.pk or job.name, host.name, host.executor_type, reason,
+                extra={"job": job.pk, "host": host.name},
+            )  # fmt: skip
             return job.executor_type
-        raise ExecutorResourceError(f"No executor is available for this job{_wish(job)}.")
+        raise _none_available(job)
 
     async def route_jobs(self, jobs: Sequence[ContainerJob]) -> list[Decision]:
         """Decide, reserve and record for saved PENDING jobs in one transaction; one decision each, in order.
 
         Raises:
-            Conflict, NotFound: a job is not PENDING, or is gone; the others are routed all the same.
+            Conflict: a job is not PENDING. The others are routed nevertheless.
+            NotFound: a job does not exist. The others are routed nevertheless.
         """
-        answers: list[Decision | Exception] = await self._write(routing.route_named, ([job.pk for job in jobs], None))
+        ids = [job.pk for job in jobs]
+        answers: list[Decision | Exception] = await self._write(scheduling.route_named, (ids, None))
         decisions = []
         for answer in answers:
             if isinstance(answer, Exception):
@@ -129,7 +123,7 @@ class ExecutorFactory:
         return decisions
 
     async def route_job_dry_run(self, job: ContainerJob) -> str:
-        """The executor type that would be used; writes nothing.
+        """The executor type that would be used. Writes nothing.
 
         Raises:
             ExecutorResourceError: no executor is available.
@@ -137,24 +131,24 @@ class ExecutorFactory:
         available = await self._available_types(job)
         host = await self.route_job_to_host(job, executor_types=available) if available else None
         if host is None:
-            raise ExecutorResourceError(f"No executor is available for this job{_wish(job)}.")
+            raise _none_available(job)
         return str(host.executor_type)
 
     async def get_available_hosts(self, job: ContainerJob | None = None) -> list[ExecutorHost]:
-        """Hosts that could take the job now, by every check; without a job, those with a free slot. One query."""
+        """Hosts that pass every check for the job now; without a job, those with a free slot. One query."""
         hosts = await threads.read(host_store.candidates)
         if job is None:
-            return [host for host in hosts if checks.feasible(host_store.state(host), _anything(host))]
+            return [host for host in hosts if checks.feasible(host_store.state(host), _smallest_job(host))]
         return [
             host
             for host in hosts
             if self._check_resource_availability(host, job)
             and self._matches_geographic_constraints(host, job)
-            and self._passes_other_checks(host, job)
+            and _passes_other_checks(host, job)
         ]
 
     async def get_executor_capacity(self, executor_type: str) -> dict[str, int]:
-        """`total_capacity`, `current_usage` and `available_slots` of a type's active hosts, in jobs."""
+        """`total_capacity`, `current_usage` and `available_slots` of a type's active hosts, as numbers of jobs."""
         hosts = [host for host in await threads.read(host_store.candidates) if host.executor_type == executor_type]
         free = [max(host.max_concurrent_jobs - host.used_jobs, 0) for host in hosts]
         return {
@@ -166,70 +160,29 @@ class ExecutorFactory:
     # -------------------------------------------------------------- health
 
     async def check_health(self, hosts: Iterable[ExecutorHost] | None = None) -> dict[int, HealthReport]:
-        """Probe hosts at once, each under its own deadline: the slowest costs its deadline and delays nobody."""
+        """Probe hosts concurrently, all when None is given; the reports by host id.
+
+        Each probe has its own deadline, so a host that hangs delays no other.
+        """
         probed = list(hosts) if hosts is not None else await threads.read(host_store.bare, Q())
         reports = await asyncio.gather(*(self.probe(host) for host in probed))
         return {report.host_id: report for report in reports}
 
     async def probe(self, host: ExecutorHost) -> HealthReport:
-        """Probe one host; whatever goes wrong is a report that says so."""
-        began = time.perf_counter()
-        info: dict[str, Any] = {}
-        error = exhausted = ""
-        deadline = settings.CONTAINER_MANAGER.probe_timeout_seconds
-        executor = None
-        try:
-            async with asyncio.timeout(deadline):
-                executor = self.get_executor(host)
-                if await executor.health_check():
-                    info = await executor.get_capacity_info()
-                else:
-                    error = "The executor says that it is not healthy."
-        except TimeoutError:
-            error = f"No answer within {deadline:g} s."
-        except ExecutorResourceError as problem:
-            exhausted = str(problem)
-        except ExecutorError as problem:
-            error = str(problem)
-        except Exception as problem:  # a probe must not fail the others, whatever an executor raises
-            logger.exception("probe of host %s", host.name)
-            error = f"The probe failed: {problem}"
-        if host.pk is None and executor is not None:
-            await _close(executor)
-        return HealthReport(
-            host_id=host.pk,
-            status=HealthStatus.UNHEALTHY if error else HealthStatus.HEALTHY,
-            checked_at=timezone.now(),
-            latency_ms=(time.perf_counter() - began) * 1000,
-            error=error,
-            exhausted=exhausted,
-            memory_mb=info.get("memory_mb"),
-            cpu_cores=info.get("cpu_cores"),
-        )
+        """Probe one host. Whatever goes wrong is part of the report; nothing is raised."""
+        return await probe.probe(host, self.get_executor)
 
     async def _is_executor_available(self, executor_type: str) -> bool:
-        """Some active host of the type answers and has room, both by the job rows and by the executor."""
+        """Whether some active host of the type answers, and has room by the job rows and by its executor."""
         hosts = [
             host
             for host in await threads.read(host_store.candidates)
             if host.executor_type == executor_type and host.used_jobs < host.max_concurrent_jobs and not host.cooling
         ]
-        return any(await asyncio.gather(*(self._has_room(host) for host in hosts)))
-
-    async def _has_room(self, host: ExecutorHost) -> bool:
-        try:
-            async with asyncio.timeout(settings.CONTAINER_MANAGER.probe_timeout_seconds):
-                executor = self.get_executor(host)
-                if not await executor.health_check():
-                    return False
-                capacity = await executor.get_capacity_info()
-        except (ExecutorError, TimeoutError) as error:
-            logger.warning("host %s is not available: %s", host.name, error or "no answer in time")
-            return False
-        return int(capacity["available_slots"]) > 0
+        return any(await asyncio.gather(*(probe.has_room(host, self.get_executor) for host in hosts)))
 
     async def _available_types(self, job: ContainerJob) -> list[str]:
-        """The types to choose from: the preferred one if it is available, else all others that are."""
+        """The types to choose from: the preferred one if it is available, otherwise all others that are."""
         if job.preferred_executor and await self._is_executor_available(job.preferred_executor):
             return [job.preferred_executor]
         if job.preferred_executor and job.executor_required:
@@ -239,7 +192,7 @@ class ExecutorFactory:
         answers = await asyncio.gather(*(self._is_executor_available(executor_type) for executor_type in others))
         return [executor_type for executor_type, available in zip(others, answers, strict=True) if available]
 
-    # -------------------------------------------------------------- the hooks of the single-job methods
+    # -------------------------------------------------------------- hooks of the single-job methods
 
     def _check_resource_availability(self, host: ExecutorHost, job: ContainerJob) -> bool:
         return checks.feasible(host_store.state(host), job.requirements(), *ROOM_CHECKS)
@@ -247,21 +200,10 @@ class ExecutorFactory:
     def _matches_geographic_constraints(self, host: ExecutorHost, job: ContainerJob) -> bool:
         return checks.feasible(host_store.state(host), job.requirements(), *PLACE_CHECKS)
 
-    def _passes_other_checks(self, host: ExecutorHost, job: ContainerJob) -> bool:
-        others = [check.code for check in checks.CHECKS if check.code not in {*ROOM_CHECKS, *PLACE_CHECKS}]
-        return checks.feasible(host_store.state(host), job.requirements(), *others)
-
-    def _choose(self, tier: list[ExecutorHost], needs: JobRequirements) -> ExecutorHost:
-        weights = [host.routing_weight for host in tier]
-        if needs.strategy == "weighted":
-            return random.choices(tier, weights=weights if any(weights) else [1] * len(tier))[0]  # noqa: S311
-        states: list[HostState] = [host_store.state(host) for host in tier]
-        return tier[router.place(router.evaluate(states, needs, random.getrandbits(32)), 1)[0]]
-
     # -------------------------------------------------------------- executors
 
     def get_executor(self, host_or_job: ExecutorHost | ContainerJob) -> ContainerExecutor:
-        """The host's executor, one a host and event loop.
+        """The host's executor, one per host and event loop.
 
         Raises:
             ExecutorConfigurationError: the host's settings are wrong, or the job has no host.
@@ -269,42 +211,43 @@ class ExecutorFactory:
         host = host_or_job.host if isinstance(host_or_job, ContainerJob) else host_or_job
         if host is None:
             raise ExecutorConfigurationError("The job has not been routed to a host.")
-        cache = self._executors.setdefault(_current_loop(), {})
-        if host.pk is None:
-            return self._build(host)
-        version, executor = cache.get(host.pk, (-1, None))
-        if executor is None or version < host.config_version:
-            # An instance read before the last change gets the newer executor, never the other way round.
-            self.invalidate_executor_cache(host)
-            executor = self._build(host)
-            cache[host.pk] = (host.config_version, executor)
-        return executor
+        return self._cache.get(host)
 
     def max_launches(self, host: ExecutorHost) -> int:
-        """How many launches may be under way at once on this host."""
+        """How many launches may be in progress at once on this host."""
         try:
             return self.get_executor(host).max_launches
         except ExecutorConfigurationError:
-            # The launch itself will tell the job what is wrong with the host.
+            # The launch itself reports what is wrong with the host.
             return 1
 
+    def launch_spec(self, job: ContainerJob) -> LaunchSpec:
+        """What an executor needs to run the job's present attempt."""
+        return LaunchSpec(
+            job_id=job.pk,
+            attempt=job.attempt,
+            name=f"cm-{self.instance}-{job.pk}-{job.attempt}",
+            image=job.image,
+            command=tuple(job.command),
+            environment=job.environment,
+            memory_mb=job.memory_limit or 0,
+            cpu_millis=round((job.cpu_limit or 0) * 1000),
+            timeout_seconds=job.timeout_seconds,
+            entry_point=tuple(job.entry_point),
+            working_dir=job.working_dir,
+            user=job.user,
+            network=job.network,
+            read_only_root=job.read_only_root,
+            tmpfs=job.tmpfs,
+        )
+
     def invalidate_executor_cache(self, host: ExecutorHost) -> None:
-        """Forget the host's executors; the next `get_executor` builds a new one, the old one is closed."""
-        for loop, cache in list(self._executors.items()):
-            _, executor = cache.pop(host.pk, (0, None))
-            if executor is None or loop is _no_loop or loop.is_closed():
-                continue
-            if loop is _current_loop():
-                task = loop.create_task(_close(executor))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-            else:
-                asyncio.run_coroutine_threadsafe(_close(executor), loop)
+        """Forget the host's executors and close their connections; the next `get_executor` builds a new one."""
+        self._cache.invalidate(host)
 
     async def aclose(self) -> None:
         """Close the connections of all executors of this event loop."""
-        cache = self._executors.pop(_current_loop(), {})
-        await asyncio.gather(*(_close(executor) for _, executor in cache.values()), *self._closing)
+        await self._cache.aclose()
 
     def _build(self, host: ExecutorHost) -> ContainerExecutor:
         path = EXECUTORS.get(str(host.executor_type))
@@ -329,27 +272,27 @@ class ExecutorFactory:
         return executor
 
 
-def _current_loop() -> Any:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return _no_loop
+def _passes_other_checks(host: ExecutorHost, job: ContainerJob) -> bool:
+    others = [check.code for check in checks.CHECKS if check.code not in {*ROOM_CHECKS, *PLACE_CHECKS}]
+    return checks.feasible(host_store.state(host), job.requirements(), *others)
 
 
-async def _close(executor: ContainerExecutor) -> None:
-    try:
-        await executor.aclose()
-    except Exception as error:  # noqa: BLE001 - one that cannot be closed is forgotten all the same
-        logger.warning("closing an executor: %s", error)
+def _choose(tier: list[ExecutorHost], needs: JobRequirements) -> ExecutorHost:
+    weights = [host.routing_weight for host in tier]
+    if needs.strategy == "weighted":
+        return random.choices(tier, weights=weights if any(weights) else [1] * len(tier))[0]  # noqa: S311
+    states = [host_store.state(host) for host in tier]
+    return tier[router.choose(router.evaluate(states, needs, random.getrandbits(32)), 1)[0]]
 
 
-def _anything(host: ExecutorHost) -> JobRequirements:
-    """The least that a job which wants this host's type can need."""
+def _smallest_job(host: ExecutorHost) -> JobRequirements:
+    """The least that a job which prefers this host's type can need."""
     return JobRequirements(preferred_executor=str(host.executor_type))
 
 
-def _wish(job: ContainerJob) -> str:
-    return f" (it requires {job.preferred_executor})" if job.executor_required else ""
+def _none_available(job: ContainerJob) -> ExecutorResourceError:
+    required = f" (it requires {job.preferred_executor})" if job.executor_required else ""
+    return ExecutorResourceError(f"No executor is available for this job{required}.")
 
 
 def _reason(job: ContainerJob, host: ExecutorHost) -> str:

@@ -1,4 +1,4 @@
-"""What a container wrote, within a bound."""
+"""The output of a container, within a bound."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -16,9 +16,9 @@ class OutputLine(NamedTuple):
 
 
 class Output:
-    """Lines as they are kept: each is the stream's digit, the time, a space and the text in UTF-8.
+    """Packed lines: each is the stream's digit, the time, a space and the text in UTF-8.
 
-    A hundred thousand lines are a few megabytes like this, and ten times as much as objects.
+    A hundred thousand packed lines take a few megabytes, a tenth of what they would take as objects.
     """
 
     def __init__(self, packed: bytes = b"") -> None:
@@ -52,12 +52,12 @@ def _unpack(packed: bytes) -> OutputLine:
 
 
 class BoundedOutput:
-    """Keeps the first and the last half of `limit` bytes of text and says how much of the middle it dropped."""
+    """Keeps the first and the last half of `limit` bytes of text, and counts what it drops in between."""
 
     def __init__(self, limit: int) -> None:
         self._half = limit // 2
         self._head, self._head_size = bytearray(), 0
-        # What lies before `_start` is dropped already.
+        # The bytes before `_start` are dropped.
         self._tail, self._tail_size, self._start = bytearray(), 0, 0
         self._dropped_lines = self._dropped_bytes = self._dropped_at = 0
 
@@ -84,7 +84,7 @@ class BoundedOutput:
         self._dropped_at, self._tail_size, self._start = _unpack(packed).at_ns, self._tail_size - lost, end + 1
 
     def kept(self) -> Output:
-        """What is left, with a line for what is not."""
+        """The kept lines, with a line that counts the dropped ones."""
         marker = b""
         if self._dropped_lines:
             text = f"[container-manager: {self._dropped_lines} lines, {self._dropped_bytes} bytes dropped here]"
@@ -93,5 +93,5 @@ class BoundedOutput:
 
 
 def _size(packed: bytes) -> int:
-    """Bytes of text, and the end of the line."""
+    """The bytes of the text, line end included."""
     return len(packed) - packed.index(b" ")

@@ -1,7 +1,7 @@
-"""An executor that runs nothing: for demonstrations, load and tests.
+"""The simulator: an executor that runs nothing, for demonstrations, load and tests.
 
-What becomes of an execution follows from its id, which carries when it began and how long it takes,
-so a simulated job survives a restart of the service as a real one does.
+The id of an execution contains its start time, duration and exit code, from which its state follows. So a simulated job
+survives a restart of the service as a real one does.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from container_manager.executors.base import (
     ExecutorSettings,
     LaunchSpec,
     OwnedExecution,
-    Tell,
+    Report,
 )
 from container_manager.executors.configs import SimulatedConfig
 from container_manager.executors.exceptions import (
@@ -51,7 +51,7 @@ class SimulatedExecutor(ContainerExecutor):
     async def health_check(self) -> bool:
         await asyncio.sleep(self._config.health_ms / 1000)
         if not self._config.healthy:
-            raise ExecutorConnectionError("The simulated host is told to be unhealthy (config.healthy).")
+            raise ExecutorConnectionError("The simulated host is configured to be unhealthy (config.healthy).")
         return True
 
     async def get_capacity_info(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class SimulatedExecutor(ContainerExecutor):
         limit = self.settings.max_jobs
         return {"max_jobs": limit, "current_jobs": current, "available_slots": max(limit - current, 0)}
 
-    async def create(self, spec: LaunchSpec, tell: Tell = lambda _: None) -> str:  # noqa: ARG002 - takes no time
+    async def create(self, spec: LaunchSpec, report: Report = lambda _: None) -> str:  # noqa: ARG002 - it is quick
         for execution in self._created.values():
             if execution.spec.name == spec.name:
                 return execution.id
@@ -88,7 +88,7 @@ class SimulatedExecutor(ContainerExecutor):
     async def wait(self, execution: Execution, seen: ExecutionState = ExecutionState.RUNNING) -> ExecutionStatus:
         while (status := self._status(execution.id)).state is seen:
             start_ms, run_ms, _ = _read(execution.id)
-            # Short steps, so that a stop is seen; the last one ends on the millisecond.
+            # Short steps, so that a stop is noticed; the last step ends at the exact time.
             await asyncio.sleep(min(max((start_ms + run_ms) / 1000 - time.time(), 0.001), 0.05))
         return status
 
@@ -110,7 +110,7 @@ class SimulatedExecutor(ContainerExecutor):
                 yield line
         await self.wait(execution)
 
-    async def has_run(self, execution: Execution) -> bool:  # noqa: ARG002 - nothing runs here
+    async def has_run(self, execution: Execution) -> bool:  # noqa: ARG002 - nothing really runs
         return False
 
     def _lines(self, execution: Execution) -> Iterator[OutputLine]:
@@ -118,7 +118,7 @@ class SimulatedExecutor(ContainerExecutor):
         for offset_ms, text in _plan(execution.spec, self._config)[2]:
             yield OutputLine("stdout", (start_ms + offset_ms) * 1_000_000, text)
 
-    async def stop(self, execution: Execution, grace: float) -> bool:  # noqa: ARG002 - it obeys at once
+    async def stop(self, execution: Execution, grace: float) -> bool:  # noqa: ARG002 - it stops at once
         if self._status(execution.id).state is ExecutionState.EXITED:
             return False
         self._stopped_ms[execution.id] = time.time_ns() // 1_000_000
@@ -154,7 +154,7 @@ class SimulatedExecutor(ContainerExecutor):
 
 
 def _plan(spec: LaunchSpec, config: SimulatedConfig) -> tuple[int, int, list[tuple[int, str]]]:
-    """Milliseconds it runs, its exit code, and its lines with the millisecond at which each is written."""
+    """The duration in milliseconds, the exit code, and the lines with the millisecond at which each is written."""
     run_ms, exit_code, lines, slept = 0, config.exit_code, [], False
     script = " ".join(spec.command).removeprefix("sh -c ")
     for step in (part.strip() for part in script.split(";")):

@@ -1,4 +1,4 @@
-"""Many executions waited for at once: hints tell at once, a look at all of them now and then tells for certain."""
+"""Waits for many executions at once: hints report ends immediately, a regular look at all finds what they miss."""
 
 import asyncio
 import logging
@@ -7,25 +7,26 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 
+from container_manager.aio import cancel_and_wait, start_detached
 from container_manager.executors.base import ExecutionState, ExecutionStatus
 from container_manager.executors.exceptions import ExecutorClosedError, ExecutorError
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0
-"""Seconds between two tries to hear hints again."""
+"""Seconds between two attempts to connect to the hints again."""
 
 JITTER = 0.2
 LONGEST_PAUSE = 60.0
-"""Seconds between two looks at an executor that does not answer."""
+"""Seconds between two looks at a host that does not answer."""
 
 
 class Watcher:
-    """Wakes those who wait for an execution when it has gone on, or may have.
+    """Wakes the waiters of an execution when its state has changed, or may have.
 
-    `alive` gives the states of those that have not ended; it is told which are waited for, and may leave out others.
-    `hints` gives the ids of executions that have just ended, for as long as a connection lasts; its first value is
-    "", once it listens. Both are used only while somebody waits.
+    `alive` returns the states of executions that have not ended. It gets the ids that are waited for, and may leave out
+    others. `hints` yields the ids of executions that have just ended, for as long as a connection lasts; its first
+    value is "", once the connection is made. Both are used only while there are waiters.
     """
 
     def __init__(
@@ -38,24 +39,25 @@ class Watcher:
         self._alive = alive
         self._interval = interval
         self._waiters: defaultdict[str, dict[asyncio.Event, ExecutionState]] = defaultdict(dict)
-        self._look = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._look_now = asyncio.Event()
+        self._tasks: list[asyncio.Task[object]] = []
         self._closed = False
 
     async def wait(
         self, execution_id: str, seen: ExecutionState, status: Callable[[], Awaitable[ExecutionStatus | None]]
     ) -> ExecutionStatus | None:
-        """The first status that is further than `seen`, or None when there is none.
+        """The first status beyond `seen`; None when the host does not know the execution.
 
         Raises:
-            ExecutorClosedError, and what `status` raises.
+            ExecutorClosedError: the watcher was closed.
+            ExecutorError: `status` raised it.
         """
         woken = asyncio.Event()
-        # Before the first look: what goes on after it is told.
+        # Registered before the first look, so that no change after it is missed.
         self._waiters[execution_id][woken] = seen
         if not self._tasks:
-            jobs = [self._look_around(), *([self._listen()] if self._hints else [])]
-            self._tasks = [asyncio.create_task(job) for job in jobs]
+            loops = [self._look(), *([self._listen()] if self._hints else [])]
+            self._tasks = [start_detached(loop, "watching executions") for loop in loops]
         try:
             while True:
                 found = await status()
@@ -70,27 +72,30 @@ class Watcher:
             if not self._waiters[execution_id]:
                 del self._waiters[execution_id]
             if not self._waiters:
-                await self._rest()
+                await self._stop_tasks()
 
     async def aclose(self) -> None:
-        """Stop, and wake everybody."""
+        """Stop, and wake all waiters with ExecutorClosedError."""
         self._closed = True
         for execution_id in list(self._waiters):
             self._wake(execution_id)
-        await self._rest()
+        await self._stop_tasks()
 
-    async def _rest(self) -> None:
+    @property
+    def is_watching(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._tasks)
+
+    async def _stop_tasks(self) -> None:
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
 
     def _wake(self, execution_id: str) -> None:
         for woken in self._waiters.get(execution_id, ()):
             woken.set()
 
     async def _listen(self) -> None:
-        assert self._hints is not None  # noqa: S101 - else nobody listens
+        assert self._hints is not None  # noqa: S101 - this task runs only with hints
         pause = FIRST_PAUSE
         while True:
             try:
@@ -99,33 +104,33 @@ class Watcher:
                         if execution_id:
                             self._wake(execution_id)
                         else:
-                            # Whatever ended while nobody listened.
-                            self._look.set()
+                            # Executions may have ended while there was no connection.
+                            self._look_now.set()
                             pause = FIRST_PAUSE
             except ExecutorError as error:
-                logger.info("waiting for ends: %s", error)
+                logger.info("the hints of ended executions broke off: %s", error)
             except Exception:
-                # What cannot be read is found by the look.
-                logger.exception("waiting for ends")
+                # A hint that cannot be read is made up for by the next look.
+                logger.exception("the hints of ended executions broke off")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)
 
-    async def _look_around(self) -> None:
+    async def _look(self) -> None:
         pause = self._interval
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause * random.uniform(1 - JITTER, 1 + JITTER)):  # noqa: S311
-                    await self._look.wait()
-            self._look.clear()
+                    await self._look_now.wait()
+            self._look_now.clear()
             waited_for = {execution_id: set(seen.values()) for execution_id, seen in self._waiters.items()}
             try:
                 alive = await self._alive(waited_for)
             except Exception as error:
-                # It does not answer: unknown, until the next look.
+                # The states are unknown until the next look.
                 if isinstance(error, ExecutorError):
-                    logger.info("looking for ends: %s", error)
+                    logger.info("looking for ended executions failed: %s", error)
                 else:
-                    logger.exception("looking for ends")
+                    logger.exception("looking for ended executions failed")
                 pause = min(pause * 2, max(self._interval, LONGEST_PAUSE))
                 continue
             pause = self._interval

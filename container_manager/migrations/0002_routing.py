@@ -2,7 +2,7 @@
 
 import hashlib
 
-import container_manager.lifecycle
+import container_manager.domain.lifecycle
 import django.db.models.deletion
 import django.utils.timezone
 from django.db import migrations, models
@@ -122,18 +122,18 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='containerjob',
-            index=models.Index(condition=models.Q(('status', container_manager.lifecycle.JobStatus['PENDING'])), fields=['class_key', 'id'], name='job_waiting'),
+            index=models.Index(condition=models.Q(('status', container_manager.domain.lifecycle.JobStatus['PENDING'])), fields=['class_key', 'id'], name='job_waiting'),
         ),
         migrations.AddIndex(
             model_name='containerjob',
-            index=models.Index(condition=models.Q(('status', container_manager.lifecycle.JobStatus['PENDING']), ('queue_deadline__isnull', False)), fields=['queue_deadline'], name='job_deadline'),
+            index=models.Index(condition=models.Q(('status', container_manager.domain.lifecycle.JobStatus['PENDING']), ('queue_deadline__isnull', False)), fields=['queue_deadline'], name='job_deadline'),
         ),
         migrations.AddIndex(
             model_name='containerjob',
-            index=models.Index(condition=models.Q(('status', container_manager.lifecycle.JobStatus['PENDING']), ('not_before__isnull', False)), fields=['not_before'], name='job_back_off'),
+            index=models.Index(condition=models.Q(('status', container_manager.domain.lifecycle.JobStatus['PENDING']), ('not_before__isnull', False)), fields=['not_before'], name='job_back_off'),
         ),
         migrations.AddIndex(
             model_name='containerjob',
-            index=models.Index(condition=models.Q(('status', container_manager.lifecycle.JobStatus['PENDING']), ('reserved_host__isnull', False)), fields=['reserved_host'], name='job_reserved'),
+            index=models.Index(condition=models.Q(('status', container_manager.domain.lifecycle.JobStatus['PENDING']), ('reserved_host__isnull', False)), fields=['reserved_host'], name='job_reserved'),
         ),
     ]

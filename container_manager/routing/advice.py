@@ -1,9 +1,10 @@
-"""The nearest miss: single changes that would let a refused job run, each verified by deciding again."""
+"""Suggestions: single changes that would let a refused job run, each verified by deciding again."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from container_manager.routing.checks import cores, grant_kind
+from container_manager.domain import capabilities
+from container_manager.routing.checks import cores
 from container_manager.routing.router import Fleet, tier
 from container_manager.routing.types import (
     HIGHEST_PRIORITY,
@@ -22,7 +23,7 @@ HostChange = tuple[str, int, HostState]
 
 
 def advise(hosts: Iterable[HostState], job: JobRequirements) -> list[Suggestion]:
-    """What would let the job run now: first changes of the job, then of one host; none when it can run as it is."""
+    """Changes that would let the job run now, of the job first, then of one host; empty when it can run as it is."""
     fleet = Fleet(hosts, 0)
     evaluation = fleet.evaluate(job)
     if evaluation.feasible():
@@ -42,7 +43,7 @@ def advise(hosts: Iterable[HostState], job: JobRequirements) -> list[Suggestion]
 
 
 def _near_misses(evaluation: Evaluation) -> dict[str, list[int]]:
-    """By check, the places of the hosts that fail it and nothing else."""
+    """By check, the indexes of the hosts that fail this check and no other."""
     columns = dict(zip(evaluation.codes, evaluation.columns, strict=True))
     fails = Counter(at for column in columns.values() for at, verdict in enumerate(column) if verdict)
     return {
@@ -65,26 +66,26 @@ def _changes_of_job(evaluation: Evaluation, near: dict[str, list[int]]) -> Itera
             yield f"Require region {region} instead of {job.region_preference}.", job._replace(region_preference=region)
         yield f"Do not require region {job.region_preference}.", job._replace(region_required=False)
     if job.executor_required:
-        # Not those that only take jobs which prefer them: a job that is advised to may not have meant that.
+        # Not hosts that take only jobs which prefer their type: a real job must not be sent to a simulated host.
         for kind in _commonest(hosts[at].executor_type for at in near["EXECUTOR_TYPE"] if not hosts[at].only_preferred):
             message = f"Require executor {kind} instead of {job.preferred_executor}."
             yield message, job._replace(preferred_executor=kind)
         yield f"Do not require executor {job.preferred_executor}.", job._replace(executor_required=False)
-    yield from _without_wishes(job)
+    yield from _with_fewer_demands(job)
     kept_for = [priority for at in near["RESERVED"] if (priority := hosts[at].reserved_priority) is not None]
     if kept_for and (least := min(kept_for)) < HIGHEST_PRIORITY:
         yield f"Raise the priority from {job.priority} to {least + 1}.", job._replace(priority=least + 1)
 
 
-def _without_wishes(job: JobRequirements) -> Iterator[Change]:
+def _with_fewer_demands(job: JobRequirements) -> Iterator[Change]:
     for key, value in job.selector:
         rest = tuple(pair for pair in job.selector if pair[0] != key)
         yield f"Drop {key}={value} from the host selector.", job._replace(selector=rest)
     if len(job.selector) > 1:
         yield "Drop the host selector.", job._replace(selector=())
-    for grant in job.grants:
-        rest_of_grants = tuple(other for other in job.grants if other != grant)
-        yield f"Do not ask for {grant.removeprefix(f'{grant_kind(grant)}: ')}.", job._replace(grants=rest_of_grants)
+    for code in job.grants:
+        others = tuple(other for other in job.grants if other != code)
+        yield f"Do not ask for {capabilities.describe(code)}.", job._replace(grants=others)
 
 
 def _most_free(
@@ -116,7 +117,7 @@ def _can_be_set(host: HostState) -> bool:
 
 
 def _raised(before: HostState, after: HostState) -> int:
-    """By how much a repair raises a limit."""
+    """By how much a change raises a limit."""
     limits = ((after.max_jobs, before.max_jobs), (after.max_memory, before.max_memory), (after.max_cpu, before.max_cpu))
     return sum((new or 0) - (old or 0) for new, old in limits)
 

@@ -1,9 +1,13 @@
-"""The one predicate: may this host take this job? Every check runs on every host; none is skipped."""
+"""The one predicate: may this host take this job? Every check runs on every host, so that a record has all verdicts.
+
+To add a check, append a `Check` to `CHECKS`, or call `register` from an application's own start-up code.
+"""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from container_manager.domain import capabilities
 from container_manager.routing.types import CheckResult, HostState, JobRequirements, Verdict
 
 FEASIBLE, NOT_NOW, NEVER = int(Verdict.FEASIBLE), int(Verdict.NOT_NOW), int(Verdict.NEVER)
@@ -11,10 +15,12 @@ FEASIBLE, NOT_NOW, NEVER = int(Verdict.FEASIBLE), int(Verdict.NOT_NOW), int(Verd
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A named test. It must be pure: the same values give the same verdict.
+    """A named, pure test: the same values give the same verdict.
 
-    `need` takes from a job all that `test` reads of it; jobs that need the same share its results.
-    `test` is the hot path and returns a Verdict's number; `needed` and `available` are only called to explain.
+    `code` names the check in records and in the API.
+    `need` extracts from a job everything that `test` reads of it; jobs with equal needs share the results.
+    `test` takes a host and that need and returns a Verdict's number. It runs for every host of every decision.
+    `needed` and `available` describe the two sides in words; they are called only to explain a decision.
     """
 
     code: str
@@ -24,7 +30,7 @@ class Check:
     available: Callable[[HostState], str]
 
     def explain(self, host: HostState, job: JobRequirements, verdict: int | None = None) -> CheckResult:
-        """The result in words; `verdict` is one recorded earlier, to be told as it was."""
+        """The result in words; `verdict` is a recorded one, which is explained instead of testing again."""
         found = Verdict(self.test(host, self.need(job)) if verdict is None else verdict)
         needed, available = self.needed(job), self.available(host)
         return CheckResult(self.code, found, needed, available, f"needs {needed}; found {available}")
@@ -45,21 +51,12 @@ def _selector(host: HostState, selector: tuple[tuple[str, str], ...]) -> int:
 
 
 def _limits(host: HostState, needed: tuple[str, ...]) -> int:
-    if not needed or "*" in host.grants:
+    if not needed or capabilities.EVERYTHING in host.grants:
         return FEASIBLE
-    lacking = (grant for grant in needed if grant not in host.grants)
-    return NEVER if any(grant_kind(grant) in {"", host.executor_type} for grant in lacking) else FEASIBLE
-
-
-def grant_kind(grant: str) -> str:
-    """The only executor type of which it has to be asked; "" is all."""
-    return grant.partition(": ")[0] if ": " in grant else ""
-
-
-def grant_words(grant: str) -> str:
-    """What is asked for, as a sentence goes on."""
-    kind = grant_kind(grant)
-    return f"{grant.removeprefix(f'{kind}: ')} (if on {kind})" if kind else grant
+    lacking = (code for code in needed if code not in host.grants)
+    return (
+        NEVER if any(capabilities.executor_type_of(code) in {"", host.executor_type} for code in lacking) else FEASIBLE
+    )
 
 
 def _reserved(host: HostState, claim: tuple[int, int | None]) -> int:
@@ -100,6 +97,10 @@ def _region_wish(job: JobRequirements) -> str:
     return f"any region, {job.region_preference} first" if job.region_preference else "any region"
 
 
+def _listed(codes: tuple[str, ...]) -> str:
+    return ", ".join(map(capabilities.describe_with_type, codes))
+
+
 def _nothing(_: JobRequirements) -> None:
     return None
 
@@ -138,14 +139,14 @@ CHECKS: list[Check] = [
         _nothing,
         lambda host, _: NOT_NOW if host.ejected else FEASIBLE,
         lambda _: "a host whose launches succeed",
-        lambda host: "left alone for a while, because its launches kept failing" if host.ejected else "not ejected",
+        lambda host: "ejected for a while, because launches kept failing there" if host.ejected else "not ejected",
     ),
     Check(
         "COOLDOWN",
         _nothing,
         lambda host, _: NOT_NOW if host.cooling else FEASIBLE,
-        lambda _: "a host whose quota is not used up",
-        lambda host: "left alone for a while, because its quota was used up" if host.cooling else "quota left",
+        lambda _: "a host with quota left",
+        lambda host: "avoided for a while, because its quota was used up" if host.cooling else "quota left",
     ),
     Check(
         "EXECUTOR_TYPE",
@@ -158,9 +159,9 @@ CHECKS: list[Check] = [
         "EXECUTOR_LIMITS",
         lambda job: job.grants,
         _limits,
-        lambda job: ", ".join(map(grant_words, job.grants)) or "nothing out of the ordinary",
+        lambda job: _listed(job.grants) or "nothing that only some hosts offer",
         lambda host: (
-            "everything" if "*" in host.grants else ", ".join(map(grant_words, host.grants)) or "nothing of the kind"
+            "everything" if capabilities.EVERYTHING in host.grants else _listed(host.grants) or "none of these"
         ),
     ),
     Check(
@@ -203,36 +204,40 @@ CHECKS: list[Check] = [
         lambda job: (job.priority, job.reserved_host),
         _reserved,
         lambda job: (
-            "room kept for itself or for nobody"
+            "room that is free or reserved for this job"
             if job.reserved_host
-            else f"room not kept for another job; has priority {job.priority}"
+            else f"room that is not reserved for another job; has priority {job.priority}"
         ),
         lambda host: (
-            "kept for nobody"
+            "not reserved"
             if host.reserved_priority is None
-            else f"kept for a job that has waited long, of priority {host.reserved_priority}"
+            else f"reserved for the job that has waited longest, of priority {host.reserved_priority}"
         ),
     ),
 ]
 
 ROOM = frozenset({"SLOTS", "MEMORY", "CPU", "RESERVED"})
-"""The checks that fail only until other jobs are gone."""
+"""The checks that a host fails only until other jobs have ended."""
 
 
 def register(check: Check) -> None:
-    """Add a check to every decision from now on."""
+    """Run a check in every decision from now on.
+
+    Raises:
+        ValueError: a check with this code exists already.
+    """
     if any(known.code == check.code for known in CHECKS):
         raise ValueError(f"a check named {check.code} is registered already")
     CHECKS.append(check)
 
 
 def feasible(host: HostState, job: JobRequirements, *codes: str) -> bool:
-    """Whether the host passes the named checks, or all when none is named."""
+    """Whether the host passes the checks with these codes; all checks when no code is given."""
     return not any(check.test(host, check.need(job)) for check in CHECKS if not codes or check.code in codes)
 
 
 def explain(host: HostState, job: JobRequirements, codes: tuple[str, ...], recorded: bytes) -> list[CheckResult]:
-    """Recorded verdicts in words, also those of checks that this version no longer has."""
+    """Recorded verdicts in words, including those of checks that this version no longer has."""
     known = {check.code: check for check in CHECKS}
     return [
         known[code].explain(host, job, verdict)

@@ -1,4 +1,4 @@
-"""Decisions in sentences."""
+"""Decisions as sentences for people."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,27 +6,27 @@ from container_manager.routing.types import Evaluation, HostState, JobRequiremen
 
 
 def reasons(evaluation: Evaluation, tiers: Sequence[Sequence[int]], chosen: Iterable[int]) -> dict[int, str]:
-    """Why each of these hosts was chosen, in one sentence, by its place in the evaluation."""
+    """One sentence for each chosen host, by its index in the evaluation."""
     job, hosts = evaluation.requirements, evaluation.hosts
     rivals = {}
     for group in tiers:
         rivals.update(dict.fromkeys(group, (len(group), sum(hosts[at].weight for at in group))))
     scope = f"{len(rivals)} of {len(hosts)} hosts fit."
-    return {at: f"{_wishes(job, hosts[at])}{_choice(job, hosts[at], *rivals[at])}; {scope}" for at in chosen}
+    return {at: f"{_preferences(job, hosts[at])}{_choice(job, hosts[at], *rivals[at])}; {scope}" for at in chosen}
 
 
 def refusal(evaluation: Evaluation) -> str:
-    """Why no host, in one sentence."""
+    """One sentence that says why no host was chosen."""
     if not evaluation.hosts:
         return "There is no host yet; create one and the job will be routed to it."
     counts = ", ".join(f"{code} {count}" for code, count in evaluation.rejections().items())
     never = evaluation.verdict() is Verdict.NEVER
     what = "No host could ever take this job" if never else "No host can take this job now"
-    kept = " The room of one host is kept for it." if evaluation.requirements.reserved_host is not None else ""
+    kept = " The room of one host is reserved for it." if evaluation.requirements.reserved_host is not None else ""
     return f"{what}; of {len(evaluation.hosts)} hosts these checks fail: {counts}.{kept}"
 
 
-def _wishes(job: JobRequirements, host: HostState) -> str:
+def _preferences(job: JobRequirements, host: HostState) -> str:
     parts = []
     if job.preferred_executor:
         met = host.executor_type == job.preferred_executor

@@ -1,4 +1,9 @@
-"""Decides: pure, the same input gives the same decisions."""
+"""Decides which host runs each job. Pure: the same input gives the same decisions.
+
+The stages of a decision, in order: group jobs into classes (`classes`), run every check on every host for a class
+(`Fleet.evaluate`), sort the feasible hosts into tiers (`tiers`), choose by strategy within the first tier that has room
+(`choose`), and occupy the chosen hosts before the next class is decided.
+"""
 
 import random
 from collections import Counter, defaultdict
@@ -21,7 +26,7 @@ from container_manager.routing.types import (
 )
 
 ALGORITHM = 3
-"""Changes whenever the same record would be decided differently."""
+"""Must change whenever the same record would be decided differently, so that replay can tell."""
 
 
 def decide(hosts: Iterable[HostState], jobs: Iterable[JobRequest], seed: int) -> list[Decision]:
@@ -31,7 +36,7 @@ def decide(hosts: Iterable[HostState], jobs: Iterable[JobRequest], seed: int) ->
     So the cost grows with classes x hosts, not with jobs x hosts.
     """
     decisions: list[Decision] = []
-    for outcome in settle(Fleet(hosts, seed), classes(jobs)):
+    for outcome in decide_classes(Fleet(hosts, seed), classes(jobs)):
         decisions += outcome.placed
         if outcome.refused is not None:
             keys = outcome.job_class.members(UNLIMITED)[len(outcome.placed) :]
@@ -39,13 +44,13 @@ def decide(hosts: Iterable[HostState], jobs: Iterable[JobRequest], seed: int) ->
     return decisions
 
 
-def settle(fleet: "Fleet", waiting: Iterable[JobClass]) -> Iterator[Outcome]:
-    """Place as many of each class as fit, by priority, then by the age of a class's oldest job.
+def decide_classes(fleet: "Fleet", pending: Iterable[JobClass]) -> Iterator[Outcome]:
+    """Place as many jobs of each class as fit, by priority, then by the age of a class's oldest job.
 
-    Only as many members are asked for as there is room, and one to know whether somebody is left.
+    A class is asked for no more members than there is room for, plus one to know whether any are left.
     """
-    ordered = sorted(waiting, key=lambda job_class: (-job_class.requirements.priority, job_class.age))
-    return (fleet.settle(job_class) for job_class in ordered)
+    ordered = sorted(pending, key=lambda job_class: (-job_class.requirements.priority, job_class.age))
+    return (fleet.decide(job_class) for job_class in ordered)
 
 
 def classes(jobs: Iterable[JobRequest]) -> list[JobClass]:
@@ -64,7 +69,7 @@ def _oldest(keys: list[int], count: int) -> Sequence[int]:
 
 
 class _Column:
-    """The verdicts of one check for one need, and up to which change of the fleet they are true."""
+    """The verdicts of one check for one need, and how many changes of the fleet they include."""
 
     __slots__ = ("changes", "frozen", "verdicts")
 
@@ -75,9 +80,9 @@ class _Column:
 
 
 class Fleet:
-    """The hosts of one batch, filling up as jobs are placed.
+    """The hosts of one batch, which fill up as jobs are placed.
 
-    A check runs once for all jobs that need the same of it, and again only on hosts that have changed since.
+    A check runs once for all jobs with equal needs, and again only on hosts that have changed since.
     """
 
     def __init__(self, hosts: Iterable[HostState], seed: int) -> None:
@@ -89,22 +94,22 @@ class Fleet:
         self._changed: list[int] = []
 
     def evaluate(self, job: JobRequirements) -> Evaluation:
-        """Every check on every host, as the fleet is now."""
+        """Run every check on every host, as the fleet is now."""
         columns = tuple([self._column(check, check.need(job)) for check in self._checks])
         return Evaluation(job, tuple(self.hosts), self._codes, columns, self._seeds.getrandbits(32))
 
     def replace(self, at: int, host: HostState) -> None:
-        """The host at this place is now like this."""
+        """Set the host at this index to a new state."""
         self.hosts[at] = host
         self._changed.append(at)
 
-    def settle(self, job_class: JobClass) -> Outcome:
-        """Place as many of the class as fit."""
+    def decide(self, job_class: JobClass) -> Outcome:
+        """Place as many jobs of the class as fit."""
         evaluation = self.evaluate(job_class.requirements)
         free = len(evaluation.feasible())
         if not free:
             return Outcome(job_class, [], evaluation)
-        # Each feasible host takes at least one; how many more is only worth knowing for a class that is larger.
+        # Each feasible host takes at least one job; the exact room matters only for a class that is larger.
         keys = job_class.members(free + 1)
         if len(keys) > free:
             free = room(evaluation)
@@ -112,12 +117,12 @@ class Fleet:
         placed = self._take(evaluation, keys[:free])
         if len(keys) <= free:
             return Outcome(job_class, placed, None)
-        # What is left was refused by the fleet as this batch has filled it.
+        # The rest is refused by the fleet as this batch has filled it.
         return Outcome(job_class, placed, self.evaluate(job_class.requirements))
 
     def _take(self, evaluation: Evaluation, keys: Sequence[int]) -> list[Decision]:
         groups = tiers(evaluation)
-        chosen = _draw(evaluation, groups, len(keys))
+        chosen = _choose(evaluation, groups, len(keys))
         taken = Counter(chosen)
         why = reasons(evaluation, groups, taken)
         self._occupy(evaluation.requirements, taken)
@@ -133,7 +138,7 @@ class Fleet:
             memory, cpu = state.memory + count * job.memory, state.cpu + count * job.cpu
             self.replace(at, state._replace(jobs=state.jobs + count, memory=memory, cpu=cpu))
         if taken and job.reserved_host is not None:
-            # The job that waited has a place; what was kept for it is anybody's again.
+            # The job with the reservation has a host, so the reserved room is free for other jobs again.
             for at, state in enumerate(self.hosts):
                 if state.id == job.reserved_host:
                     self.replace(at, state._replace(reserved_priority=None))
@@ -154,16 +159,16 @@ class Fleet:
 
 
 def evaluate(hosts: Iterable[HostState], job: JobRequirements, seed: int | None = None) -> Evaluation:
-    """Run every check on every host for one class; `seed` is for the draws."""
+    """Run every check on every host for one class. `seed` is kept for the random draws."""
     return Fleet(hosts, 0).evaluate(job)._replace(seed=seed)
 
 
-def place(evaluation: Evaluation, count: int) -> list[int]:
-    """For the first `count` jobs of a class the places of their hosts in `evaluation.hosts`; fewer when room ends."""
-    return _draw(evaluation, tiers(evaluation), count)
+def choose(evaluation: Evaluation, count: int) -> list[int]:
+    """The hosts of the first `count` jobs of a class, as indexes in `evaluation.hosts`; fewer when room runs out."""
+    return _choose(evaluation, tiers(evaluation), count)
 
 
-def _draw(evaluation: Evaluation, groups: Sequence[Sequence[int]], count: int) -> list[int]:
+def _choose(evaluation: Evaluation, groups: Sequence[Sequence[int]], count: int) -> list[int]:
     job, hosts = evaluation.requirements, evaluation.hosts
     rng = random.Random(evaluation.seed)  # noqa: S311 - balances load, guards nothing
     choosers = [STRATEGIES[job.strategy]({at: hosts[at] for at in group}, partial(_room, job), rng) for group in groups]
@@ -177,7 +182,7 @@ def _draw(evaluation: Evaluation, groups: Sequence[Sequence[int]], count: int) -
 
 
 def tiers(evaluation: Evaluation) -> list[list[int]]:
-    """Feasible hosts by wish: preferred executor before others, then preferred region, then weight above zero."""
+    """Feasible hosts in the order in which they are tried: by preferred executor, preferred region, weight above 0."""
     grouped: defaultdict[int, list[int]] = defaultdict(list)
     for at in evaluation.feasible():
         grouped[tier(evaluation.hosts[at], evaluation.requirements)].append(at)
@@ -185,7 +190,7 @@ def tiers(evaluation: Evaluation) -> list[list[int]]:
 
 
 def tier(host: HostState, job: JobRequirements) -> int:
-    """How far a host is from the job's wishes; the least is tried first."""
+    """How far a host is from the job's preferences; the lowest tier is tried first."""
     far = 0 if host.weight else 1
     if job.region_preference and host.region != job.region_preference:
         far += 2
@@ -195,20 +200,21 @@ def tier(host: HostState, job: JobRequirements) -> int:
 
 
 def room(evaluation: Evaluation) -> int:
-    """How many jobs of the class the fleet can take."""
+    """How many jobs of the class fit on the fleet."""
     return sum(_room(evaluation.requirements, evaluation.hosts[at]) for at in evaluation.feasible())
 
 
 def refuse(keys: Iterable[int], evaluation: Evaluation) -> list[Decision]:
-    """The decisions on those of a class that go nowhere now."""
+    """Refusals for the jobs of a class that have no host now."""
     verdict, sentence = evaluation.verdict(), refusal(evaluation)
     return [Decision(key, None, verdict, sentence, position, evaluation) for position, key in enumerate(keys)]
 
 
-def worth_keeping(evaluation: Evaluation, among: Collection[int] | None = None) -> HostState | None:
-    """The host to keep room on for a job that fits nowhere now; `among`: only of hosts with these ids.
+def host_to_reserve(evaluation: Evaluation, among: Collection[int] | None = None) -> HostState | None:
+    """The host to reserve for a job that fits nowhere now: one that lacks nothing but room.
 
-    One that only lacks room, of the best tier, with the least share of its size to become free.
+    Of those it takes the best tier, then the host with the least share of its size to become free. None when no host
+    lacks only room. `among`: consider only hosts with these ids.
     """
     job = evaluation.requirements
     columns = zip(evaluation.codes, evaluation.columns, strict=True)

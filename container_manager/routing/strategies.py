@@ -1,4 +1,4 @@
-"""How one of several feasible hosts is chosen. A chooser serves one class and forgets hosts that fill up."""
+"""How one of several feasible hosts is chosen. A chooser serves one class and drops hosts that are full."""
 
 import random
 from bisect import bisect
@@ -12,20 +12,20 @@ from container_manager.routing.types import HostState
 UNLIMITED = 1 << 60
 
 Hosts = Mapping[int, HostState]
-"""Feasible hosts by their place in the evaluation."""
+"""Feasible hosts by their index in the evaluation."""
 
 Room = Callable[[HostState], int]
-"""How many jobs of the class fit on a host; at least one, since it is feasible."""
+"""How many jobs of the class fit on a host; at least one, because it is feasible."""
 
 
 class Chooser(Protocol):
-    """Picks the place of a host for one uniform number in [0, 1); None when all are full."""
+    """Picks the index of a host for one uniform number in [0, 1); None when all are full."""
 
     def pick(self, uniform: float) -> int | None: ...
 
 
 class _Filling:
-    """Counts down the room of hosts; asked for only once a host is chosen, because most never are."""
+    """Counts down the room of chosen hosts. Room is computed when a host is first chosen, because most never are."""
 
     def __init__(self, hosts: Hosts, room: Room) -> None:
         self._hosts = hosts
@@ -33,14 +33,14 @@ class _Filling:
         self._left: dict[int, int] = {}
 
     def take(self, place: int) -> bool:
-        """Whether there is room for another one after this."""
+        """Put one job on the host; returns whether another one fits."""
         left = self._left.get(place) or self._room(self._hosts[place])
         self._left[place] = left - 1
         return left > 1
 
 
 class Weighted:
-    """A draw by weight, by the formula of `random.choices`; uniform where no host has a weight."""
+    """A draw by weight with the formula of `random.choices`; uniform when all weights are 0."""
 
     def __init__(self, hosts: Hosts, room: Room, _: random.Random) -> None:
         self._places = list(hosts)
@@ -92,7 +92,7 @@ class Packed:
     """The fullest host that fits, until it is full."""
 
     def __init__(self, hosts: Hosts, room: Room, _: random.Random) -> None:
-        # Filling a host only makes it fuller, so the order of the start holds to the end.
+        # A host that takes jobs only becomes fuller, so the initial order stays right.
         self._order = sorted(hosts, key=lambda place: (_fullness(hosts[place]), -hosts[place].id))
         self._filling = _Filling(hosts, room)
 

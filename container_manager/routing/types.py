@@ -1,6 +1,6 @@
 """The values that routing works on. CPU is in millicores, memory in MiB; both are integers.
 
-Named tuples, because a batch makes thousands of them; frozen all the same.
+Named tuples: a batch creates thousands of them, and they are immutable.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,14 +8,14 @@ from enum import IntEnum
 from typing import NamedTuple
 
 LEAST_MEMORY, LEAST_CPU = 6, 10
-"""What a job must ask for at least; no engine runs a container with less."""
+"""The least that a job must ask for; no engine runs a container with less."""
 
 MOST_MEMORY, MOST_CPU, HIGHEST_PRIORITY = 2**31 - 1, 1_000_000_000, 1000
 """The largest limits of a host, and the highest priority of a job."""
 
 
 class Verdict(IntEnum):
-    """NEVER: not even with the fleet active, healthy and empty. NOT_NOW: once it is free, up or back in service."""
+    """NEVER: not even if every host were active, healthy and empty. NOT_NOW: once a host is free or back in service."""
 
     FEASIBLE = 0
     NOT_NOW = 1
@@ -25,9 +25,9 @@ class Verdict(IntEnum):
 class HostState(NamedTuple):
     """A host at one moment, with what its active jobs use. None as a limit is unlimited.
 
-    `reserved_priority`: its room is kept for one waiting job of this priority; None when it is not.
-    `cooling`: it has refused something because a quota was used up.
-    `grants`: what its settings let a job have beyond the ordinary; "*" is everything.
+    `reserved_priority`: its room is reserved for one waiting job of this priority; None when it is not.
+    `cooling`: routing avoids it for a while, because its quota was used up.
+    `grants`: codes of `domain.capabilities` that its settings allow a job to use.
     """
 
     id: int
@@ -53,10 +53,10 @@ class HostState(NamedTuple):
 
 
 class JobRequirements(NamedTuple):
-    """What a job needs and wishes; jobs with equal requirements form a class.
+    """What a job needs and prefers; jobs with equal requirements form a class.
 
-    `reserved_host`: the host whose room is kept for this job.
-    `grants`: what a host must grant; "TYPE: …" only a host of that type.
+    `reserved_host`: the id of the host whose room is reserved for this job.
+    `grants`: codes of `domain.capabilities` that a host must allow.
     """
 
     memory: int = 0
@@ -73,7 +73,7 @@ class JobRequirements(NamedTuple):
 
 
 class JobRequest(NamedTuple):
-    """A job to be decided on. `key` is the caller's; `age` orders jobs of equal priority, lowest first."""
+    """A job to decide on. `key` is chosen by the caller; `age` orders jobs of equal priority, lowest first."""
 
     key: int
     age: int
@@ -81,9 +81,10 @@ class JobRequest(NamedTuple):
 
 
 class JobClass(NamedTuple):
-    """Waiting jobs of equal requirements. `members(n)` gives the keys of the `n` oldest, or of all if they are fewer.
+    """Pending jobs of equal requirements.
 
-    `age` is that of the oldest; `key` is the caller's.
+    `members(n)` returns the keys of the `n` oldest, or of all of them if there are fewer.
+    `age` is that of the oldest; `key` is chosen by the caller.
     """
 
     requirements: JobRequirements
@@ -93,7 +94,7 @@ class JobClass(NamedTuple):
 
 
 class CheckResult(NamedTuple):
-    """One check of one host for one job: what was needed and what there was."""
+    """One check of one host for one job: what was needed and what was available."""
 
     code: str
     verdict: Verdict
@@ -109,7 +110,7 @@ class CheckResult(NamedTuple):
 class Evaluation(NamedTuple):
     """Every check on every host for one class. `columns[k][i]` is the verdict of check `codes[k]` on `hosts[i]`.
 
-    `seed` gives the draws; None: the caller chose among the feasible hosts, by what it knew besides.
+    `seed` is that of the random draws; None when the caller chose among the feasible hosts itself.
     """
 
     requirements: JobRequirements
@@ -119,18 +120,18 @@ class Evaluation(NamedTuple):
     seed: int | None
 
     def failing(self) -> bytes:
-        """A byte a host: 0 where no check fails, 1 where some fail now, 2 or 3 where one always will."""
+        """One byte per host: 0 if no check fails, 1 if some fail now, 2 or 3 if one can never pass."""
         merged = 0
         for column in self.columns:
             merged |= int.from_bytes(column)
         return merged.to_bytes(len(self.hosts))
 
     def feasible(self) -> list[int]:
-        """The places in `hosts` of those that pass every check."""
+        """The indexes in `hosts` of those that pass every check."""
         return [i for i, failing in enumerate(self.failing()) if not failing]
 
     def rejections(self) -> dict[str, int]:
-        """How many hosts fail each check; only the checks that some host fails."""
+        """How many hosts fail each check; checks that no host fails are left out."""
         failures = (
             (code, len(column) - column.count(0)) for code, column in zip(self.codes, self.columns, strict=True)
         )
@@ -149,7 +150,7 @@ class Evaluation(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Where a job goes, or that it goes nowhere now. `position` is its place in its class."""
+    """The host chosen for a job, or the refusal (`host` is None). `position` is the job's index in its class."""
 
     key: int
     host: HostState | None
@@ -160,9 +161,9 @@ class Decision(NamedTuple):
 
 
 class Suggestion(NamedTuple):
-    """One change that lets a refused job run: of what it asks for, or of one host.
+    """One change, of the job or of one host, after which a refused job could run.
 
-    `hosts`: how many could take it then.
+    `hosts`: how many hosts could take it then.
     """
 
     message: str
@@ -172,7 +173,7 @@ class Suggestion(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a class: those that were placed, oldest first, and why the rest, if any, goes nowhere now."""
+    """The result for a class: its placed jobs, oldest first, and the evaluation that refuses the rest, if any."""
 
     job_class: JobClass
     placed: list[Decision]

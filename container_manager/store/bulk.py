@@ -1,4 +1,4 @@
-"""Many rows in one statement, by what each database does fastest."""
+"""Many rows in one statement, by the fastest way of each database."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -12,11 +12,11 @@ from django.db.models.expressions import RawSQL
 from container_manager.fields import CoresField, EncryptedJSONField
 
 FEW = 20
-"""Up to so many rows, PostgreSQL takes them sooner in the statement than by COPY."""
+"""Up to this many rows, an INSERT with values is faster than COPY on PostgreSQL."""
 
 
 class Rows(NamedTuple):
-    """Rows for one table: the names of the columns, and their values as the database keeps them."""
+    """Rows for one table: the column names, and values as the database stores them."""
 
     model: type[models.Model]
     columns: Sequence[str]
@@ -27,9 +27,10 @@ Ids = Mapping[type[models.Model], Sequence[int]]
 
 
 def new_ids(counts: Mapping[type[models.Model], int], known: Mapping[type[models.Model], str] | None = None) -> Ids:
-    """Ids for so many rows of each model that are about to be inserted in this transaction, in ascending order.
+    """Allocate ids for rows that this transaction is about to insert: `counts[model]` ids each, in ascending order.
 
-    `known`: on the same journey, the ids of the rows with these digests, if there are such.
+    `known`: models with a digest; the result has the id of the row with that digest, if there is one, from the same
+    round trip.
     """
     tables = {model._meta.db_table: model for model in (*counts, *(known or ()))}  # noqa: SLF001
     ids: dict[type[models.Model], list[int]] = {model: [] for model in tables.values()}
@@ -43,7 +44,7 @@ def new_ids(counts: Mapping[type[models.Model], int], known: Mapping[type[models
             parts.append(f"SELECT %s, nextval('{table}_id_seq') FROM generate_series(1, %s)")  # noqa: S608
             parameters += [table, counts[model]]
         elif counts[model]:
-            # Nobody else writes before this transaction ends, so the next ids are those after the last.
+            # No other connection writes before this transaction ends, so the next ids follow the last one.
             parts.append("SELECT %s, COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = %s")
             parameters += [table, table]
     if parts:
@@ -58,7 +59,7 @@ def new_ids(counts: Mapping[type[models.Model], int], known: Mapping[type[models
 
 
 def insert(*tables: Rows, after: str = "") -> None:
-    """Insert rows; `after` is SQL that must have been executed before the last of them."""
+    """Insert rows. `after` is SQL that is executed before the last table is written."""
     filled = [rows for rows in tables if rows.values]
     if after and any(len(rows.values) > FEW for rows in filled[:-1]):
         insert(*filled[:-1])
@@ -69,7 +70,7 @@ def insert(*tables: Rows, after: str = "") -> None:
                 places = ", ".join(["%s"] * len(columns))
                 cursor.executemany(f"INSERT INTO {_into(model, columns)} VALUES ({places})", values)  # noqa: S608
             return
-        # One journey to the database for all that is small.
+        # One round trip for all small inserts.
         statements = [after] if after else []
         parameters: list[Any] = []
         for model, columns, values in filled:
@@ -104,12 +105,15 @@ def rows_of(model: type[models.Model], objects: Sequence[models.Model]) -> Rows:
 def update(
     model: type[models.Model], fixed: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]], where: str
 ) -> None:
-    """Update rows given as (id, value, ...): `columns` are the names and SQL types of the values.
+    """Update rows given as (id, value, ...).
 
-    `fixed` is SQL that sets other columns, the same in all rows, or ""; `where` is what must be true of each.
+    Args:
+        fixed: SQL that sets other columns to the same value in all rows, or "".
+        columns: the names and SQL types of the values.
+        where: an SQL condition that each row must meet.
 
     Raises:
-        RuntimeError: it was not true of one, so nothing may stay as it is in this transaction.
+        RuntimeError: a row does not meet the condition; the transaction must be rolled back.
     """
     if not rows:
         return
@@ -131,11 +135,11 @@ def update(
                 [(*row[1:], row[0]) for row in rows],
             )
         if cursor.rowcount != len(rows):
-            raise RuntimeError(f"{cursor.rowcount} of {len(rows)} rows of {table} were as expected")
+            raise RuntimeError(f"only {cursor.rowcount} of {len(rows)} rows of {table} met the condition {where}")
 
 
-def among(column: str, ids: Iterable[int]) -> RawSQL:
-    """A condition for many ids, without a parameter for each."""
+def id_in(column: str, ids: Iterable[int]) -> RawSQL:
+    """A condition for many ids that takes a single parameter."""
     if connection.vendor == "postgresql":
         return RawSQL(f"{column} = ANY(%s)", [list(ids)], models.BooleanField())  # noqa: S611 - names of our own columns
     listed = f"{column} IN (SELECT value FROM json_each(%s))"  # noqa: S608
@@ -143,12 +147,12 @@ def among(column: str, ids: Iterable[int]) -> RawSQL:
 
 
 def as_json(value: Any) -> str:
-    """JSON as a JSON column takes it."""
+    """A value as a JSON column stores it."""
     return orjson.dumps(value).decode()
 
 
 def as_moment(value: Any) -> Any:
-    """A time as its column takes it."""
+    """A time as a timestamp column stores it."""
     return connection.ops.adapt_datetimefield_value(value)
 
 
@@ -156,7 +160,7 @@ def as_moment(value: Any) -> Any:
 def _form(
     model: type[models.Model],
 ) -> tuple[list[str], Callable[[Any], Iterable[Any]], list[tuple[int, Callable[[Any], Any]]]]:
-    """A model's columns, how to take their values from an instance, and which of them need preparing."""
+    """A model's columns, a getter of their values, and the indexes of values to convert, with their conversion."""
     fields = model._meta.concrete_fields  # noqa: SLF001
     prepared: list[tuple[int, Callable[[Any], Any]]] = []
     for at, field in enumerate(fields):
@@ -166,7 +170,7 @@ def _form(
             if connection.vendor != "postgresql":
                 prepared.append((at, as_moment))
         elif isinstance(field, models.CharField) and not field.null:
-            # The driver would keep an enumeration's name instead of its value.
+            # Psycopg would store an enumeration by its name instead of its value.
             prepared.append((at, str))
         elif isinstance(field, CoresField):
             prepared.append((at, field.get_prep_value))

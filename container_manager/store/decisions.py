@@ -1,4 +1,4 @@
-"""Decisions and the evaluations they rest on, as they are kept and as they are read again."""
+"""Decisions and their evaluations: storing, reading and replaying them."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +14,12 @@ from container_manager.routing.types import CheckResult, Decision, Evaluation, V
 from container_manager.store import bulk, records
 from container_manager.store.transaction import Transaction, under_routing_lock
 
-AT_ONCE = 1000
+DELETED_AT_ONCE = 1000
+"""Evaluations that one transaction deletes."""
 
 
 class HostVerdict(NamedTuple):
-    """One host for one job: every check."""
+    """One host for one job, with every check."""
 
     host_id: int
     host_name: str
@@ -29,7 +30,7 @@ class HostVerdict(NamedTuple):
 
 
 def record(decided: Sequence[tuple[int, int, Decision]], ids: "Ids") -> list[bulk.Rows]:
-    """Rows for decisions made on one fleet, given as (job id, attempt, decision); an evaluation once for all of its."""
+    """Rows for decisions on one fleet, given as (job id, attempt, decision). A class shares one evaluation."""
     if not decided:
         return []
     evaluations = {id(decision.evaluation): decision.evaluation for _, _, decision in decided}
@@ -53,28 +54,28 @@ def record(decided: Sequence[tuple[int, int, Decision]], ids: "Ids") -> list[bul
 
 
 class Ids(NamedTuple):
-    """Ids for new jobs, and for the rows of decisions made on one fleet."""
+    """Ids for new jobs and for the rows of decisions on one fleet."""
 
     jobs: Sequence[int]
     evaluations: Sequence[int]
     decisions: Sequence[int]
     fleet: int
     hosts: Mapping[int, records.Columns]
-    """By evaluation."""
+    """The hosts as columns, by `id()` of the evaluation."""
 
 
 def new_ids(decisions: Iterable[Decision], jobs: int = 0) -> Ids:
-    """Ids for the rows of decisions made on one fleet, and for so many new jobs."""
+    """Allocate ids for the rows of decisions on one fleet and for `jobs` new jobs."""
     taken = list(decisions)
     evaluations = {id(decision.evaluation): decision.evaluation for decision in taken}
     counts = {ContainerJob: jobs, RoutingEvaluation: len(evaluations), RoutingDecision: len(taken)}
     hosts = {key: records.by_field(evaluation.hosts) for key, evaluation in evaluations.items()}
-    seldom = records.seldom(next(iter(hosts.values()), {}))
-    digest = hashlib.blake2b(seldom, digest_size=16).hexdigest()
+    stable = records.stable_fields(next(iter(hosts.values()), {}))
+    digest = hashlib.blake2b(stable, digest_size=16).hexdigest()
     ids = bulk.new_ids(counts, {RoutingFleet: digest} if taken else None)
     fleet = ids[RoutingFleet][0] if ids.get(RoutingFleet) else 0
     if taken and not fleet:
-        fleet = RoutingFleet.objects.create(digest=digest, record=records.pack_fleet(seldom)).pk
+        fleet = RoutingFleet.objects.create(digest=digest, record=records.pack_fleet(stable)).pk
     return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], fleet, hosts)
 
 
@@ -113,16 +114,16 @@ def of_jobs(job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
 
 
 def evaluations(ids: Iterable[int]) -> dict[int, records.Recorded]:
-    """Evaluations by id; those no longer kept are left out."""
+    """Evaluations by id; those that have been deleted are left out."""
     rows = list(RoutingEvaluation.objects.filter(pk__in=list(ids)).values_list("pk", "fleet_id", "record"))
     packed = RoutingFleet.objects.filter(pk__in={fleet for _, fleet, _ in rows}).values_list("pk", "record")
     fleets = {pk: records.unpack_fleet(bytes(record)) for pk, record in packed}
-    # One whose fleet went in between has just been dropped itself.
+    # An evaluation whose fleet is gone was deleted between the two queries.
     return {pk: records.unpack(fleets[fleet], bytes(record)) for pk, fleet, record in rows if fleet in fleets}
 
 
 def verdicts(evaluation: Evaluation, chosen: int | None, after: int, limit: int) -> list[HostVerdict]:
-    """The hosts of an evaluation with every check, the chosen one first, from position `after`."""
+    """The hosts of an evaluation with every check, the chosen one first, from index `after`."""
     hosts = evaluation.hosts
     first = [i for i, host in enumerate(hosts) if host.id == chosen]
     order = first + [i for i in range(len(hosts)) if i not in first] if first else range(len(hosts))
@@ -145,7 +146,7 @@ def verdict(evaluation: Evaluation, i: int, chosen: bool) -> HostVerdict:
 def replay(decision: RoutingDecision, recorded: records.Recorded | None) -> str:
     """Decide again from the record.
 
-    SAME, DIFFERENT, OTHER_VERSION when the algorithm has changed since, EXPIRED when the record is no longer kept.
+    Returns SAME, DIFFERENT, OTHER_VERSION when the algorithm has changed since, or EXPIRED when the record was deleted.
     """
     if recorded is None:
         return "EXPIRED"
@@ -158,19 +159,19 @@ def replay(decision: RoutingDecision, recorded: records.Recorded | None) -> str:
     elif before.seed is None:
         same = decision.host_id in {again.hosts[at].id for at in again.feasible()}
     else:
-        placed = router.place(again, decision.position + 1)
+        placed = router.choose(again, decision.position + 1)
         same = len(placed) > decision.position and again.hosts[placed[-1]].id == decision.host_id
     return "SAME" if same and again.columns == before.columns else "DIFFERENT"
 
 
 @under_routing_lock
-def forget(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: ARG001
-    """Drop some of the evaluations that are older than this; answers whether there may be more."""
+def delete_old(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: ARG001
+    """Delete some of the evaluations that are older than this; answers whether there may be more."""
     oldest = timezone.now() - min(items)
     old = RoutingEvaluation.objects.filter(created_at__lt=oldest).order_by("created_at").values_list("pk", "fleet_id")
-    rows = list(old[:AT_ONCE])
+    rows = list(old[:DELETED_AT_ONCE])
     RoutingEvaluation.objects.filter(pk__in=[pk for pk, _ in rows]).delete()
     fleets = {fleet for _, fleet in rows}
     used = Exists(RoutingEvaluation.objects.filter(fleet_id=OuterRef("pk")))
     RoutingFleet.objects.filter(~used, pk__in=fleets).delete()
-    return [len(rows) == AT_ONCE] * len(items)
+    return [len(rows) == DELETED_AT_ONCE] * len(items)

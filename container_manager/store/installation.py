@@ -1,4 +1,4 @@
-"""Who this installation is, and whether the secret key is the right one."""
+"""The identity of this installation, and the check of its secret key."""
 
 import secrets
 
@@ -10,7 +10,7 @@ CANARY = "canary"
 
 
 def identify() -> str:
-    """The installation's id, made at its first start.
+    """The installation's id, which is created at the first start.
 
     Raises:
         ConfigurationError: the secret key is not the one this database was written with.

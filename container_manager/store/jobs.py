@@ -1,4 +1,4 @@
-"""Jobs: submitting, routing and cancelling them, and reading them."""
+"""Jobs: submitting, cancelling and retrying them, and reading them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,14 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
-from container_manager import lifecycle
+from container_manager.domain import lifecycle
+from container_manager.domain.kinds import EventKind
+from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import Conflict, NotFound, UserError
-from container_manager.lifecycle import JobStatus
-from container_manager.models import ContainerJob, EventKind
-from container_manager.store import bulk
-from container_manager.store.attempts import next_attempt
-from container_manager.store.routing import NO_JOB, route
+from container_manager.models import ContainerJob
+from container_manager.store import attempts, bulk, reservations
+from container_manager.store.scheduling import NO_JOB, route
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
-from container_manager.store.waiting import release
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +33,16 @@ class Submission:
 
 @under_routing_lock
 def submit(tx: Transaction, items: Sequence[Submission]) -> list[list[ContainerJob | Conflict]]:
-    """Save new jobs and route them with those that wait. A known idempotency key gives the first job back."""
+    """Save new jobs and route them together with the pending ones. A known idempotency key returns the first job."""
     known = _by_key(job.idempotency_key for item in items for job in item.jobs if job.idempotency_key)
-    fresh: list[ContainerJob] = []
+    new_jobs: list[ContainerJob] = []
     answers: list[list[ContainerJob | Conflict]] = []
     for item in items:
-        answers.append([_accept(job, known, fresh) for job in item.jobs])
-        tx.by(item.actor, item.action, f"{len(item.jobs)} jobs" if len(item.jobs) != 1 else item.jobs[0].image)
-    if fresh:
-        route(tx, fresh)
+        answers.append([_accept(job, known, new_jobs) for job in item.jobs])
+        target = item.jobs[0].image if len(item.jobs) == 1 else f"{len(item.jobs)} jobs"
+        tx.audit(item.actor, item.action, target)
+    if new_jobs:
+        route(tx, new_jobs)
     return answers
 
 
@@ -50,11 +50,20 @@ def _by_key(keys: Iterable[str]) -> dict[str, ContainerJob]:
     wanted = list(keys)
     if not wanted:
         return {}
-    return {str(job.idempotency_key): job for job in _read(Q(idempotency_key__in=wanted))}
+    return {str(job.idempotency_key): job for job in _jobs(Q(idempotency_key__in=wanted))}
+
+
+def _accept(job: ContainerJob, known: dict[str, ContainerJob], new_jobs: list[ContainerJob]) -> ContainerJob | Conflict:
+    if job.idempotency_key and (first := known.setdefault(job.idempotency_key, job)) is not job:
+        if first.idempotency_input == job.idempotency_input:
+            return first
+        return Conflict("idempotencyKey: this key was used before with another input.")
+    new_jobs.append(_as_submitted(job))
+    return job
 
 
 def _as_submitted(job: ContainerJob) -> ContainerJob:
-    """The job without what a transaction that failed has put into it."""
+    """The job without the values that a failed transaction may have put into it."""
     job.pk, job.status, job.environment_names = None, JobStatus.PENDING, sorted(job.environment)
     job.host, job.executor_type, job.routing_reason = None, "", ""
     if job.queue_timeout_seconds is not None:
@@ -62,20 +71,11 @@ def _as_submitted(job: ContainerJob) -> ContainerJob:
     return job
 
 
-def _accept(job: ContainerJob, known: dict[str, ContainerJob], fresh: list[ContainerJob]) -> ContainerJob | Conflict:
-    if job.idempotency_key and (first := known.setdefault(job.idempotency_key, job)) is not job:
-        if first.idempotency_input == job.idempotency_input:
-            return first
-        return Conflict("idempotencyKey: this key was used before with another input.")
-    fresh.append(_as_submitted(job))
-    return job
-
-
 @under_routing_lock
 def cancel(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[ContainerJob | UserError]:
-    """Cancel at once what has no container; ask for the end of what has one."""
-    # Locked in the order in which all others lock.
-    rows = ContainerJob.objects.filter(bulk.among("id", [job_id for job_id, _ in items])).order_by("pk")
+    """Cancel jobs without a container at once; request the cancellation of those that have one."""
+    # Lock the jobs in the order of their ids (the global lock order).
+    rows = ContainerJob.objects.filter(bulk.id_in("id", [job_id for job_id, _ in items])).order_by("pk")
     list(rows.select_for_update().values_list("pk"))
     return [_cancel(tx, job_id, actor) for job_id, actor in items]
 
@@ -83,13 +83,13 @@ def cancel(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[C
 def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob | UserError:
     now = timezone.now()
     rows = ContainerJob.objects.filter(pk=job_id)
-    # A claim takes its job out of ROUTED without the routing lock, so both updates are conditional.
-    at_once = rows.filter(status__in=lifecycle.sources(JobStatus.CANCELLED) - lifecycle.IN_HAND).update(
+    # A claim moves its job out of ROUTED without the routing lock, so both updates are conditional.
+    at_once = rows.filter(status__in=lifecycle.sources(JobStatus.CANCELLED) - lifecycle.CLAIMED).update(
         status=JobStatus.CANCELLED, cancel_requested_at=now, finished_at=now, queue_deadline=None
     )
     if at_once:
-        release(tx, job_id)
-    asked = not at_once and rows.filter(status__in=lifecycle.IN_HAND, cancel_requested_at=None).update(
+        reservations.end_for_job(tx, job_id)
+    requested = not at_once and rows.filter(status__in=lifecycle.CLAIMED, cancel_requested_at=None).update(
         cancel_requested_at=now
     )
     job = one(job_id)
@@ -97,17 +97,17 @@ def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob |
         return NotFound(NO_JOB)
     if at_once:
         tx.event(EventKind.JOB_CANCELLED, "Cancelled before it had a container.", job=job, host=job.host)
-    elif asked:
+    elif requested:
         tx.event(EventKind.JOB_CANCEL_REQUESTED, "Its container is being stopped.", job=job, host=job.host)
     elif job.status in lifecycle.TERMINAL:
         return Conflict(f"The job has ended already: it is {job.status.upper()}.")
-    tx.by(actor, "cancelJob", job_id)
+    tx.audit(actor, "cancelJob", job_id)
     return job
 
 
 @under_routing_lock
 def retry(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[ContainerJob | UserError]:
-    """Open another attempt of jobs that ended without success, and route it with what waits."""
+    """Open another attempt of jobs that ended without success, and route them together with the pending ones."""
     refused = [_reopen(tx, job_id, actor) for job_id, actor in items]
     if None in refused:
         route(tx)
@@ -116,13 +116,13 @@ def retry(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[Co
 
 
 def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | None:
-    job = _read(Q(pk=job_id)).select_for_update(of=("self",)).first()
+    job = _jobs(Q(pk=job_id)).select_for_update(of=("self",)).first()
     if job is None:
         return NotFound(NO_JOB)
-    if job.status not in lifecycle.sources(JobStatus.PENDING) - lifecycle.IN_HAND:
-        return Conflict(f"The job is {job.status.upper()}; only one that ended without success can be tried again.")
-    by = f", asked for by {actor.name}" if actor else ""
-    next_attempt(tx, job, f"Attempt {job.attempt} ended {job.status.upper()}; another one{by}.")
+    if job.status not in lifecycle.sources(JobStatus.PENDING) - lifecycle.CLAIMED:
+        return Conflict(f"The job is {job.status.upper()}; only a job that ended without success can be retried.")
+    by = f" by {actor.name}" if actor else ""
+    attempts.open_next(tx, job, f"Attempt {job.attempt} ended {job.status.upper()}; a retry was requested{by}.")
     wait = job.queue_timeout_seconds
     ContainerJob.objects.filter(pk=job_id).update(
         cancel_requested_at=None,
@@ -130,29 +130,34 @@ def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | No
         error="",
         queue_deadline=timezone.now() + timedelta(seconds=wait) if wait is not None else None,
     )
-    tx.by(actor, "retryJob", job_id)
+    tx.audit(actor, "retryJob", job_id)
     return None
 
 
 # ------------------------------------------------------------------ reading
 
 
-def _read(where: Q) -> Any:
-    # The API gives the names of environment variables only; their values stay encrypted.
+def _jobs(where: Q) -> Any:
+    # The API shows only the names of environment variables, so the values need not be decrypted.
     return ContainerJob.objects.defer("environment").filter(where)
 
 
 def one(job_id: int) -> ContainerJob | None:
     """A job with its host, or None."""
-    found: ContainerJob | None = _read(Q(pk=job_id)).select_related("host").first()
+    found: ContainerJob | None = _jobs(Q(pk=job_id)).select_related("host").first()
     return found
 
 
 def by_ids(ids: Iterable[int]) -> dict[int, ContainerJob]:
     """Jobs by id; those that do not exist are left out."""
-    return {job.pk: job for job in _read(Q(pk__in=list(ids)))}
+    return {job.pk: job for job in _jobs(Q(pk__in=list(ids)))}
 
 
 def matching(where: Q, limit: int, newest_first: bool = True) -> list[ContainerJob]:
     """Jobs by age."""
-    return list(_read(where).order_by("-pk" if newest_first else "pk")[:limit])
+    return list(_jobs(where).order_by("-pk" if newest_first else "pk")[:limit])
+
+
+def count_active() -> int:
+    """How many jobs hold room on a host."""
+    return ContainerJob.objects.filter(status__in=lifecycle.ACTIVE).count()

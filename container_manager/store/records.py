@@ -1,4 +1,4 @@
-"""Evaluations as bytes: what seldom changes of the fleet, once for many; what often does, and every check, for each."""
+"""Evaluations as bytes. Rarely changing fields of the fleet are stored once for many evaluations."""
 
 import lzma
 import zlib
@@ -14,15 +14,15 @@ from container_manager.routing.types import Evaluation, HostState, JobRequiremen
 Columns = Mapping[str, Sequence[Any]]
 """The values of all hosts, by field of HostState."""
 
-OFTEN = tuple(name for name in HostState._fields[HostState._fields.index("is_active") :] if name != "grants")
-"""The fields that often change; the others are kept once for all evaluations that saw the same."""
+CHANGING = tuple(name for name in HostState._fields[HostState._fields.index("is_active") :] if name != "grants")
+"""The fields of a host that change often; the others are shared by all evaluations with the same values."""
 
 _AS_TEXT = bytes.maketrans(b"\0\1\2", b"012")
 _AS_VERDICTS = bytes.maketrans(b"012", b"\0\1\2")
 
 
 class Recorded(NamedTuple):
-    """An evaluation as it was kept, and the version of the algorithm that made it."""
+    """A stored evaluation, and the version of the algorithm that made it."""
 
     evaluation: Evaluation
     algorithm: int
@@ -34,15 +34,15 @@ def by_field(hosts: Sequence[HostState]) -> Columns:
     return dict(zip(HostState._fields, columns, strict=True))
 
 
-def seldom(columns: Columns) -> bytes:
-    """What seldom changes, the same bytes for the same values."""
-    kept = {name: values for name, values in columns.items() if name not in OFTEN}
-    return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
+def stable_fields(columns: Columns) -> bytes:
+    """The rarely changing fields: the same bytes for the same values."""
+    stable = {name: values for name, values in columns.items() if name not in CHANGING}
+    return orjson.dumps(stable, option=orjson.OPT_SORT_KEYS)
 
 
-def pack_fleet(seldom: bytes) -> bytes:
-    """Compress what seldom changes. Ids of hosts lie close together: their distances are shorter."""
-    columns = orjson.loads(seldom)
+def pack_fleet(stable: bytes) -> bytes:
+    """Compress the rarely changing fields. Host ids are stored as differences, which are shorter."""
+    columns = orjson.loads(stable)
     ids = columns["id"]
     columns["id"] = [*ids[:1], *(after - before for before, after in pairwise(ids))]
     return lzma.compress(orjson.dumps(columns), preset=1)
@@ -55,14 +55,14 @@ def unpack_fleet(data: bytes) -> Columns:
 
 
 def pack(evaluation: Evaluation, hosts: Columns) -> bytes:
-    """Compress what often changes of the hosts, and the verdicts, by check: the least that `unpack` needs."""
+    """Compress the verdicts by check and the changing fields of the hosts: the minimum that `unpack` needs."""
     record = {
         "algorithm": router.ALGORITHM,
         "seed": evaluation.seed,
         "requirements": evaluation.requirements._asdict(),
         "codes": evaluation.codes,
         "verdicts": [column.translate(_AS_TEXT).decode() for column in evaluation.columns],
-        "hosts": {name: hosts[name] for name in OFTEN},
+        "hosts": {name: hosts[name] for name in CHANGING},
     }
     return zlib.compress(orjson.dumps(record), 3)
 
@@ -70,7 +70,7 @@ def pack(evaluation: Evaluation, hosts: Columns) -> bytes:
 def unpack(fleet: Columns, data: bytes) -> Recorded:
     """Undo `pack`."""
     raw: dict[str, Any] = orjson.loads(zlib.decompress(data))
-    # Fields that this version no longer has are left out; such a record says OTHER_VERSION by its algorithm.
+    # Fields that this version no longer has are dropped; replay of such a record is OTHER_VERSION by its algorithm.
     needs = {name: value for name, value in raw["requirements"].items() if name in JobRequirements._fields}
     needs["selector"] = tuple((key, value) for key, value in needs["selector"])
     needs["grants"] = tuple(needs.get("grants", ()))

@@ -1,4 +1,4 @@
-"""The one way from async code to the ORM: threads of our own, each with its own lasting connection."""
+"""The only way from async code to the ORM: threads of this module, each with a database connection that lasts."""
 
 import asyncio
 import threading
@@ -17,32 +17,32 @@ R = TypeVar("R")
 
 READERS = 4
 CHECK_AFTER_SECONDS = 1.0
-"""How long a connection may rest without being checked before its next use."""
+"""How long a connection may be idle before it is checked ahead of its next use."""
 
 DATABASE_AWAY = (InterfaceError, OperationalError)
-"""What a read or a write raises while the database does not answer."""
+"""The errors of reads and writes while the database does not answer."""
 
 _thread = threading.local()
 
 _writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 _readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
-_teller = ThreadPoolExecutor(1, thread_name_prefix="store-teller")
+_fanout = ThreadPoolExecutor(1, thread_name_prefix="store-fanout")
 _reads_in: ContextVar[ThreadPoolExecutor] = ContextVar("reads_in", default=_readers)
 
 
 async def read(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a read in one of the readers' threads."""
+    """Run a read in a reader's thread."""
     return await _run(_reads_in.get(), work, *args, **kwargs)
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Have what is begun inside read in a thread of its own.
+def fanout_thread() -> Iterator[None]:
+    """Let tasks that are started in the block read in a thread of its own.
 
-    For what is read for many subscribers at once: it must not keep others from the readers, and two of its reads side
-    by side would only wait for each other.
+    Used for reads on behalf of many subscribers at once: they must not occupy the readers, and two of them in parallel
+    would only wait for each other.
     """
-    before = _reads_in.set(_teller)
+    before = _reads_in.set(_fanout)
     try:
         yield
     finally:
@@ -55,15 +55,15 @@ async def write(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 async def _run(pool: ThreadPoolExecutor, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    # Not loop.run_in_executor: this also serves callers in other threads, each with a loop of its own.
+    # Not loop.run_in_executor: callers in other threads have event loops of their own.
     return await asyncio.wrap_future(pool.submit(_hop, partial(work, *args, **kwargs)))
 
 
 def _hop(work: Callable[[], R]) -> R:
-    # Inside the same hop: a connection that a database restart has broken is replaced before its next use.
+    # In the same hop as the work: a connection that a database restart has broken is replaced before its next use.
     close_old_connections()
     if time.monotonic() < getattr(_thread, "used", 0) + CHECK_AFTER_SECONDS:
-        # It has just worked; to ask it first would be a journey of its own.
+        # It was used a moment ago; checking it would cost a round trip.
         connection.health_check_done = True  # type: ignore[attr-defined]
     try:
         return work()

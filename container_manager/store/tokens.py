@@ -1,4 +1,4 @@
-"""API tokens: 256 random bits, of which only a hash is kept."""
+"""API tokens: 256 random bits, of which only a hash is stored."""
 
 import hashlib
 import secrets
@@ -17,7 +17,7 @@ PREFIX = "cm_"
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token to be made; `expires` None lasts until it is revoked."""
+    """A token to create; with `expires` None it lasts until it is revoked."""
 
     name: str
     role: str
@@ -26,7 +26,7 @@ class NewToken:
 
 
 def create(tx: Transaction, items: Sequence[NewToken]) -> list[str | Conflict]:
-    """Make tokens; answers the secrets, which are shown once and kept nowhere."""
+    """Create tokens; answers the secrets, which are shown once and not stored."""
     return [_create(tx, item) for item in items]
 
 
@@ -36,7 +36,7 @@ def _create(tx: Transaction, item: NewToken) -> str | Conflict:
     secret = PREFIX + secrets.token_urlsafe(32)
     expires_at = timezone.now() + item.expires if item.expires else None
     ApiToken.objects.create(name=item.name, role=item.role, digest=digest(secret), expires_at=expires_at)
-    tx.by(item.actor, "token create", item.name)
+    tx.audit(item.actor, "token create", item.name)
     return secret
 
 
@@ -45,7 +45,7 @@ def revoke(tx: Transaction, items: Sequence[tuple[str, Actor | None]]) -> list[N
     answers: list[NotFound | None] = []
     for name, actor in items:
         deleted, _ = ApiToken.objects.filter(name=name).delete()
-        tx.by(actor, "token revoke", name)
+        tx.audit(actor, "token revoke", name)
         answers.append(None if deleted else NotFound(f"There is no token named {name!r}."))
     return answers
 
@@ -62,7 +62,7 @@ def listed() -> list[ApiToken]:
 
 
 def find(shown: Collection[str], now: datetime | None = None) -> dict[str, ApiToken]:
-    """The tokens of secrets, by secret; those that are unknown or have expired are left out."""
+    """The tokens of these secrets, by secret; unknown and expired ones are left out."""
     by_digest = {digest(secret): secret for secret in shown}
     found = ApiToken.objects.filter(digest__in=by_digest)
     valid = found.exclude(expires_at__lte=now or timezone.now())

@@ -1,4 +1,4 @@
-"""One transaction: units of work, their events, and the locks that order them."""
+"""One transaction: its units of work, their events, and the locks that order transactions."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,36 +12,39 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 from prometheus_client import Counter
 
-from container_manager import metrics
+from container_manager.domain.kinds import EventKind
 from container_manager.errors import Conflict
-from container_manager.models import AuditEntry, ContainerJob, EventKind, ExecutorHost, RoutingEvent
+from container_manager.models import AuditEntry, ContainerJob, ExecutorHost, RoutingEvent
+from container_manager.observability import metrics
 from container_manager.store import bulk
 
 EVENT_CHANNEL = "container_manager_events"
-ENDS = frozenset({EventKind.JOB_FINISHED, EventKind.JOB_CANCELLED})
+JOB_ENDS = frozenset({EventKind.JOB_FINISHED, EventKind.JOB_CANCELLED})
 ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
-"""Keys of PostgreSQL's advisory locks; on SQLite, BEGIN IMMEDIATE is both."""
+"""Keys of PostgreSQL's advisory locks; on SQLite, BEGIN IMMEDIATE stands for both."""
 
 FROZEN_AFTER = "5s"
-"""A process that stands still inside a transaction is thrown out after this."""
+"""PostgreSQL ends the connection of a process that stands still inside a transaction for this long."""
 
-ONE_ENTRYS_FAULT = (IntegrityError, DataError, ProgrammingError, RuntimeError, ValueError, TypeError, LookupError)
-DEADLOCKED = {"40P01", "40001"}
-"""PostgreSQL's words for: the same again would do."""
+ITEM_ERRORS = (IntegrityError, DataError, ProgrammingError, RuntimeError, ValueError, TypeError, LookupError)
+"""Errors that one item of a batch can cause: the others are committed without it."""
+
+DEADLOCK_STATES = {"40P01", "40001"}
+"""PostgreSQL's states for a deadlock and a serialization failure: the same transaction may succeed when repeated."""
 
 DEADLOCK_TRIES = 3
 
 Outcome = Any
-"""A unit's answer for one item: its result, or the exception to raise to that item's caller."""
+"""A unit's answer for one item: its result, or the exception that this item's caller gets."""
 
 Item = TypeVar("Item")
 Unit = Callable[["Transaction", Sequence[Any]], Sequence[Outcome]]
-"""A unit of work takes all items that wait for it and answers each, in order."""
+"""A unit of work takes all items of its kind in the batch and returns one answer each, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks for a change: a token's name, and from where."""
+    """Who asks for a change: the name of a token, and the address of the client."""
 
     name: str
     address: str = ""
@@ -50,7 +53,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Who claims: a process, and the node it is on."""
+    """A process that claims jobs, the node it runs on, and how long its leases last."""
 
     owner: str
     node: str
@@ -58,7 +61,7 @@ class Worker:
 
 
 class Fence(NamedTuple):
-    """A claim on a job; every write of its owner names it."""
+    """A claim on a job. Each write of its owner carries it, so that a lost claim changes nothing."""
 
     job_id: int
     epoch: int
@@ -68,8 +71,8 @@ Claimed = tuple[ContainerJob, Fence]
 """A job with its host, and the claim on it."""
 
 
-class Fact(NamedTuple):
-    """What an event tells."""
+class NewEvent(NamedTuple):
+    """An event before it has an id."""
 
     kind: EventKind
     message: str
@@ -81,19 +84,19 @@ class Fact(NamedTuple):
 
 
 Counted = list[tuple[Counter, tuple[str, ...]]]
-"""What is to be counted once it is committed: the metric and its labels."""
+"""Metrics to increase after the commit, each with its labels."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """What a unit of work records beside its own rows."""
+    """What the units of one transaction record beside their own rows."""
 
-    events: list[Fact] = field(default_factory=list)
+    events: list[NewEvent] = field(default_factory=list)
     rows: list[bulk.Rows] = field(default_factory=list)
-    """To be inserted before the next unit, or together with the events."""
-    audit: list[AuditEntry] = field(default_factory=list)
+    """Rows that are inserted before the next unit, or together with the events."""
+    audit_entries: list[AuditEntry] = field(default_factory=list)
     worker: Worker | None = None
-    """This process's own, for which what is routed here may be claimed at once."""
+    """This process's worker: jobs that this transaction routes may be claimed for it at once."""
     claimed: list[Claimed] = field(default_factory=list)
     counted: Counted = field(default_factory=list)
 
@@ -105,11 +108,11 @@ class Transaction:
         job: ContainerJob | None = None,
         host: ExecutorHost | None = None,
     ) -> None:
-        """Tell the event log; written last in the transaction."""
-        if kind in ENDS and job is not None:
+        """Record an event; events are written last in the transaction."""
+        if kind in JOB_ENDS and job is not None:
             self.counted.append((metrics.ENDS, (str(job.status), str(job.executor_type))))
         self.events.append(
-            Fact(
+            NewEvent(
                 kind=kind,
                 message=message,
                 job_id=job.pk if job else None,
@@ -120,66 +123,66 @@ class Transaction:
         )
 
     def flush(self) -> None:
-        """Insert the rows that were kept back, for those who read on or take new ids."""
+        """Insert the rows that were kept back, because the next unit may read them or take new ids."""
         bulk.insert(*self.rows)
         self.rows.clear()
 
-    def by(self, actor: Actor | None, action: str, target: object = "") -> None:
-        """Leave an audit row."""
+    def audit(self, actor: Actor | None, action: str, target: object = "") -> None:
+        """Record who did what to what in the audit log."""
         if actor is not None:
-            self.audit.append(
+            self.audit_entries.append(
                 AuditEntry(actor=actor.name, address=actor.address, action=action, target=str(target)[:200])
             )
 
 
 def under_routing_lock(unit: Unit) -> Unit:
-    """Marks a unit that decides, or changes what decisions depend on: one such transaction at a time in the fleet."""
+    """Mark a unit that decides, or changes what decisions depend on: the fleet runs one such transaction at a time."""
     unit.routing_lock = True  # type: ignore[attr-defined]
     return unit
 
 
 class Committed(NamedTuple):
-    """The outcome of each entry, in order; what the event log was told, claimed for this process, and to be counted."""
+    """The outcome of each entry in order, with the events, the claims for this process and the metrics to increase."""
 
     outcomes: list[Outcome]
-    events: list[Fact] = []
+    events: list[NewEvent] = []
     claimed: list[Claimed] = []
     counted: Counted = []
 
 
 def commit(entries: Sequence[tuple[Unit, Any]], worker: Worker | None = None) -> Committed:
-    """Do all entries in one transaction; should one of them be bad, each in one of its own, so that it fails alone."""
+    """Do all entries in one transaction; if one of them fails, each in its own, so that a bad item fails alone."""
     for _ in range(DEADLOCK_TRIES):
         try:
             return _transact(entries, worker)
         except OperationalError as error:
-            if getattr(error.__cause__, "sqlstate", None) not in DEADLOCKED:
-                return Committed([_told(error)] * len(entries))
+            if getattr(error.__cause__, "sqlstate", None) not in DEADLOCK_STATES:
+                return Committed([_for_caller(error)] * len(entries))
             fault: Exception = error
-        except ONE_ENTRYS_FAULT as error:
+        except ITEM_ERRORS as error:
             if len(entries) == 1:
-                return Committed([_told(error)])
+                return Committed([_for_caller(error)])
             break
-        except Exception as error:  # noqa: BLE001 - the database's own fault: again would be no better
-            return Committed([_told(error)] * len(entries))
+        except Exception as error:  # noqa: BLE001 - the database's own error: repeating item by item would not help
+            return Committed([_for_caller(error)] * len(entries))
     else:
-        return Committed([_told(fault)] * len(entries))
+        return Committed([_for_caller(fault)] * len(entries))
     parts = [commit([entry], worker) for entry in entries]
     return Committed(*(list(chain.from_iterable(part)) for part in zip(*parts, strict=True)))
 
 
 def commit_one(unit: Unit, item: Any) -> Any:
-    """Do one entry and return its result or raise its error."""
+    """Do one entry; returns its result or raises its error."""
     (outcome,) = commit([(unit, item)]).outcomes
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
-def note(tx: Transaction, items: Sequence[tuple[Actor, str, str]]) -> list[None]:
-    """Leave an audit row for what changes no row of its own: (who, what, to what)."""
+def record_audit(tx: Transaction, items: Sequence[tuple[Actor, str, str]]) -> list[None]:
+    """Record actions that change no row of their own, as (actor, action, target)."""
     for actor, action, target in items:
-        tx.by(actor, action, target)
+        tx.audit(actor, action, target)
     return [None] * len(items)
 
 
@@ -190,18 +193,18 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
     outcomes: list[Outcome] = [None] * len(entries)
     tx = Transaction(worker=worker)
     with transaction.atomic():
-        _guard(any(getattr(unit, "routing_lock", False) for unit in groups))
+        _take_locks(any(getattr(unit, "routing_lock", False) for unit in groups))
         for unit, indexes in groups.items():
             tx.flush()
             answers = unit(tx, [entries[index][1] for index in indexes])
             for index, answer in zip(indexes, answers, strict=True):
                 outcomes[index] = answer
-        AuditEntry.objects.bulk_create(tx.audit)
+        AuditEntry.objects.bulk_create(tx.audit_entries)
         _write(tx)
     return Committed(outcomes, tx.events, tx.claimed, tx.counted)
 
 
-def _guard(routing: bool) -> None:
+def _take_locks(routing: bool) -> None:
     if connection.vendor != "postgresql":
         return
     limits = f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_AFTER}'; SET LOCAL lock_timeout = '20s'"
@@ -211,18 +214,20 @@ def _guard(routing: bool) -> None:
 
 
 def _write(tx: Transaction) -> None:
-    # Ids of events must be given out under the lock, or they do not follow commit order; so it is a
-    # statement of its own, before them.
+    # The event lock is taken by a statement of its own before the insert: ids must be allocated under the lock,
+    # otherwise they would not follow commit order.
     now = bulk.as_moment(timezone.now())
-    events = bulk.Rows(RoutingEvent, (*Fact._fields, "at"), [(str(event.kind), *event[1:], now) for event in tx.events])
+    events = bulk.Rows(
+        RoutingEvent, (*NewEvent._fields, "at"), [(str(event.kind), *event[1:], now) for event in tx.events]
+    )
     before = f"SELECT pg_advisory_xact_lock({EVENT_LOCK}), pg_notify('{EVENT_CHANNEL}', '')"
     bulk.insert(*tx.rows, events, after=before if tx.events else "")
 
 
-def _told(error: Exception) -> Exception:
-    """The error as the caller may see it."""
+def _for_caller(error: Exception) -> Exception:
+    """The error as the item's caller may see it."""
     if isinstance(error, IntegrityError):
-        conflict = Conflict("Something else changed the same thing at the same moment; look again and repeat.")
+        conflict = Conflict("The same object was changed at the same moment; read it again and repeat the request.")
         conflict.__cause__ = error
         return conflict
     if isinstance(error, DatabaseError):

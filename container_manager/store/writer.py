@@ -1,109 +1,169 @@
-"""The process's one writer: takes what is waiting, commits it in one transaction, answers each caller after."""
+"""The process's single writer: it commits waiting changes in one transaction, then answers each caller."""
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any
 
-from container_manager import metrics, tracing
+from django.db import InterfaceError
+
+from container_manager.aio import wait_for
+from container_manager.errors import Unavailable
+from container_manager.observability import metrics, tracing
 from container_manager.store import threads
-from container_manager.store.transaction import Claimed, Committed, Fact, Unit, Worker, commit
+from container_manager.store.transaction import Claimed, Committed, NewEvent, Unit, Worker, commit
 
 logger = logging.getLogger(__name__)
 
 LARGEST_BATCH, HEAVIEST_BATCH = 1000, 10_000
-"""When a transaction takes no further entry: by their number, and by their weight; an item may have one above 1."""
+"""A transaction takes no further item beyond this number of items, or beyond this sum of their weights."""
 
-Entry = tuple[Unit, Any, asyncio.Future[Any]]
+MOST_WAITING = 50_000
+"""The sum of weights that may wait for a commit; beyond it callers are refused at once."""
+
+BEAT_SECONDS = 1.0
+"""How often an idle writer shows that it is alive."""
+
+OVERLOADED = "More changes wait to be written than the service accepts; nothing was changed, so send it again later."
+STOPPED = "The service is stopping or has not started; nothing was changed."
+INTERRUPTED = "the writer was stopped during a commit"
+
+Entry = tuple[Unit, Any, "asyncio.Future[Any]"]
 
 
 class Writer:
-    """Group commit. An idle system's single request is a batch of one and waits for nobody."""
+    """Group commit: a single request in an idle system is a batch of one and waits for nothing.
+
+    It is a control loop (`control.supervisor.Loop`): the supervisor runs it again when it fails, and a commit that
+    takes longer than `patience` makes the process not ready. Every item gets an answer, whatever happens to its batch.
+    """
+
+    name = "writer"
+    patience = 30.0
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[Entry] = asyncio.Queue()
+        self._waiting: deque[Entry] = deque()
+        self._weight = 0
+        self._wake = asyncio.Event()
+        self._is_open = False
         self._worker: Worker | None = None
-        self._claims: Callable[[Sequence[Claimed]], None] = lambda _: None
-        self._listeners: list[Callable[[Sequence[Fact]], None]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._on_claim: Callable[[Sequence[Claimed]], None] = lambda _: None
+        self._listeners: list[Callable[[Sequence[NewEvent]], None]] = []
 
-    def on_commit(self, listener: Callable[[Sequence[Fact]], None]) -> None:
+    def on_commit(self, listener: Callable[[Sequence[NewEvent]], None]) -> None:
         """Call `listener` with the events of each commit, on the event loop."""
         self._listeners.append(listener)
 
     def claim_for(self, worker: Worker | None, listener: Callable[[Sequence[Claimed]], None]) -> None:
-        """Have jobs that are routed here claimed for this worker in the same commit, and give them to `listener`."""
-        self._worker, self._claims = worker, listener
+        """Let jobs that are routed here be claimed for `worker` in the same commit, and pass them to `listener`."""
+        self._worker, self._on_claim = worker, listener
 
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="writer")
-
-    async def stop(self) -> None:
-        """Commit what is waiting, then stop."""
-        await self._waiting.join()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+    def open(self) -> None:
+        """Accept changes; they are committed while `run` runs."""
+        self._is_open = True
 
     async def write(self, unit: Unit, item: Any) -> Any:
-        """Do `unit` for `item`; returns after the commit. Raises what the unit answered for this item."""
+        """Do `unit` for `item` and return its answer after the commit.
+
+        Raises:
+            Unavailable: too many changes are waiting, or the writer is closed; nothing was changed.
+            Exception: what the unit answered for this item, or why its transaction failed.
+        """
+        weight = _weight(item)
+        if not self._is_open:
+            raise Unavailable(STOPPED)
+        if self._weight and self._weight + weight > MOST_WAITING:
+            raise Unavailable(OVERLOADED)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((unit, item, answer))
+        self._weight += weight
+        self._waiting.append((unit, item, answer))
+        self._wake.set()
         with tracing.span(f"commit {unit.__name__}"):
             return await answer
 
-    async def _run(self) -> None:
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Commit what is waiting, for as long as the process runs."""
         while True:
-            batch = [await self._waiting.get()]
-            weight = _weight(batch[0])
-            while len(batch) < LARGEST_BATCH and weight < HEAVIEST_BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-                weight += _weight(batch[-1])
-            try:
-                await self._commit(batch)
-            finally:
-                for _ in batch:
-                    self._waiting.task_done()
-
-    async def _commit(self, batch: list[Entry]) -> None:
-        metrics.COMMIT_ITEMS.observe(len(batch))
-        try:
-            with metrics.COMMIT_SECONDS.time():
-                done = await threads.write(commit, [(unit, item) for unit, item, _ in batch], self._worker)
-        except Exception as error:  # noqa: BLE001 - the callers are told; the writer must go on
-            done = Committed([error] * len(batch))
-        for (_, _, answer), outcome in zip(batch, done.outcomes, strict=True):
-            if answer.done():
-                continue
-            if isinstance(outcome, Exception):
-                answer.set_exception(outcome)
+            beat()
+            if self._waiting:
+                await self._commit(self._batch())
             else:
-                answer.set_result(outcome)
-        _count(done)
-        tell = [partial(listener, done.events) for listener in self._listeners]
-        for telling in [partial(self._claims, done.claimed), *tell] if done.claimed else tell:
+                await wait_for(self._wake, BEAT_SECONDS)
+
+    async def stop(self) -> None:
+        """Accept nothing more and commit what is still waiting."""
+        self._is_open = False
+        while self._waiting:
+            await self._commit(self._batch())
+
+    def _batch(self) -> list[Entry]:
+        batch: list[Entry] = []
+        weight = 0
+        while self._waiting and len(batch) < LARGEST_BATCH and weight < HEAVIEST_BATCH:
+            batch.append(self._waiting.popleft())
+            weight += _weight(batch[-1][1])
+        self._weight -= weight
+        return batch
+
+    async def _commit(self, batch: Sequence[Entry]) -> None:
+        began = perf_counter()
+        done = Committed([InterfaceError(INTERRUPTED)] * len(batch))
+        try:
+            # In a task of its own: a transaction that has begun is answered for, even if this loop is cancelled.
+            entries = [(unit, item) for unit, item, _ in batch]
+            committing = asyncio.create_task(threads.write(commit, entries, self._worker))
             try:
-                telling()
+                done = await asyncio.shield(committing)
+            except asyncio.CancelledError:
+                done = await committing
+                raise
+        except Exception as error:  # noqa: BLE001 - each caller gets it, and the writer must go on
+            done = Committed([error] * len(batch))
+        finally:
+            for (_, _, answer), outcome in zip(batch, done.outcomes, strict=True):
+                _answer(answer, outcome)
+            self._tell(done)
+            with metrics.never_failing():
+                _count(done, perf_counter() - began)
+
+    def _tell(self, done: Committed) -> None:
+        claims = [partial(self._on_claim, done.claimed)] if done.claimed else []
+        for tell in (*claims, *(partial(listener, done.events) for listener in self._listeners)):
+            try:
+                tell()
             except Exception:
-                # What is committed is committed; a listener's fault must not stop all writing.
-                logger.exception("telling of a commit")
+                # What is committed stays committed; a listener's error must not stop all writing.
+                logger.exception("a listener to commits failed")
 
 
-def _count(done: Committed) -> None:
+def _answer(answer: "asyncio.Future[Any]", outcome: Any) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
+
+
+def _count(done: Committed, seconds: float) -> None:
+    metrics.COMMIT_ITEMS.observe(len(done.outcomes))
+    metrics.COMMIT_SECONDS.observe(seconds)
     for (metric, labels), times in Counter(done.counted).items():
         metric.labels(*labels).inc(times)
     for (kind, executor_type), times in Counter((str(e.kind), e.executor_type) for e in done.events).items():
         metrics.EVENTS.labels(kind, executor_type).inc(times)
 
 
-def _weight(entry: Entry) -> int:
-    return getattr(entry[1], "weight", 1)
+def _weight(item: Any) -> int:
+    """How much an item adds to its transaction; a submission weighs as much as it has jobs."""
+    return getattr(item, "weight", 1)
 
 
 async def write_directly(unit: Unit, item: Any) -> Any:
-    """The same without a running writer, in a transaction of its own: for the CLI and for callers of the factory."""
+    """The same without a running writer, in a transaction of its own: for commands and for callers of the factory."""
     (outcome,) = (await threads.write(commit, [(unit, item)])).outcomes
     if isinstance(outcome, Exception):
         raise outcome

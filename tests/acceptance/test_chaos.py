@@ -15,9 +15,9 @@ import pytest
 from tests import engines
 from tests.client import CREATE_HOST
 from tests.engines import Engine
+from tests.eventually import eventually_sync
 from tests.postgres import Postgres
 from tests.processes import UNMEASURED, Served
-from tests.waiting import eventually_sync
 
 JOBS, SLOTS, KILLS = 300, 6, 10
 KEY = "only-for-tests-only-for-tests-only-for-tests"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.client import CREATE_HOST, SUBMIT
+from tests.eventually import eventually_sync
 from tests.postgres import free_port
 from tests.processes import ROOT, UNMEASURED, Served
-from tests.waiting import eventually_sync
 
 CLIENTS = ROOT / "docs" / "clients"
 HOST = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0, "run_ms": 5}}

@@ -22,9 +22,9 @@ from tests.certificates import Authority
 from tests.client import CREATE_HOST, SUBMIT, Api
 from tests.cloudrun import PROJECT, REGIONS, CloudRun, hurry
 from tests.engines import Engine
+from tests.eventually import eventually, eventually_sync
 from tests.jobs import CANCEL, ended, running
 from tests.processes import Served, command
-from tests.waiting import eventually, eventually_sync
 
 ATTEMPTS = "query($id: ID!) { job(id: $id) { message attempts { attempt status error hostName executionId } } }"
 WAITS = "query($id: ID!) { job(id: $id) { waitingOn { verdict rejections { code hosts } suggestions { message } } } }"
@@ -37,7 +37,7 @@ names = itertools.count()
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
-    monkeypatch.setattr("container_manager.executors.cloudrun.SETTLE", 0.5)
+    monkeypatch.setattr("container_manager.executors.cloudrun.executor.SETTLE", 0.5)
     configure(monkeypatch, probe_interval_seconds=3, orphan_grace_seconds=3)
 
 
@@ -117,7 +117,7 @@ async def test_ends_are_told_apart(admin: Api, cloudrun: CloudRun, region: dict)
 async def test_a_timeout_that_the_region_has_counted_is_one(
     admin: Api, cloudrun: CloudRun, region: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("container_manager.control.run.JobRun._time_left", lambda _: 60)
+    monkeypatch.setattr("container_manager.control.job_run.watch.time_left", lambda _: 60)
     job = await ended(admin, (await admin.submit(command=["sh", "-c", "sleep 30"], timeoutSeconds=1))["id"])
     assert (job["status"], job["exitCode"]) == ("TIMED_OUT", None)
     assert cloudrun.calls["CancelExecution"] == 0
@@ -307,7 +307,7 @@ async def test_what_is_in_line_when_a_quota_is_used_up_asks_no_more(
     admin: Api, cloudrun: CloudRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await add_region(admin, cloudrun, config={"max_launches": 2})
-    monkeypatch.setattr("container_manager.store.hosts.COOLDOWN", timezone.timedelta(seconds=2))
+    monkeypatch.setattr("container_manager.domain.host_health.COOLDOWN", timezone.timedelta(seconds=2))
     cloudrun.running_quota = 3
     await admin(SUBMIT_MANY, inputs=[{"image": "busybox:test", "command": ["sh", "-c", "sleep 0.5"]}] * 12)
     await eventually(all_ended, 60)
@@ -320,7 +320,7 @@ async def test_what_is_in_line_when_a_quota_is_used_up_asks_no_more(
 async def test_a_cooldown_ends_by_itself_and_grows(
     admin: Api, cloudrun: CloudRun, region: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("container_manager.store.hosts.COOLDOWN", timezone.timedelta(seconds=0.3))
+    monkeypatch.setattr("container_manager.domain.host_health.COOLDOWN", timezone.timedelta(seconds=0.3))
     cloudrun.fail("RunJob", Code.RESOURCE_EXHAUSTED, times=3)
     job = await ended(admin, (await admin.submit(command=["true"]))["id"])
     assert (job["status"], job["attempt"]) == ("SUCCEEDED", 4)
@@ -492,7 +492,7 @@ def test_a_service_account_speaks_tls(account: Path, tmp_path: Path) -> None:
 async def test_without_the_package_for_logs_the_api_says_why_there_are_none(
     admin: Api, cloudrun: CloudRun, region: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "container_manager.executors.cloudrun_logs")
+    monkeypatch.delitem(sys.modules, "container_manager.executors.cloudrun.logs")
     monkeypatch.setitem(sys.modules, "google.cloud.logging_v2.services.logging_service_v2", None)
     job = await ended(admin, (await admin.submit(command=["sh", "-c", "echo hello"]))["id"])
     (line,) = [edge["node"]["text"] for edge in job["logs"]["edges"]]
@@ -506,7 +506,7 @@ async def test_without_the_package_for_logs_the_api_says_why_there_are_none(
 async def test_one_that_writes_much_leaves_the_others_theirs(
     admin: Api, cloudrun: CloudRun, region: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("container_manager.executors.cloudrun_logs.MOST_PAGES", 3)
+    monkeypatch.setattr("container_manager.executors.cloudrun.logs.MOST_PAGES", 3)
     chatty = await admin.submit(command=["sh", "-c", ";".join(f"echo {n}" for n in range(900))])
     others = [await admin.submit(command=["sh", "-c", "sleep 0.1; echo mine"]) for _ in range(4)]
     for other in others:
@@ -522,7 +522,7 @@ async def test_one_that_writes_much_leaves_the_others_theirs(
 async def test_output_that_comes_late_and_empty_lines_are_kept(
     admin: Api, cloudrun: CloudRun, region: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("container_manager.executors.cloudrun_logs.SILENT", 2)
+    monkeypatch.setattr("container_manager.executors.cloudrun.logs.SILENT", 2)
     cloudrun.log_seconds = 1.2
     job = await ended(
         admin, (await admin.submit(command=["sh", "-c", "echo a; sleep 0.1; echo; sleep 0.1; echo b"]))["id"]
@@ -533,7 +533,7 @@ async def test_output_that_comes_late_and_empty_lines_are_kept(
 async def test_a_host_that_is_changed_while_output_is_read_loses_nothing(
     admin: Api, cloudrun: CloudRun, region: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("container_manager.executors.cloudrun_logs.SILENT", 3)
+    monkeypatch.setattr("container_manager.executors.cloudrun.logs.SILENT", 3)
     cloudrun.log_seconds = 1.5
     job = await admin.submit(command=["sh", "-c", "echo here"])
     await eventually(lambda: cloudrun.calls["ListLogEntries"])

@@ -18,8 +18,8 @@ import websockets
 from container_manager.cli import serve
 from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
 from tests.engines import Engine
+from tests.eventually import eventually, eventually_sync
 from tests.processes import ROOT, UNMEASURED, Served, command, environment
-from tests.waiting import eventually, eventually_sync
 
 SIMULATED = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0}}
 NO_ENGINE = {"input": SIMULATED}

@@ -7,7 +7,7 @@ import pytest
 
 from tests.client import CREATE_HOST, EVENTS, Api
 from tests.engines import Engine
-from tests.waiting import eventually
+from tests.eventually import eventually
 
 ENDED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"}
 

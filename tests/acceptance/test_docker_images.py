@@ -14,7 +14,7 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from tests.engines import Engine
-from tests.waiting import eventually
+from tests.eventually import eventually
 
 Make = Callable[..., DockerExecutor]
 LOGIN = {"username": "me", "password": "swordfish"}

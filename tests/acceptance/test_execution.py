@@ -11,8 +11,8 @@ import pytest
 
 from tests.client import CREATE_HOST, USER_ERRORS, Api
 from tests.engines import Engine
+from tests.eventually import eventually
 from tests.jobs import CANCEL, ended, running
-from tests.waiting import eventually
 
 ATTEMPTS = """query($id: ID!) { job(id: $id) { status attempt attempts {
     attempt status exitCode error hostName executionId startedAt finishedAt host { name } decision { reason } } } }"""

@@ -27,7 +27,7 @@ from container_manager.executors.exceptions import (
 )
 from container_manager.executors.simulated import SimulatedExecutor
 from tests.cloudrun import CloudRun, hurry
-from tests.waiting import eventually
+from tests.eventually import eventually
 
 # The simulated one takes all settings, hangs up on nobody, and has what was created in its memory.
 real = pytest.mark.parametrize("make", ["docker", "cloudrun"], indirect=True)
@@ -193,7 +193,7 @@ async def test_hanging_up_ends_every_wait(make: Make) -> None:
     execution = await started(executor, "sleep 30")
     waiting = [asyncio.create_task(executor.wait(execution)) for _ in range(3)]
     await asyncio.sleep(0)
-    await eventually(lambda: executor._watcher._waiters)
+    await eventually(lambda: executor.watcher.is_watching)
     await executor.aclose()
     await executor.aclose()
     for answer in await asyncio.gather(*waiting, return_exceptions=True):

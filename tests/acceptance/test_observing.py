@@ -13,10 +13,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.client import CREATE_HOST, SUBMIT, Api
+from tests.eventually import eventually, eventually_sync
 from tests.jobs import ended
 from tests.processes import Served
 from tests.server import serving
-from tests.waiting import eventually, eventually_sync
 
 HOST = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0, "run_ms": 10}}
 WAITS = {"image": "x", "memoryLimitMb": 9_999_999}
@@ -80,7 +80,7 @@ async def test_metrics_need_a_token_and_no_known_host_name(url: str, admin: Api)
 
 
 async def test_metrics_without_a_token_are_not_for_a_page_that_rebinds_its_name(transactional_db: None) -> None:
-    from asgi import make_application
+    from graphql_api.application import make_application
 
     async with (
         serving(make_application(no_auth=True, works=False)) as url,

@@ -15,12 +15,12 @@ import httpx
 import psycopg
 import pytest
 
-from container_manager.store.events import LISTENER
+from container_manager.store.listen import APPLICATION_NAME
 from container_manager.store.transaction import ROUTING_LOCK
 from tests.client import CREATE_HOST, EVENTS, SUBMIT, Api
+from tests.eventually import eventually_sync
 from tests.postgres import Postgres
 from tests.processes import ROOT, Served, command, environment
-from tests.waiting import eventually_sync
 
 KEY = "only-for-tests-only-for-tests-only-for-tests"
 SLOTS, MEMORY = 6, 2000
@@ -194,9 +194,7 @@ def test_the_listener_comes_back_with_the_database(cluster: Postgres, tmp_path: 
     url = cluster.database()
     variables = {"CONTAINER_MANAGER_DATABASE_URL": url, "CONTAINER_MANAGER_SECRET_KEY": KEY}
     with Served(tmp_path / "api", "serve", "--port", "0", "--role", "api", **variables) as api:
-        listening = (
-            f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = '{LISTENER}'"
-        )
+        listening = f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = '{APPLICATION_NAME}'"
         with psycopg.connect(url, autocommit=True) as connection:
             (pid,) = eventually_sync(lambda: connection.execute(listening).fetchone(), 10)
             connection.execute("SELECT pg_terminate_backend(%s)", [pid])

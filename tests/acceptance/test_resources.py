@@ -10,8 +10,8 @@ import pytest
 
 from tests.client import EVENTS, Api
 from tests.engines import Engine
+from tests.eventually import eventually
 from tests.processes import Served
-from tests.waiting import eventually
 
 MEGABYTE = 1_000_000
 LOGS = "subscription($id: ID!) { jobLogs(id: $id) { stream text } }"

@@ -23,9 +23,9 @@ import websockets
 
 from tests import postgres
 from tests.client import CREATE_HOST, Api
+from tests.eventually import eventually, eventually_sync
 from tests.postgres import PgBouncer, Postgres, free_port
 from tests.processes import ROOT, UNMEASURED, Served, environment
-from tests.waiting import eventually, eventually_sync
 
 KEY = "only-for-tests-only-for-tests-only-for-tests"
 SUBMIT = """mutation($input: JobInput!) { submitJob(input: $input) {

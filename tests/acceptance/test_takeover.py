@@ -17,9 +17,9 @@ import pytest
 from tests.client import CREATE_HOST
 from tests.cloudrun import CloudRun
 from tests.engines import Engine
+from tests.eventually import eventually_sync
 from tests.postgres import Postgres
 from tests.processes import ROOT, UNMEASURED, Served, environment
-from tests.waiting import eventually_sync
 
 STEPS = (
     "before create", "after create", "after created", "after start", "after started", "after wait", "after finished",

@@ -14,13 +14,14 @@ from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 from django.utils import timezone
 
-from container_manager.models import ApiToken, AuditEntry, ContainerJob, ExecutorHost, Role
+from container_manager.domain.kinds import Role
+from container_manager.models import ApiToken, AuditEntry, ContainerJob, ExecutorHost
 from container_manager.store import tokens
 from graphql_api.ids import to_global
 from tests.client import CREATE_HOST, EVENTS, JOB_FIELDS, SUBMIT, USER_ERRORS, Api
+from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 from tests.server import make_token
-from tests.waiting import eventually
 
 make_job = sync_to_async(ContainerJobFactory)
 make_jobs = sync_to_async(ContainerJobFactory.create_batch)
@@ -407,7 +408,7 @@ async def test_a_bad_argument_is_named(admin: Api, query: str, sentence: str) ->
             "config.launch_mss is not a setting of this executor type.",
         ),
         ({"config": "text"}, "config", "must be an object"),
-        ({"name": "no good"}, "name", "begins with a letter"),
+        ({"name": "no good"}, "name", "must begin with a letter"),
         ({"executorType": "CLOUDRUN", "config": {"region": "europe-west1"}}, "config.project", "Field required"),
         ({"routingWeight": 1001}, "routingWeight", "less than or equal to 1000"),
     ],

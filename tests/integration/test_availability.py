@@ -9,9 +9,10 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
+from container_manager.domain.host_health import HealthStatus
 from container_manager.executors.exceptions import ExecutorConfigurationError, ExecutorConnectionError
 from container_manager.executors.factory import ExecutorFactory
-from container_manager.models import ExecutorHost, HealthStatus
+from container_manager.models import ExecutorHost
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 
 make_host = sync_to_async(ExecutorHostFactory)

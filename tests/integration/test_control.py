@@ -11,8 +11,12 @@ from django.db import connection
 from django.utils import timezone
 
 from container_manager.control.dispatcher import Dispatcher
-from container_manager.control.run import JobRun
+from container_manager.control.job_run.launch import launch
+from container_manager.control.job_run.run import JobRun
+from container_manager.control.scheduler import Scheduler
 from container_manager.control.supervisor import Supervisor
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.kinds import EventKind
 from container_manager.executors.base import ExecutionState, ExecutionStatus
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
@@ -22,14 +26,16 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.factory import ExecutorFactory
-from container_manager.models import ContainerJob, HealthStatus, RoutingEvent
+from container_manager.models import ContainerJob, RoutingEvent
 from container_manager.service import Service, running
-from container_manager.store import attempts, dispatch, routing, threads
 from container_manager.store import jobs as job_store
-from container_manager.store.transaction import Actor, Worker
+from container_manager.store import leases, outputs, scheduling, threads
+from container_manager.store.transaction import Actor, NewEvent, Worker
 from container_manager.store.writer import Writer, write_directly
+from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
-from tests.waiting import eventually
+from tests.loops import loop_of, running_loop
+from tests.stand_ins import executor_stand_in, factory_of
 
 make_host = sync_to_async(ExecutorHostFactory)
 make_job = sync_to_async(ContainerJobFactory)
@@ -133,15 +139,15 @@ async def test_a_host_that_nobody_probes_becomes_unknown(db: None) -> None:
     async with running():
         await eventually(is_unknown)
     event = await RoutingEvent.objects.aget(host_id=forgotten.pk)
-    assert event.message == "healthy to unknown. Nobody has probed it lately."
+    assert event.message == "healthy to unknown. No process has probed it lately."
 
 
 async def test_a_job_in_its_back_off_starts_when_that_ends(service: Service) -> None:
     await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
     job = await make_job(not_before=timezone.now() + timedelta(seconds=0.5))
     # Whatever happens wakes the queue, which then sees when to wake by itself.
-    await service.writer.write(dispatch.claim, Worker("x", "x", timedelta(seconds=1)))
-    service.supervisor._loops[0]._wake.set()
+    await service.process.writer.write(leases.claim, Worker("x", "x", timedelta(seconds=1)))
+    loop_of(service, Scheduler).on_events([NewEvent(EventKind.HOST_UPDATED, "")])
     await eventually(lambda: _is(job, "succeeded"), 10)
 
 
@@ -149,24 +155,15 @@ async def test_a_job_in_its_back_off_starts_when_that_ends(service: Service) -> 
 
 
 @pytest.fixture
-async def writer(db: None) -> Writer:
-    started = Writer()
-    await started.start()
-    yield started
-    await started.stop()
-
-
-@pytest.fixture
 async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Drive a job, taken over by us or fresh, on a stand-in executor."""
-    monkeypatch.setattr("container_manager.control.run.FIRST_LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("container_manager.control.job_run.run.FIRST_PAUSE", 0.01)
 
     async def drive(executor: AsyncMock, **changes: object) -> ContainerJob:
         values = {"status": "routed", **changes}
         job = await make_job(host=await make_host(), **values)
-        ((claimed, fence),) = await write_directly(dispatch.claim, Worker("me", "test-node", timedelta(seconds=15)))
-        factory = AsyncMock(instance="x")
-        factory.get_executor = lambda _: executor
+        ((claimed, fence),) = await write_directly(leases.claim, Worker("me", "test-node", timedelta(seconds=15)))
+        factory = factory_of(executor)
         await asyncio.wait_for(JobRun(claimed, fence, writer, factory, asyncio.Semaphore(1)).drive(), 10)
         await job.arefresh_from_db()
         return job
@@ -176,25 +173,7 @@ async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
 def engine(**answers: object) -> AsyncMock:
     """An executor that answers as told; by default all goes well."""
-    executor = AsyncMock(settle_seconds=0.01)
-    executor.explain.side_effect = lambda _, status: status
-    ended = ExecutionStatus("id", ExecutionState.EXITED, 0, ALIVE, ALIVE)
-    defaults = {
-        "create": "id",
-        "start": ExecutionState.RUNNING,
-        "find": None,
-        "status": None,
-        "wait": ended,
-        "logs": [],
-        "has_run": False,
-    }
-    for method, answer in (defaults | answers).items():
-        mock = getattr(executor, method)
-        if isinstance(answer, (list, Exception)) and method != "logs":
-            mock.side_effect = answer
-        else:
-            mock.return_value = answer
-    return executor
+    return executor_stand_in(at=ALIVE, **answers)
 
 
 def state(kind: str, exit_code: int | None = None) -> ExecutionStatus:
@@ -302,8 +281,8 @@ async def test_output_that_cannot_be_read_does_not_hold_up_the_verdict(run: Call
     executor.logs.side_effect = ExecutorOperationError("configured logging driver does not support reading")
     job = await run(executor)
     assert job.status == "succeeded"
-    lines = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
-    assert "does not support reading" in attempts.page(lines, None, 1)[0].line.text
+    lines = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
+    assert "does not support reading" in outputs.page(lines, None, 1)[0].line.text
 
 
 @pytest.mark.parametrize(
@@ -408,9 +387,8 @@ async def test_a_removal_without_an_answer_keeps_the_job_where_it_is(run: Callab
 async def test_adopting_and_cancelling_do_not_wait_behind_launches(writer: Writer) -> None:
     host = await make_host()
     job = await make_job(host=host, status="routed")
-    ((claimed, fence),) = await write_directly(dispatch.claim, Worker("me", "test-node", timedelta(seconds=15)))
-    factory = AsyncMock(instance="x")
-    factory.get_executor = lambda _: engine()
+    ((claimed, fence),) = await write_directly(leases.claim, Worker("me", "test-node", timedelta(seconds=15)))
+    factory = factory_of(engine())
     taken = asyncio.Semaphore(0)
     waiting = JobRun(claimed, fence, writer, factory, taken)
     driving = asyncio.create_task(waiting.drive())
@@ -429,16 +407,14 @@ async def test_an_executor_that_was_replaced_is_asked_anew(run: Callable) -> Non
 async def test_more_jobs_than_one_claim_takes_are_claimed_at_once(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("container_manager.store.dispatch.CLAIM_AT_ONCE", 2)
+    monkeypatch.setattr("container_manager.store.leases.CLAIM_AT_ONCE", 2)
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
     for _ in range(7):
         await make_job(host=host, status="routed")
     dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 3600)
-    writer.on_commit(dispatcher.heard)
-    turning = asyncio.create_task(dispatcher.run(lambda: None))
-    await eventually(lambda: len(dispatcher._runs) == 7)
-    turning.cancel()
-    await dispatcher.stop()
+    writer.on_commit(dispatcher.on_events)
+    async with running_loop(dispatcher):
+        await eventually(lambda: len(dispatcher.running) == 7)
 
 
 async def test_the_next_attempt_does_not_cut_off_the_clearing_away_of_the_last(writer: Writer) -> None:
@@ -452,20 +428,17 @@ async def test_the_next_attempt_does_not_cut_off_the_clearing_away_of_the_last(w
 
     executor = engine(create=["first", "second"], wait=[state("exited", 1), state("exited", 0)])
     executor.remove = remove
-    factory = AsyncMock(instance="x")
-    factory.get_executor, factory.max_launches = lambda _: executor, lambda _: 5
+    factory = factory_of(executor)
     dispatcher = Dispatcher(writer, factory, "test-node", 15)
-    writer.on_commit(dispatcher.heard)
-    turning = asyncio.create_task(dispatcher.run(lambda: None))
-    await eventually(lambda: ContainerJob.objects.filter(status="pending", attempt=2).aexists())
-    await ContainerJob.objects.aupdate(not_before=None)
-    await write_directly(routing.route_waiting, None)
-    dispatcher._wake.set()
-    await eventually(lambda: ContainerJob.objects.filter(status="succeeded").aexists())
-    release.set()
-    await eventually(lambda: sorted(cleared) == ["first", "second"])
-    turning.cancel()
-    await dispatcher.stop()
+    writer.on_commit(dispatcher.on_events)
+    async with running_loop(dispatcher):
+        await eventually(lambda: ContainerJob.objects.filter(status="pending", attempt=2).aexists())
+        await ContainerJob.objects.aupdate(not_before=None)
+        await write_directly(scheduling.route_pending, None)
+        dispatcher.wake()
+        await eventually(lambda: ContainerJob.objects.filter(status="succeeded").aexists())
+        release.set()
+        await eventually(lambda: sorted(cleared) == ["first", "second"])
 
 
 async def test_output_that_never_comes_to_an_end_does_not_hold_the_job(run: Callable) -> None:
@@ -497,62 +470,56 @@ async def test_a_run_that_breaks_off_is_logged_and_taken_up_when_its_lease_ends(
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
     factory = ExecutorFactory(writer.write, "x")
     dispatcher = Dispatcher(writer, factory, "test-node", 0.3)
-    writer.on_commit(dispatcher.heard)
+    writer.on_commit(dispatcher.on_events)
     job = await make_job(host=host, status="routed")
-    proceed, broken = JobRun._proceed, []
+    broken = []
 
-    async def break_once(self: JobRun) -> None:
+    async def break_once(*arguments: object) -> ExecutionStatus | None:
         if not broken:
-            broken.append(self)
+            broken.append(arguments)
             raise RuntimeError("a bug")
-        await proceed(self)
+        return await launch(*arguments)
 
-    with patch.object(JobRun, "_proceed", break_once):
-        turning = asyncio.create_task(dispatcher.run(lambda: None))
-        await eventually(lambda: _is(job, "succeeded"))
-        turning.cancel()
-        await dispatcher.stop()
-    assert "the run broke off" in caplog.text
+    with patch("container_manager.control.job_run.run.launch", break_once):
+        async with running_loop(dispatcher):
+            await eventually(lambda: _is(job, "succeeded"))
+    assert f"the run of job {job.pk} broke off" in caplog.text
 
 
 async def test_leases_are_renewed_however_busy_it_is(writer: Writer) -> None:
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1500})
     dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 0.3)
-    writer.on_commit(dispatcher.heard)
+    writer.on_commit(dispatcher.on_events)
     job = await make_job(host=host, status="routed")
-    turning = asyncio.create_task(dispatcher.run(lambda: None))
-    while not await _is(job, "succeeded"):
-        dispatcher._wake.set()
-        await asyncio.sleep(0.02)
-    assert job.lease_epoch == 1
-    turning.cancel()
-    await dispatcher.stop()
+    async with running_loop(dispatcher):
+        while not await _is(job, "succeeded"):
+            dispatcher.wake()
+            await asyncio.sleep(0.02)
+        assert job.lease_epoch == 1
 
 
 async def test_a_cancel_in_the_same_commit_as_the_claim_is_heard(writer: Writer) -> None:
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
     dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 15)
-    writer.on_commit(dispatcher.heard)
+    writer.on_commit(dispatcher.on_events)
     job = await make_job(host=host, status="routed")
     # The commit of a claim and a cancel is told before the claim's answer is acted upon.
-    claiming = asyncio.create_task(writer.write(dispatch.claim, dispatcher._worker))
+    claiming = asyncio.create_task(writer.write(leases.claim, dispatcher.worker))
     cancelling = asyncio.create_task(writer.write(job_store.cancel, (job.pk, None)))
-    ((claimed, fence),) = await claiming
+    claimed = await claiming
     await cancelling
-    dispatcher._drive(claimed, fence)
-    turning = asyncio.create_task(dispatcher.run(lambda: None))
-    await eventually(lambda: _is(job, "cancelled"))
-    turning.cancel()
-    await dispatcher.stop()
+    dispatcher.start_runs(claimed)
+    async with running_loop(dispatcher):
+        await eventually(lambda: _is(job, "cancelled"))
 
 
 async def test_changing_a_host_disturbs_nothing_that_runs_there(service: Service) -> None:
     values = {"name": "sim", "executor_type": "simulated", "config": {"accept": "any", "launch_ms": 0, "run_ms": 400}}
-    host = await service.create_host(values, Actor("test"))
+    host = await service.hosts.create(values, Actor("test"))
     job = await make_job(host=host, status="routed")
-    service.supervisor._loops[1]._wake.set()
+    loop_of(service, Dispatcher).wake()
     await eventually(lambda: _is(job, "running"))
-    await service.update_host(host.pk, {"routing_weight": 5, "max_concurrent_jobs": 3}, Actor("test"))
-    await service.update_host(host.pk, {"config": {**values["config"], "run_ms": 1}}, Actor("test"))
+    await service.hosts.update(host.pk, {"routing_weight": 5, "max_concurrent_jobs": 3}, Actor("test"))
+    await service.hosts.update(host.pk, {"config": {**values["config"], "run_ms": 1}}, Actor("test"))
     await eventually(lambda: _is(job, "succeeded"))
     assert (job.attempt, job.lease_epoch) == (1, 1)

@@ -11,8 +11,8 @@ from container_manager.models import ContainerJob, ExecutorHost, RoutingDecision
 from container_manager.routing import checks
 from graphql_api.ids import to_global
 from tests.client import Api
+from tests.eventually import eventually
 from tests.factories import ContainerJobFactory
-from tests.waiting import eventually
 
 make_job = sync_to_async(ContainerJobFactory)
 

@@ -11,7 +11,8 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 from strawberry.http.streaming import SSETransport
 
-from container_manager.models import ContainerJob, EventKind, Role, RoutingEvent
+from container_manager.domain.kinds import EventKind, Role
+from container_manager.models import ContainerJob, RoutingEvent
 from container_manager.service import Service
 from container_manager.store import events as event_store
 from container_manager.store.transaction import Actor, Transaction
@@ -19,9 +20,9 @@ from graphql_api import fanout
 from graphql_api.context import Context, Identity, Loader
 from graphql_api.schema import schema
 from tests.client import EVENTS, Api
+from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 from tests.server import serving
-from tests.waiting import eventually
 
 make_host = sync_to_async(ExecutorHostFactory)
 make_job = sync_to_async(ContainerJobFactory)
@@ -43,22 +44,15 @@ def tell(tx: Transaction, items: list[tuple[str, Any]]) -> list[None]:
 
 
 @pytest.fixture
-async def served(monkeypatch: pytest.MonkeyPatch) -> Any:
+async def served() -> Any:
     """A server that runs no jobs: its service, and a caller."""
-    from asgi import make_application
+    from graphql_api.application import make_application
     from tests.server import make_token
 
-    services: list[Service] = []
-    started = Service.start
-
-    async def start(self: Service) -> None:
-        services.append(self)
-        await started(self)
-
-    monkeypatch.setattr(Service, "start", start)
-    async with serving(make_application(works=False)) as url:
+    services: asyncio.Queue[Service] = asyncio.Queue()
+    async with serving(make_application(works=False, populate=services.put)) as url:
         api = Api(url, await make_token(Role.VIEWER))
-        yield services[0], api
+        yield await services.get(), api
         await api.http.aclose()
 
 
@@ -66,21 +60,21 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> Any:
 def executions(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What was executed for subscribers."""
     seen: list[object] = []
-    execute = fanout.Rendering._execute
+    execute = fanout.Rendering.execute
 
     async def counted(self: fanout.Rendering, operation: fanout.Operation, value: object) -> Any:
         seen.append(value)
         return await execute(self, operation, value)
 
-    monkeypatch.setattr(fanout.Rendering, "_execute", counted)
+    monkeypatch.setattr(fanout.Rendering, "execute", counted)
     return seen
 
 
 async def some_events(service: Service) -> list[str]:
     job = await make_job(host=await make_host(labels={"a": "b"}), status="running", name="j", command=["x"])
     for message in ("one", 'two\n"three" é'):
-        await service.writer.write(tell, (message, job))
-    await service.writer.write(tell, ("none", None))
+        await service.process.writer.write(tell, (message, job))
+    await service.process.writer.write(tell, ("none", None))
     return [str(event.id) for event in await sync_to_async(event_store.page)(0, 100)]
 
 
@@ -121,10 +115,10 @@ async def test_an_event_is_executed_once_for_all_who_ask_the_same(served: Any, e
             seen.append((await anext(events))["message"])
 
     followers = [asyncio.create_task(follow(more)) for more in variables]
-    log = service.events
-    await eventually(lambda: sum(len(a.subscribers) for a in log._audiences.values()) == len(variables))
+    log = service.process.events
+    await eventually(lambda: sum(len(a.subscribers) for a in log.audiences) == len(variables))
     executions.clear()
-    await service.writer.write(tell, ("to all", None))
+    await service.process.writer.write(tell, ("to all", None))
     await asyncio.gather(*followers)
     assert seen == ["to all"] * len(variables)
     assert len(executions) == 1
@@ -156,7 +150,7 @@ async def test_an_error_is_told_where_it_is_and_the_others_are_not_hurt(
         if pk is not None:
             raise RuntimeError("a bug")
 
-    monkeypatch.setattr("graphql_api.types.job", broken)
+    monkeypatch.setattr("graphql_api.types.events.job", broken)
     async with api.socket() as connection:
         query = f'subscription {{ it: {field}(after: "0") {{ message job {{ id }} }} }}'
         await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": query}}))
@@ -193,7 +187,7 @@ async def test_errors_are_executed_once_for_all_too(
     async def broken(info: object, pk: int | None) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("graphql_api.types.job", broken)
+    monkeypatch.setattr("graphql_api.types.events.job", broken)
 
     async def follow() -> Any:
         async with api.socket() as connection:
@@ -209,7 +203,7 @@ async def test_many_events_are_executed_piece_by_piece_whatever_is_asked_of_them
     served: Any, executions: list[Any]
 ) -> None:
     service, api = served
-    await asyncio.gather(*(service.writer.write(tell, (str(number), None)) for number in range(120)))
+    await asyncio.gather(*(service.process.writer.write(tell, (str(number), None)) for number in range(120)))
     # As many aliases as a document may have.
     fields = " ".join(f"f{number}: message" for number in range(99))
     async with api.subscribe(f'subscription {{ e: routingEventBatches(after: "0") {{ message {fields} }} }}') as values:
@@ -246,7 +240,7 @@ async def test_a_cursor_that_is_too_old_is_named_with_the_oldest_one(served: Any
     service, api = served
     cursors = await some_events(service)
     await RoutingEvent.objects.aupdate(at=timezone.now() - timedelta(days=2))
-    await service.writer.write(event_store.forget, timedelta(days=1))
+    await service.process.writer.write(event_store.delete_old, timedelta(days=1))
     query = "query($after: String) { routingEvents(after: $after) { edges { node { cursor } } } }"
     error = await api.error(query, after="0")
     assert error["extensions"] == {"code": "CURSOR_EXPIRED", "oldest": cursors[-2]}
@@ -262,12 +256,11 @@ async def test_a_cursor_that_is_too_old_is_named_with_the_oldest_one(served: Any
 async def test_a_process_that_is_about_to_stop_or_reads_no_events_is_not_ready(served: Any) -> None:
     service, api = served
     assert (await api.http.get("/readyz")).json() == {"ready": True, "failing": []}
-    service.events._task.cancel()
-    service.events.read_at -= 60
+    service.process.events.patience = -1
     answer = await api.http.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["failing"] == ["The event log has not been read lately."]
-    await service.drain(0)
+    assert answer.json()["failing"] == ["The event log loop has not ticked lately."]
+    await service.process.drain(0)
     assert "The service is stopping." in (await api.http.get("/readyz")).json()["failing"]
 
 

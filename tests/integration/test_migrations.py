@@ -2,12 +2,12 @@
 
 from django.core.management import call_command
 from django.db import connection
-from django.db.migrations import AddField, AddIndex, CreateModel, RunPython
+from django.db.migrations import AddField, AddIndex, CreateModel, RunPython, SeparateDatabaseAndState
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 
 from container_manager.models import ContainerJob, ExecutorHost, RoutingDecision
-from container_manager.store import decisions, jobs, routing
+from container_manager.store import decisions, jobs, scheduling
 from container_manager.store.transaction import commit_one
 from tests.factories import ContainerJobFactory
 
@@ -30,7 +30,7 @@ def test_jobs_that_waited_before_an_upgrade_are_routed_after_it(transactional_db
     )
     call_command("migrate", verbosity=0)
     ExecutorHost.objects.update(labels={"a": "b"})
-    commit_one(routing.route_waiting, None)
+    commit_one(scheduling.route_pending, None)
     assert list(ContainerJob.objects.values_list("status", flat=True)) == ["routed"] * 3
     assert len(set(ContainerJob.objects.values_list("class_key", flat=True))) == 2
     commit_one(jobs.submit, jobs.Submission([ContainerJobFactory.build()]))
@@ -46,6 +46,8 @@ def test_migrations_only_add_so_that_a_version_before_goes_on() -> None:
     ]
     assert later
     for operation in (operation for migration in later for operation in migration.operations):
+        if isinstance(operation, SeparateDatabaseAndState) and not operation.database_operations:
+            continue  # changes Python only
         assert isinstance(operation, (CreateModel, AddField, AddIndex, RunPython)), operation.describe()
         if isinstance(operation, AddField):
             assert operation.field.null or operation.field.has_db_default(), f"{operation.name} needs a db_default"

@@ -9,10 +9,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from container_manager.domain.kinds import EventKind
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import (
     ContainerJob,
-    EventKind,
     ExecutorHost,
     QueueRefusal,
     RoutingDecision,
@@ -22,14 +22,25 @@ from container_manager.models import (
     class_key,
 )
 from container_manager.service import Service
-from container_manager.store import bulk, decisions, dispatch, hosts, jobs, queue, routing, threads, waiting
+from container_manager.store import (
+    bulk,
+    decisions,
+    host_changes,
+    hosts,
+    jobs,
+    pending,
+    routing_pass,
+    scheduling,
+    threads,
+    transitions,
+)
 from container_manager.store.decisions import verdicts
-from container_manager.store.dispatch import HostFault
+from container_manager.store.pending import delete_unused_refusals
 from container_manager.store.transaction import Actor, Fence, commit_one
-from container_manager.store.waiting import forget_refusals
+from container_manager.store.transitions import HostFault
 from container_manager.store.writer import write_directly
+from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
-from tests.waiting import eventually
 
 make_host = sync_to_async(ExecutorHostFactory)
 make_job = sync_to_async(ContainerJobFactory)
@@ -41,7 +52,7 @@ async def submit(count: int = 1, **values: object) -> list[ContainerJob]:
 
 
 async def a_pass() -> bool:
-    return await write_directly(routing.route_waiting, None)
+    return await write_directly(scheduling.route_pending, None)
 
 
 async def fresh(job: ContainerJob) -> ContainerJob:
@@ -63,7 +74,7 @@ def with_settings(settings: object, **changes: object) -> None:
 
 def queries_of_a_pass() -> int:
     with CaptureQueriesContext(connection) as captured:
-        commit_one(routing.route_waiting, None)
+        commit_one(scheduling.route_pending, None)
     return len(captured)
 
 
@@ -122,7 +133,7 @@ async def test_what_waits_comes_before_what_is_new_at_equal_priority() -> None:
 
 
 async def test_a_pass_that_had_enough_leaves_the_rest_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "MOST_AT_ONCE", 5)
+    monkeypatch.setattr(routing_pass, "MOST_PLACED", 5)
     await make_host(max_concurrent_jobs=100)
     old = [await make_job() for _ in range(12)]
     (new,) = await submit()
@@ -143,20 +154,20 @@ async def test_the_queue_says_what_waits_for_what() -> None:
     await submit(3)
     await submit(2, memory_limit=65)
     await submit(1, region_preference="mars", region_required=True)
-    found = await threads.read(queue.waiting)
+    found = await threads.read(pending.groups)
     assert [(group.verdict, group.rejections, group.jobs) for group in found] == [
         ("NOT_NOW", [("SLOTS", 1)], 5),
         ("NEVER", [("REGION", 1), ("SLOTS", 1)], 1),
     ]
     assert found[0].oldest == (await ContainerJob.objects.filter(status="pending").aearliest("pk")).submitted_at
-    assert await threads.read(queue.active) == 1
+    assert await threads.read(jobs.count_active) == 1
 
 
 async def test_refusals_that_nobody_waits_for_are_dropped() -> None:
     await make_host(max_concurrent_jobs=0)
     first, other = (await submit())[0], (await submit(memory_limit=65))[0]
     await write_directly(jobs.cancel, (first.pk, None))
-    await write_directly(forget_refusals, None)
+    await write_directly(delete_unused_refusals, None)
     assert [refusal.class_key async for refusal in QueueRefusal.objects.all()] == [other.class_key]
 
 
@@ -165,7 +176,7 @@ async def test_refusals_that_nobody_waits_for_are_dropped() -> None:
 
 async def test_a_job_fails_that_was_not_routed_in_time(service: Service) -> None:
     await make_host(max_concurrent_jobs=0)
-    patient, hasty = await service.writer.write(
+    patient, hasty = await service.process.writer.write(
         jobs.submit,
         jobs.Submission([ContainerJobFactory.build(), ContainerJobFactory.build(queue_timeout_seconds=1)]),
     )
@@ -184,7 +195,7 @@ async def test_once_routed_a_job_has_no_queue_timeout() -> None:
     (later,) = await submit(queue_timeout_seconds=5, memory_limit=64, host_selector={"gpu": "yes"})
     deadline = (await fresh(later)).queue_deadline
     assert deadline - later.submitted_at == timedelta(seconds=5)
-    assert await threads.read(queue.next_moment, timezone.now()) == deadline
+    assert await threads.read(pending.next_change, timezone.now()) == deadline
     await ExecutorHost.objects.aupdate(labels={"gpu": "yes"})
     await a_pass()
     assert ((await fresh(later)).status, (await fresh(later)).queue_deadline) == ("routed", None)
@@ -209,7 +220,7 @@ async def test_a_big_job_does_not_starve(impatient: None) -> None:
     await a_pass()
     assert (await fresh(big)).reserved_host_id == host.pk
     refusal = await QueueRefusal.objects.aget(class_key=(await fresh(big)).class_key)
-    assert refusal.message.endswith("The room of one host is kept for it.")
+    assert refusal.message.endswith("The room of one host is reserved for it.")
     assert (await kinds(big))[-1] == "host_reserved"
     # Room appears, and small jobs that come meanwhile do not take it; those above it do.
     await ContainerJob.objects.filter(pk=small[0].pk).aupdate(status="succeeded")
@@ -266,7 +277,7 @@ async def test_a_pass_that_had_enough_makes_no_second_reservation(
     await a_pass()
     assert (await fresh(old)).reserved_host_id == host.pk
     await submit(3, memory_limit=71, priority=1)
-    monkeypatch.setattr(routing, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(routing_pass, "MOST_PLACED", 2)
     for _ in range(3):
         await a_pass()
     assert await ContainerJob.objects.exclude(reserved_host=None).acount() == 1
@@ -283,7 +294,7 @@ async def test_a_job_outlives_the_host_that_kept_room_for_it(impatient: None) ->
     (job,) = await submit()
     await a_pass()
     await ContainerJob.objects.filter(pk=blocker.pk).aupdate(status="succeeded", host=None)
-    await write_directly(hosts.delete_hosts, (host.pk, None))
+    await write_directly(host_changes.delete_hosts, (host.pk, None))
     assert (await kinds(job))[-1] == "host_released"
     other = await make_host()
     await a_pass()
@@ -304,10 +315,10 @@ async def test_a_class_is_known_by_the_key_that_its_jobs_carry() -> None:
 async def test_what_one_pass_leaves_is_routed_without_anybody_asking(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "MOST_RECORDED", 3)
+    monkeypatch.setattr(routing_pass, "MOST_RECORDED", 3)
     await make_host(max_concurrent_jobs=50, config={"accept": "any", "run_ms": 60_000})
     distinct = [ContainerJobFactory.build(memory_limit=64 + number) for number in range(12)]
-    answers = await service.writer.write(jobs.submit, jobs.Submission(distinct))
+    answers = await service.process.writer.write(jobs.submit, jobs.Submission(distinct))
     assert [job.status for job in answers] == ["routed"] * 3 + ["pending"] * 9
     await eventually(_nothing_waits, 10)
     assert await RoutingDecision.objects.exclude(host_id=None).acount() == 12
@@ -316,7 +327,7 @@ async def test_what_one_pass_leaves_is_routed_without_anybody_asking(
 async def test_a_pass_that_had_enough_lets_nobody_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
     await make_host(max_concurrent_jobs=50)
     old = [await make_job(memory_limit=64 + number) for number in range(4)]
-    monkeypatch.setattr(routing, "MOST_RECORDED", 2)
+    monkeypatch.setattr(routing_pass, "MOST_RECORDED", 2)
     (new,) = await submit(memory_limit=200)
     assert [(await fresh(job)).status for job in (*old, new)] == ["routed", "routed", "pending", "pending", "pending"]
 
@@ -329,14 +340,14 @@ async def test_a_moment_between_a_pass_and_the_look_ahead_is_not_forgotten() -> 
     began = timezone.now()
     job = await make_job(not_before=began + timedelta(milliseconds=1))
     await eventually(lambda: timezone.now() > job.not_before)
-    assert await threads.read(queue.next_moment, began) == job.not_before
+    assert await threads.read(pending.next_change, began) == job.not_before
 
 
 async def test_a_back_off_waits_for_nothing_else() -> None:
     await make_host(max_concurrent_jobs=0)
     await submit()
     await make_job(not_before=timezone.now() + timedelta(hours=1))
-    found = await threads.read(queue.waiting)
+    found = await threads.read(pending.groups)
     assert [(group.verdict, group.rejections, group.jobs) for group in found] == [
         ("NEVER", [("SLOTS", 1)], 1),
         ("NOT_NOW", [], 1),
@@ -350,7 +361,7 @@ def test_finding_what_waits_needs_no_statistics(db: None) -> None:
     built = [ContainerJobFactory.build(memory_limit=64 + number) for number in range(3000)]
     commit_one(jobs.submit, jobs.Submission(built))
     with CaptureQueriesContext(connection) as captured:
-        assert len(waiting.heads(timezone.now())) > 2000
+        assert len(pending.heads(timezone.now())) > 2000
     (heads,) = [query["sql"] for query in captured if "RECURSIVE" in query["sql"]]
     with connection.cursor() as cursor:
         cursor.execute("SET enable_sort = off; SET enable_seqscan = off; SET enable_bitmapscan = off")
@@ -367,7 +378,7 @@ def test_finding_what_waits_needs_no_statistics(db: None) -> None:
 async def fail_launches(host: ExecutorHost, count: int) -> None:
     for _ in range(count):
         job = await make_job(host=host, status="launching", lease_epoch=1)
-        await write_directly(dispatch.host_failed, (Fence(job.pk, 1), HostFault("no space left", retries=9)))
+        await write_directly(transitions.host_failed, (Fence(job.pk, 1), HostFault("no space left", retries=9)))
         await ContainerJob.objects.filter(pk=job.pk).aupdate(status="cancelled")
 
 
@@ -377,13 +388,13 @@ async def test_a_host_whose_launches_keep_failing_is_left_alone_for_a_while() ->
     assert not await RoutingEvent.objects.filter(kind=EventKind.HOST_EJECTED).aexists()
     await fail_launches(broken, 1)
     event = await RoutingEvent.objects.aget(kind=EventKind.HOST_EJECTED)
-    assert event.message == "5 launches in a row failed; left alone for 30 s. no space left"
+    assert event.message == "5 launches in a row failed; ejected for 30 s. no space left"
     placed, left = await submit(2)
     assert (placed.host_id, left.status) == (sound.pk, "pending")
     refusal = await QueueRefusal.objects.aget(class_key=left.class_key)
     assert refusal.rejections == [["EJECTED", 1], ["SLOTS", 1]]
     until = (await ExecutorHost.objects.aget(pk=broken.pk)).ejected_until
-    assert await threads.read(queue.next_moment, timezone.now()) == until
+    assert await threads.read(pending.next_change, timezone.now()) == until
     await fail_launches(broken, 5)
     again = (await ExecutorHost.objects.aget(pk=broken.pk)).ejected_until
     assert again - until > timedelta(seconds=29), "longer each time"
@@ -408,11 +419,11 @@ async def test_a_launch_that_succeeds_is_forgiveness(service: Service) -> None:
     await make_host()
     await fail_launches(host, 4)
     job = await make_job(host=host, status="launching", lease_epoch=1)
-    await write_directly(dispatch.started, (Fence(job.pk, 1), timezone.now()))
+    await write_directly(transitions.started, (Fence(job.pk, 1), timezone.now()))
     assert (await ExecutorHost.objects.aget(pk=host.pk)).launch_failures == 0
     await fail_launches(host, 5)
     assert (await ExecutorHost.objects.aget(pk=host.pk)).ejected_until is not None
-    await service.set_draining(host.pk, False, Actor("test"))
+    await service.hosts.resume(host.pk, Actor("test"))
     assert (await ExecutorHost.objects.aget(pk=host.pk)).ejected_until is None, "resumed by hand"
 
 
@@ -469,7 +480,7 @@ async def test_evaluations_are_kept_for_their_time_and_reasons_for_ever() -> Non
     old = await RoutingDecision.objects.aget(job_id=job.pk)
     month_ago = timezone.now() - timedelta(days=30)
     await RoutingEvaluation.objects.filter(pk=old.evaluation_id).aupdate(created_at=month_ago)
-    assert await write_directly(decisions.forget, timedelta(days=29)) is False
+    assert await write_directly(decisions.delete_old, timedelta(days=29)) is False
     assert await threads.read(decisions.evaluations, [old.evaluation_id]) == {}
     assert decisions.replay(old, None) == "EXPIRED"
     assert old.reason == "The only choice; 1 of 1 hosts fit."

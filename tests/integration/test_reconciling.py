@@ -11,11 +11,16 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 from django.utils import timezone
 
+from container_manager.control.dispatcher import Dispatcher
+from container_manager.control.job_run.run import JobRun
 from container_manager.control.leader import Leader
 from container_manager.control.reconciler import Reconciler
-from container_manager.control.run import JobRun
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import Conflict, NotFound
+from container_manager.events.job_output import StoppingError
 from container_manager.executors.base import ExecutionState, ExecutionStatus, LaunchSpec, OwnedExecution
+from container_manager.executors.docker.frames import nanoseconds
 from container_manager.executors.exceptions import (
     ExecutorClosedError,
     ExecutorConfigurationError,
@@ -24,23 +29,22 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.factory import ExecutorFactory
-from container_manager.executors.frames import nanoseconds
 from container_manager.executors.output import Output, OutputLine
 from container_manager.executors.watcher import Watcher
-from container_manager.following import StoppingError
-from container_manager.lifecycle import JobStatus
-from container_manager.models import ContainerJob, ExecutorHost, HealthStatus, JobAttempt, RoutingEvent
+from container_manager.models import ContainerJob, ExecutorHost, JobAttempt, RoutingEvent
 from container_manager.service import Service
-from container_manager.store import attempts, dispatch, leftovers, threads
-from container_manager.store import hosts as host_store
+from container_manager.store import health as health_store
 from container_manager.store import jobs as job_store
-from container_manager.store.attempts import LogCursor, Part
-from container_manager.store.dispatch import End, Progress
+from container_manager.store import leases, leftovers, outputs, threads, transitions
+from container_manager.store.outputs import LogCursor, Part
 from container_manager.store.transaction import Actor, Fence, Worker, commit
+from container_manager.store.transitions import End, Progress
 from container_manager.store.writer import Writer, write_directly
 from tests.client import Api
+from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
-from tests.waiting import eventually
+from tests.loops import loop_of, running_loop
+from tests.stand_ins import executor_stand_in, factory_of
 
 make_host = sync_to_async(ExecutorHostFactory)
 make_job = sync_to_async(ContainerJobFactory)
@@ -50,7 +54,7 @@ SLOW = {"accept": "any", "launch_ms": 0, "run_ms": 60_000}
 
 
 async def claim() -> tuple[ContainerJob, Fence]:
-    (claimed,) = await write_directly(dispatch.claim, Worker("me", "test-node", timedelta(seconds=15)))
+    (claimed,) = await write_directly(leases.claim, Worker("me", "test-node", timedelta(seconds=15)))
     return claimed
 
 
@@ -77,19 +81,22 @@ async def test_only_what_its_attempt_still_needs_is_needed() -> None:
 
 async def test_what_nobody_needs_is_removed_after_the_grace_time(service: Service) -> None:
     host = await make_host(config=SLOW)
-    reconciler = next(loop for loop in service.supervisor._loops if isinstance(loop, Reconciler))
-    executor = service.factory.get_executor(host)
+    reconciler = Reconciler(service.process.writer, service.process.factory, Leader(Writer(), "test-node", 60), 0.3)
+    executor = service.process.factory.get_executor(host)
     left = await executor.create(LaunchSpec(4711, 1, "cm-left-4711-1", "x"))
     other = await executor.create(LaunchSpec(4712, 1, "cm-left-4712-1", "x", ("sleep 0",)))
     job = await make_job(host=host, status="routed", command=["sleep 60"])
-    service.supervisor._loops[1]._wake.set()
+    loop_of(service, Dispatcher).wake()
     await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="running").aexists())
-    reconciler._grace = 0.3
-    await reconciler._sweep(host)
+    await reconciler.sweep(host)
     assert len(await executor.list_owned()) == 3, "seen for the first time"
-    await asyncio.sleep(0.31)
-    await reconciler._sweep(host)
-    (kept,) = await executor.list_owned()
+
+    async def only_one_left() -> list[OwnedExecution]:
+        await reconciler.sweep(host)
+        owned = await executor.list_owned()
+        return owned if len(owned) == 1 else []
+
+    (kept,) = await eventually(only_one_left)
     assert kept.job_id == job.pk
     messages = [event.message async for event in RoutingEvent.objects.filter(kind="host_swept").order_by("message")]
     assert messages == [
@@ -98,44 +105,36 @@ async def test_what_nobody_needs_is_removed_after_the_grace_time(service: Servic
     ]
 
 
-async def test_a_host_that_comes_back_is_swept_at_once(db: None) -> None:
-    writer = Writer()
-    await writer.start()
+async def test_a_host_that_comes_back_is_swept_at_once(writer: Writer) -> None:
     host = await make_host(config=SLOW, health_status=HealthStatus.UNKNOWN)
     factory = ExecutorFactory(writer.write, "x")
     leader = Leader(writer, "test-node", 60)
     reconciler = Reconciler(writer, factory, leader, 60)
-    writer.on_commit(reconciler.heard)
+    writer.on_commit(reconciler.on_events)
     swept: list[int] = []
 
     async def sweep(swept_host: object) -> None:
         swept.append(swept_host.pk)
 
-    reconciler._sweep = sweep
-    turning = asyncio.create_task(reconciler.run(lambda: None))
-    assert swept == [], "nobody has elected it"
-    leading = asyncio.create_task(leader.run(lambda: None))
-    await eventually(lambda: swept == [host.pk])
-    await writer.write(host_store.record_health, await factory.probe(host))
-    await eventually(lambda: swept == [host.pk] * 2)
-    turning.cancel()
-    leading.cancel()
-    await reconciler.stop()
+    reconciler.sweep = sweep
+    async with running_loop(reconciler):
+        assert swept == [], "it leads nothing yet"
+        async with running_loop(leader):
+            await eventually(lambda: swept == [host.pk])
+            await writer.write(health_store.record_reports, await factory.probe(host))
+            await eventually(lambda: swept == [host.pk] * 2)
     await factory.aclose()
-    await writer.stop()
 
 
 async def test_a_host_that_cannot_be_swept_does_not_end_the_sweeping(
     db: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.list_owned.side_effect = [ExecutorConnectionError("silent"), RuntimeError("a bug")]
-    factory = AsyncMock()
-    factory.get_executor = lambda _: executor
-    reconciler = Reconciler(Writer(), factory, Leader(Writer(), "test-node", 60), 60)
+    reconciler = Reconciler(Writer(), factory_of(executor), Leader(Writer(), "test-node", 60), 60)
     host = await make_host()
-    await reconciler._sweep(host)
-    await reconciler._sweep(host)
+    await reconciler.sweep(host)
+    await reconciler.sweep(host)
     assert "a bug" in caplog.text
 
 
@@ -145,31 +144,31 @@ async def test_a_host_that_cannot_be_swept_does_not_end_the_sweeping(
 async def test_a_retry_begins_afresh_and_keeps_the_attempt_before(service: Service) -> None:
     host = await make_host(config={**QUICK, "exit_code": 4})
     job = await make_job(queue_timeout_seconds=60, max_attempts=2)
-    await service.route([job.pk], ME)
+    await service.jobs.route([job.pk], ME)
     await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="failed", attempt=2).aexists())
-    again = await service.retry(job.pk, ME)
+    again = await service.jobs.retry(job.pk, ME)
     assert (again.status, again.attempt, again.error, again.exit_code) == ("routed", 3, "", None)
     await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="failed", attempt=3).aexists())
     rows = [(row.attempt, row.status, row.exit_code, row.host_name) async for row in JobAttempt.objects.order_by("pk")]
     assert rows == [(1, "failed", 4, host.name), (2, "failed", 4, host.name)]
     told = [event.message async for event in RoutingEvent.objects.filter(kind="job_retried").order_by("pk")]
-    assert told == ["Attempt 1 of 2 ended FAILED.", "Attempt 2 ended FAILED; another one, asked for by me."]
+    assert told == ["Attempt 1 of 2 ended FAILED.", "Attempt 2 ended FAILED; a retry was requested by me."]
 
 
 @pytest.mark.parametrize("status", ["routed", "running", "succeeded"])
 async def test_only_what_ended_without_success_is_retried(service: Service, status: str) -> None:
     job = await make_job(status=status, host=await make_host(executor_type="docker", config={"node": "elsewhere"}))
-    with pytest.raises(Conflict, match=f"The job is {status.upper()}; only one that ended without success"):
-        await service.retry(job.pk, ME)
+    with pytest.raises(Conflict, match=f"The job is {status.upper()}; only a job that ended without success"):
+        await service.jobs.retry(job.pk, ME)
 
 
 async def test_a_retry_without_room_waits_and_says_why(service: Service) -> None:
     job = await make_job(status="cancelled", cancel_requested_at=timezone.now(), queue_timeout_seconds=60)
-    again = await service.retry(job.pk, ME)
+    again = await service.jobs.retry(job.pk, ME)
     assert (again.status, again.cancel_requested_at) == ("pending", None)
     assert again.queue_deadline > timezone.now()
     with pytest.raises(NotFound):
-        await service.retry(999_999, ME)
+        await service.jobs.retry(999_999, ME)
 
 
 async def test_a_lost_host_gives_up_its_jobs_and_takes_no_more(service: Service) -> None:
@@ -179,54 +178,45 @@ async def test_a_lost_host_gives_up_its_jobs_and_takes_no_more(service: Service)
     )
     routed = await make_job(host=lost, status="routed")
     cancelled = await make_job(host=lost, status="running", cancel_requested_at=timezone.now())
-    host = await service.declare_lost(lost.pk, ME)
+    host = await service.hosts.declare_lost(lost.pk, ME)
     assert (host.is_active, host.used_jobs) == (False, 0)
     for job, status, attempt in ((running, "pending", 2), (routed, "pending", 2), (cancelled, "cancelled", 1)):
         await job.arefresh_from_db()
         assert (job.status, job.attempt) == (status, attempt)
-    with pytest.raises(dispatch.LeaseLostError):
-        await service.writer.write(dispatch.finished, (Fence(running.pk, 3), End(JobStatus.SUCCEEDED, 0)))
+    with pytest.raises(transitions.LeaseLostError):
+        await service.process.writer.write(transitions.finished, (Fence(running.pk, 3), End(JobStatus.SUCCEEDED, 0)))
     kept = await JobAttempt.objects.aget(job_id=running.pk)
     assert (kept.execution_id, kept.host_id, kept.status) == ("there", lost.pk, "failed")
     assert await RoutingEvent.objects.filter(kind="host_lost", host_id=lost.pk).aexists()
     with pytest.raises(NotFound):
-        await service.declare_lost(999_999, ME)
+        await service.hosts.declare_lost(999_999, ME)
 
 
 async def test_runs_on_a_lost_host_do_not_wait_for_its_word(service: Service) -> None:
     lost = await make_host(config=SLOW)
     job = await make_job(host=lost, status="routed")
-    dispatcher = service.supervisor._loops[1]
-    dispatcher._wake.set()
+    dispatcher = loop_of(service, Dispatcher)
+    dispatcher.wake()
     await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="running").aexists())
     await make_host(config=QUICK, name="other")
     await lost.__class__.objects.filter(pk=lost.pk).aupdate(health_status=HealthStatus.UNHEALTHY)
-    await service.declare_lost(lost.pk, ME)
+    await service.hosts.declare_lost(lost.pk, ME)
     await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="succeeded", attempt=2).aexists())
-    await eventually(lambda: not dispatcher._runs)
+    await eventually(lambda: not dispatcher.running)
 
 
 # ------------------------------------------------------------------ launches nobody can tell of
 
 
-@pytest.fixture
-async def writer(db: None) -> AsyncGenerator[Writer, None]:
-    started = Writer()
-    await started.start()
-    yield started
-    await started.stop()
-
-
 async def drive(
     writer: Writer, executor: AsyncMock, monkeypatch: pytest.MonkeyPatch, **changes: object
 ) -> ContainerJob:
-    monkeypatch.setattr("container_manager.control.run.FIRST_LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("container_manager.control.job_run.run.FIRST_PAUSE", 0.01)
     executor.settle_seconds, executor.start.return_value = 0.01, ExecutionState.RUNNING
     executor.explain.side_effect = lambda _, status: status
     job = await make_job(host=await make_host(), **{"status": "routed", **changes})
     claimed, fence = await claim()
-    factory = AsyncMock(instance="x")
-    factory.get_executor = lambda _: executor
+    factory = factory_of(executor)
     await asyncio.wait_for(JobRun(claimed, fence, writer, factory, asyncio.Semaphore(1)).drive(), 10)
     await job.arefresh_from_db()
     return job
@@ -251,7 +241,7 @@ COMMITTED = {**LAUNCHED, "execution_id": "id", "launched_at": timezone.now()}
 async def test_a_container_that_is_gone_runs_again_only_if_it_has_not_run(
     writer: Writer, monkeypatch: pytest.MonkeyPatch, ran: bool | None, verdict: str, attempt: int, why: str
 ) -> None:
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.create.return_value = "id"
     executor.status.return_value = None
     executor.has_run.return_value = ran
@@ -267,15 +257,15 @@ async def test_an_end_that_the_engine_has_made_is_no_failure_of_the_job(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = status("exited", exit_code=143, started_at=timezone.now(), finished_at=timezone.now(), interrupted=True)
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.status.return_value = ended
     executor.logs.return_value = Output.of([OutputLine("stdout", 1, "half")])
     job = await drive(writer, executor, monkeypatch, **COMMITTED, max_attempts=1)
     assert (job.status, job.attempt, job.infrastructure_failures) == ("pending", 2, 1)
     kept = await JobAttempt.objects.aget(job_id=job.pk)
     assert (kept.exit_code, kept.execution_id) == (143, "id")
-    parts = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
-    assert [line.line.text for line in attempts.page(parts, None, 9)] == ["half"]
+    parts = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
+    assert [line.line.text for line in outputs.page(parts, None, 9)] == ["half"]
     executor.remove.assert_awaited_once_with("id")
     job = await drive(writer, executor, monkeypatch, **COMMITTED, cancel_requested_at=timezone.now())
     assert job.status == "cancelled"
@@ -284,7 +274,7 @@ async def test_an_end_that_the_engine_has_made_is_no_failure_of_the_job(
 async def test_a_database_that_is_away_for_a_moment_loses_nothing(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.create.return_value = "id"
     executor.find.side_effect = [status("created")]
     executor.logs.return_value = Output()
@@ -370,7 +360,7 @@ async def test_a_watcher_without_hints_looks_and_looks_less_often_at_what_does_n
     assert len(looked) == 4
     assert looked[3] - looked[2] > 0.15, "four times as long, but for the jitter"
     assert (await watcher.wait("a", ExecutionState.RUNNING, status)).state is ExecutionState.EXITED
-    assert watcher._tasks == []
+    assert not watcher.is_watching
 
 
 # ------------------------------------------------------------------ output
@@ -378,20 +368,20 @@ async def test_a_watcher_without_hints_looks_and_looks_less_often_at_what_does_n
 
 def part(attempt: int, number: int, *lines: tuple[int, str]) -> Part:
     output = Output.of(OutputLine("stdout", at, text) for at, text in lines)
-    return Part(attempt, number, attempts.compress(output))
+    return Part(attempt, number, outputs.compress(output))
 
 
 async def test_lines_go_on_after_any_of_them() -> None:
     parts = [
         part(1, 0, (900, "pulling")), part(1, 1, (5, "a"), (5, "b"), (4, "stamped earlier"), (9, "c")), part(2, 1, (1, "again")),
     ]  # fmt: skip
-    everything = attempts.page(parts, None, 99)
+    everything = outputs.page(parts, None, 99)
     assert [line.line.text for line in everything] == ["pulling", "a", "b", "stamped earlier", "c", "again"]
     for at, line in enumerate(everything):
-        assert attempts.page(parts, line.cursor, 99) == everything[at + 1 :]
+        assert outputs.page(parts, line.cursor, 99) == everything[at + 1 :]
     gone = LogCursor(1, 1, 6, 0)
-    assert [line.line.text for line in attempts.page(parts, gone, 99)] == ["c", "again"]
-    assert attempts.page(parts, LogCursor(2, 9, 0, 0), 99) == []
+    assert [line.line.text for line in outputs.page(parts, gone, 99)] == ["c", "again"]
+    assert outputs.page(parts, LogCursor(2, 9, 0, 0), 99) == []
 
 
 async def test_output_of_an_older_version_is_still_read(db: None) -> None:
@@ -406,14 +396,14 @@ async def test_progress_is_told_and_goes_with_the_launch(db: None) -> None:
     _, fence = await claim()
     notes = [OutputLine("stderr", 1, "[container-manager: Pulled.]")]
     for message in ("Pulling: 1 of 2.", "Pulling: 2 of 2."):
-        await write_directly(dispatch.progress, (fence, Progress(message, notes)))
+        await write_directly(transitions.progress, (fence, Progress(message, notes)))
     await job.arefresh_from_db()
     assert job.message == "Pulling: 2 of 2."
-    await write_directly(dispatch.created, (fence, "id"))
+    await write_directly(transitions.created, (fence, "id"))
     await job.arefresh_from_db()
     assert job.message == ""
-    parts = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
-    assert [line.line for line in attempts.page(parts, None, 9)] == notes
+    parts = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
+    assert [line.line for line in outputs.page(parts, None, 9)] == notes
 
 
 async def test_followers_of_a_job_get_all_attempts_and_an_end(service: Service) -> None:
@@ -422,26 +412,26 @@ async def test_followers_of_a_job_get_all_attempts_and_an_end(service: Service) 
     seen: list[str] = []
 
     async def read() -> None:
-        async for line in service.follow(job.pk, None):
+        async for line in service.jobs.follow(job.pk, None):
             seen.append(f"{line.cursor.attempt} {line.line.text}")
 
     reading = asyncio.create_task(read())
-    await service.route([job.pk], ME)
+    await service.jobs.route([job.pk], ME)
     await asyncio.wait_for(reading, 20)
     assert seen == ["1 one", "1 two", "2 one", "2 two"]
     with pytest.raises(NotFound):
-        await anext(service.follow(999_999, None))
+        await anext(service.jobs.follow(999_999, None))
 
 
 async def test_followers_end_when_the_service_stops(service: Service) -> None:
     await make_host(config=SLOW)
     job = await make_job(command=["echo one; sleep 60; echo two"])
-    await service.route([job.pk], ME)
-    lines = service.follow(job.pk, None)
+    await service.jobs.route([job.pk], ME)
+    lines = service.jobs.follow(job.pk, None)
     assert (await anext(lines)).line.text == "one"
     waiting = asyncio.ensure_future(anext(lines, None))
     await asyncio.sleep(0)
-    service.events.drain()
+    service.process.events.drain()
     with pytest.raises(StoppingError):
         await asyncio.wait_for(waiting, 5)
 
@@ -450,7 +440,7 @@ async def test_cancelling_a_job_twice_and_stopping_it_twice_keeps_the_first_reas
     job = await make_job(host=await make_host(), status="routed")
     _, fence = await claim()
     for reason in (JobStatus.TIMED_OUT, JobStatus.CANCELLED):
-        await write_directly(dispatch.stopping, (fence, reason))
+        await write_directly(transitions.stopping, (fence, reason))
     await job.arefresh_from_db()
     assert job.stop_reason == "timed_out"
     await write_directly(job_store.cancel, (job.pk, ME))
@@ -462,8 +452,8 @@ async def test_cancelling_a_job_twice_and_stopping_it_twice_keeps_the_first_reas
 async def test_two_writes_of_one_job_in_one_transaction_do_no_harm(db: None) -> None:
     job = await make_job(host=await make_host(), status="routed")
     _, fence = await claim()
-    units = [(dispatch.progress, (fence, Progress(text))) for text in ("first", "second")]
-    units += [(dispatch.created, (fence, "id")), (dispatch.created, (fence, "id"))]
+    units = [(transitions.progress, (fence, Progress(text))) for text in ("first", "second")]
+    units += [(transitions.created, (fence, "id")), (transitions.created, (fence, "id"))]
     done = await threads.write(commit, units)
     assert done.outcomes == [None] * 4
     await job.arefresh_from_db()
@@ -471,7 +461,7 @@ async def test_two_writes_of_one_job_in_one_transaction_do_no_harm(db: None) -> 
 
 
 async def test_a_container_that_is_gone_is_what_cancelled_says(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.status.return_value = None
     asked = {"cancel_requested_at": timezone.now(), "stop_reason": "cancelled", "stopped_at": timezone.now()}
     job = await drive(writer, executor, monkeypatch, **COMMITTED, started_at=timezone.now(), **asked)
@@ -482,32 +472,31 @@ async def test_output_of_a_cancelled_job_is_kept_before_its_container_goes(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = status("exited", exit_code=143, started_at=timezone.now(), finished_at=timezone.now())
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.status.return_value = ended
     executor.logs.return_value = Output.of([OutputLine("stdout", 1, "so far")])
     executor.remove.side_effect = [ExecutorConnectionError("silent"), None]
     asked = {"cancel_requested_at": timezone.now(), "stop_reason": "cancelled", "stopped_at": timezone.now()}
     job = await drive(writer, executor, monkeypatch, **COMMITTED, **asked)
     assert job.status == "cancelled"
-    (kept,) = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
+    (kept,) = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
     assert [line.line.text for line in kept.lines()] == ["so far"]
 
 
 async def test_a_run_whose_job_somebody_else_has_ends(service: Service) -> None:
     job = await make_job(host=await make_host(config=SLOW), status="routed")
-    dispatcher = service.supervisor._loops[1]
-    dispatcher._wake.set()
+    dispatcher = loop_of(service, Dispatcher)
+    dispatcher.wake()
     await eventually(lambda: ContainerJob.objects.filter(pk=job.pk, status="running").aexists())
     await ContainerJob.objects.filter(pk=job.pk).aupdate(lease_epoch=9, lease_owner="another")
-    await dispatcher._renew()
-    await eventually(lambda: not dispatcher._runs)
+    await eventually(lambda: not dispatcher.running, 30)
 
 
 async def test_a_container_that_runs_after_its_stop_is_not_taken_for_gone(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = status("exited", exit_code=137, started_at=timezone.now(), finished_at=timezone.now())
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.status.side_effect = [status("running"), status("running"), status("running"), ended]
     executor.wait = lambda *_: asyncio.Event().wait()
     executor.stop.return_value = True
@@ -521,7 +510,7 @@ async def test_an_end_that_came_before_our_first_signal_is_its_own(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = timezone.now() + timedelta(hours=1)
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.status.side_effect = [
         status("running"), status("exited", exit_code=0, started_at=timezone.now(), finished_at=late),
     ]  # fmt: skip
@@ -533,14 +522,14 @@ async def test_an_end_that_came_before_our_first_signal_is_its_own(
 
 
 async def test_what_would_end_the_same_is_not_tried_again(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.create.side_effect = ExecutorConfigurationError("image: 'x' does not exist in docker.io")
     job = await drive(writer, executor, monkeypatch, max_attempts=50)
     assert (job.status, job.attempt) == ("failed", 1)
 
 
 async def test_a_host_with_wrong_settings_fails_no_job(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.create.side_effect = ExecutorHostError("config.mounts: /srv is not there")
     job = await drive(writer, executor, monkeypatch)
     assert (job.status, job.attempt, job.answered_failures) == ("pending", 2, 1)
@@ -550,7 +539,7 @@ async def test_a_host_with_wrong_settings_fails_no_job(writer: Writer, monkeypat
 async def test_silent_hosts_do_not_use_up_the_patience_with_others(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = AsyncMock()
+    executor = executor_stand_in()
     executor.create.side_effect = ExecutorOperationError("500 once")
     job = await drive(writer, executor, monkeypatch, infrastructure_failures=99, attempt=100)
     assert (job.status, job.answered_failures) == ("pending", 1)

@@ -253,7 +253,7 @@ async def test_the_batch_and_the_single_method_agree() -> None:
     fleet = [state(host) for host in hosts]
     job = ContainerJobFactory.build()
     evaluation = router.evaluate(fleet, job.requirements(), seed=42)
-    batch = router.place(evaluation, 30)
+    batch = router.choose(evaluation, 30)
     generator = random.Random(42)
     for expected in batch:
         uniform = generator.random()

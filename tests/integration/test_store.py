@@ -10,29 +10,34 @@ from django.db import IntegrityError, OperationalError
 from django.db.models import Q
 from django.utils import timezone
 
-from container_manager.audience import QUEUE_LIMIT
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.kinds import EventKind
+from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import Conflict
-from container_manager.events import EventLog
+from container_manager.events.audience import QUEUE_LIMIT
+from container_manager.events.log import EventLog
 from container_manager.executors.output import Output, OutputLine
-from container_manager.lifecycle import JobStatus
-from container_manager.models import (
-    ApiToken,
-    ContainerJob,
-    EventKind,
-    ExecutorHost,
-    HealthStatus,
-    JobOutput,
-    RoutingEvent,
+from container_manager.models import ApiToken, ContainerJob, ExecutorHost, JobOutput, RoutingEvent
+from container_manager.store import health as health_store
+from container_manager.store import (
+    hosts,
+    leadership,
+    leases,
+    outputs,
+    pending,
+    threads,
+    transaction,
+    transitions,
 )
-from container_manager.store import attempts, dispatch, hosts, leadership, queue, threads, transaction
 from container_manager.store import jobs as job_store
-from container_manager.store.dispatch import End, HostFault, LeaseLostError
-from container_manager.store.hosts import HealthReport
+from container_manager.store.health import HealthReport
 from container_manager.store.installation import identify
 from container_manager.store.transaction import Fence, Worker
+from container_manager.store.transitions import End, HostFault, LeaseLostError
 from container_manager.store.writer import Writer, write_directly
+from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
-from tests.waiting import eventually
+from tests.loops import running_log
 
 make_host = sync_to_async(ExecutorHostFactory)
 make_job = sync_to_async(ContainerJobFactory)
@@ -71,14 +76,6 @@ async def test_a_transaction_takes_no_more_when_it_is_heavy_enough(writer: Write
 
     await asyncio.gather(*(writer.write(count, Heavy()) for _ in range(5)))
     assert sizes == [2, 2, 1]
-
-
-@pytest.fixture
-async def writer() -> Writer:
-    started = Writer()
-    await started.start()
-    yield started
-    await started.stop()
 
 
 async def test_waiting_items_share_one_commit(writer: Writer) -> None:
@@ -123,7 +120,7 @@ async def test_a_listener_that_fails_does_not_stop_the_writer(writer: Writer) ->
 
 async def test_stopping_commits_what_waits() -> None:
     writer = Writer()
-    await writer.start()
+    writer.open()
     writes = [asyncio.create_task(writer.write(add_token, f"t{n}")) for n in range(20)]
     await asyncio.sleep(0)
     await writer.stop()
@@ -155,11 +152,9 @@ async def read(log: EventLog, after: int | None, count: int) -> list[str]:
 
 @pytest.fixture
 async def log(writer: Writer) -> EventLog:
-    started = EventLog()
-    writer.on_commit(lambda _: started.wake())
-    await started.start()
-    yield started
-    await started.stop()
+    async with running_log() as started:
+        writer.on_commit(lambda _: started.wake())
+        yield started
 
 
 async def test_each_subscriber_gets_every_event_once_in_order(writer: Writer, log: EventLog) -> None:
@@ -182,12 +177,12 @@ async def test_a_slow_subscriber_costs_bounded_memory_and_misses_nothing(writer:
     for start in range(0, total, 100):
         await asyncio.gather(*(writer.write(tell, n) for n in range(start, start + 100)))
     newest = await RoutingEvent.objects.order_by("pk").alast()
-    await eventually(lambda: log._cursor == newest.pk)
-    (audience,) = log._audiences.values()
-    assert all(subscriber._waiting <= QUEUE_LIMIT for subscriber in audience.subscribers)
+    await eventually(lambda: log.cursor == newest.pk)
+    (audience,) = log.audiences
+    assert all(subscriber.waiting <= QUEUE_LIMIT for subscriber in audience.subscribers)
     assert [(await anext(slow)).message for _ in range(total)] == [str(n) for n in range(total)]
     await slow.aclose()
-    assert not log._audiences
+    assert not log.audiences
 
 
 async def test_who_has_caught_up_with_the_tail_reads_no_more(writer: Writer, log: EventLog, monkeypatch) -> None:
@@ -205,7 +200,7 @@ async def test_who_has_caught_up_with_the_tail_reads_no_more(writer: Writer, log
     monkeypatch.setattr("container_manager.store.events.page", page)
     await asyncio.gather(*(writer.write(tell, n) for n in range(5)))
     newest = await threads.read(events.newest)
-    await eventually(lambda: log._cursor == newest)
+    await eventually(lambda: log.cursor == newest)
     reading = asyncio.create_task(read(log, 0, 6))
     await eventually(lambda: pages)
     log.wake()
@@ -230,7 +225,7 @@ async def test_what_is_live_is_made_ready_once_for_all_who_want_the_same(
         return seen
 
     readers = [asyncio.create_task(follow(set(wanted))) for wanted in ("024", "24", "24", "4")]
-    await eventually(lambda: [len(a.subscribers) for a in log._audiences.values()] == [4])
+    await eventually(lambda: [len(a.subscribers) for a in log.audiences] == [4])
     await asyncio.gather(*(writer.write(tell, n) for n in range(5)))
     assert [len(seen) for seen in await asyncio.gather(*readers)] == [3, 2, 2, 1]
     assert ready == ["0", "2", "4"]
@@ -239,8 +234,8 @@ async def test_what_is_live_is_made_ready_once_for_all_who_want_the_same(
 async def test_who_cannot_be_made_ready_for_in_time_hears_all_the_same(
     writer: Writer, log: EventLog, monkeypatch
 ) -> None:
-    monkeypatch.setattr("container_manager.audience.PREPARE_SECONDS", 0.01)
-    monkeypatch.setattr("container_manager.audience.QUEUE_LIMIT", 20)
+    monkeypatch.setattr("container_manager.events.audience.PREPARE_SECONDS", 0.01)
+    monkeypatch.setattr("container_manager.events.audience.QUEUE_LIMIT", 20)
     calls = []
 
     async def prepare(events: list) -> None:
@@ -252,7 +247,7 @@ async def test_who_cannot_be_made_ready_for_in_time_hears_all_the_same(
     async with aclosing(log.batches(None, prepare=prepare)) as batches:
         seen: list[str] = []
         reading = asyncio.create_task(anext(batches))
-        await eventually(lambda: log._audiences)
+        await eventually(lambda: log.audiences)
         for start in range(0, 100, 25):
             await asyncio.gather(*(writer.write(tell, n) for n in range(start, start + 25)))
         seen += [event.message for event in await reading]
@@ -266,7 +261,7 @@ async def test_who_was_told_of_nothing_for_long_need_not_read_it_again(
 ) -> None:
     from container_manager.store import events
 
-    monkeypatch.setattr("container_manager.audience.QUEUE_LIMIT", 20)
+    monkeypatch.setattr("container_manager.events.audience.QUEUE_LIMIT", 20)
     held = asyncio.Event()
 
     async def prepare(events: list) -> None:
@@ -276,13 +271,13 @@ async def test_who_was_told_of_nothing_for_long_need_not_read_it_again(
     wanted = {"last", "missed"}
     async with aclosing(log.batches(None, lambda e: e.message in wanted, prepare=prepare)) as batches:
         reading = asyncio.create_task(anext(batches))
-        await eventually(lambda: log._audiences)
-        (audience,) = log._audiences.values()
+        await eventually(lambda: log.audiences)
+        (audience,) = log.audiences
         for number in range(10):
             await writer.write(tell, number)
         (subscriber,) = audience.subscribers
-        await eventually(lambda: subscriber.passed == log._cursor > 0)
-        await writer.write(events.forget, timedelta(seconds=-1))
+        await eventually(lambda: subscriber.passed == log.cursor > 0)
+        await writer.write(events.delete_old, timedelta(seconds=-1))
         await writer.write(tell, "last")
         # While that is made ready, more comes than is kept for the audience.
         for start in range(0, 30, 10):
@@ -309,16 +304,14 @@ async def test_whoever_was_too_slow_goes_on_from_memory_and_many_who_come_back_r
     monkeypatch.setattr("container_manager.store.events.page", page)
     await asyncio.gather(*(writer.write(tell, n) for n in range(10)))
     newest = await threads.read(events.newest)
-    await eventually(lambda: log._cursor == newest)
+    await eventually(lambda: log.cursor == newest)
     first = (await threads.read(events.oldest, 1, Q()))[0].id
     assert await read(log, first, 9) == [str(n) for n in range(1, 10)]
     assert pages == [], "from memory"
-    other = EventLog()
-    await other.start()
-    readers = [asyncio.create_task(read(other, first, 9)) for _ in range(50)]
-    assert {tuple(seen) for seen in await asyncio.gather(*readers)} == {tuple(str(n) for n in range(1, 10))}
+    async with running_log() as other:
+        readers = [asyncio.create_task(read(other, first, 9)) for _ in range(50)]
+        assert {tuple(seen) for seen in await asyncio.gather(*readers)} == {tuple(str(n) for n in range(1, 10))}
     assert len(pages) == 1, "from the table, together"
-    await other.stop()
 
 
 async def test_catching_up_outlives_a_database_that_is_away(writer: Writer, log: EventLog, monkeypatch) -> None:
@@ -334,12 +327,10 @@ async def test_catching_up_outlives_a_database_that_is_away(writer: Writer, log:
 
     await asyncio.gather(*(writer.write(tell, n) for n in range(3)))
     monkeypatch.setattr("container_manager.store.events.page", fail_once)
-    monkeypatch.setattr("container_manager.events.FOLLOW_AGAIN_SECONDS", 0.01)
-    other = EventLog()
-    await other.start()
-    assert await asyncio.wait_for(read(other, 0, 3), 10) == ["0", "1", "2"]
+    monkeypatch.setattr("container_manager.events.log.RETRY_SECONDS", 0.01)
+    async with running_log() as other:
+        assert await asyncio.wait_for(read(other, 0, 3), 10) == ["0", "1", "2"]
     assert failed
-    await other.stop()
 
 
 async def test_old_events_are_dropped_and_whoever_wants_them_is_told(writer: Writer, log: EventLog) -> None:
@@ -349,19 +340,17 @@ async def test_old_events_are_dropped_and_whoever_wants_them_is_told(writer: Wri
     await asyncio.gather(*(writer.write(tell, n) for n in range(10)))
     ids = [event.id for event in await threads.read(events.page, 0, 100)]
     await RoutingEvent.objects.filter(pk__lte=ids[5]).aupdate(at=timezone.now() - timedelta(days=2))
-    assert await writer.write(events.forget, timedelta(days=1)) is False
+    assert await writer.write(events.delete_old, timedelta(days=1)) is False
     assert [event.id for event in await threads.read(events.oldest, 100, Q())] == ids[6:]
     assert await read(log, ids[5], 4) == ["6", "7", "8", "9"]
     # Another process, which has not read them while they were kept.
-    other = EventLog()
-    await other.start()
-    with pytest.raises(events.CursorExpiredError) as expired:
-        await read(other, ids[4], 1)
-    await other.stop()
+    async with running_log() as other:
+        with pytest.raises(events.CursorExpiredError) as expired:
+            await read(other, ids[4], 1)
     assert expired.value.oldest == ids[5]
     # The newest stays, however old it is: its id is the next cursor to begin from.
     await RoutingEvent.objects.aupdate(at=timezone.now() - timedelta(days=2))
-    await writer.write(events.forget, timedelta(days=1))
+    await writer.write(events.delete_old, timedelta(days=1))
     assert [event.id for event in await threads.read(events.oldest, 100, Q())] == ids[9:]
     assert await threads.read(events.newest) == ids[9]
 
@@ -371,7 +360,7 @@ async def test_one_candidate_has_a_duty_until_it_resigns_or_its_lease_ends() -> 
         return leadership.Candidate(owner, duties, timedelta(seconds=lease))
 
     async def stand(by: leadership.Candidate) -> set[str]:
-        return await write_directly(leadership.stand, by)
+        return await write_directly(leadership.campaign, by)
 
     assert await stand(candidate("a", "", "here")) == {"", "here"}
     assert await stand(candidate("b", "", "there")) == {"there"}
@@ -382,7 +371,7 @@ async def test_one_candidate_has_a_duty_until_it_resigns_or_its_lease_ends() -> 
 
 
 async def test_events_of_another_process_are_found_without_a_signal(log: EventLog, monkeypatch) -> None:
-    monkeypatch.setattr("container_manager.events.REPAIR_SECONDS", 0.05)
+    monkeypatch.setattr("container_manager.events.log.REPAIR_SECONDS", 0.05)
     waiting = asyncio.create_task(read(log, None, 1))
     await asyncio.sleep(0)
     log.wake()
@@ -418,8 +407,8 @@ async def test_the_tail_outlives_a_database_that_is_away(writer: Writer, log: Ev
         return following(*args)
 
     waiting = asyncio.create_task(read(log, None, 1))
-    await eventually(lambda: log._audiences)
-    monkeypatch.setattr("container_manager.events.REPAIR_SECONDS", 0.05)
+    await eventually(lambda: log.audiences)
+    monkeypatch.setattr("container_manager.events.log.REPAIR_SECONDS", 0.05)
     monkeypatch.setattr("container_manager.store.events.following", fail_once)
     await writer.write(tell, 1)
     await writer.write(tell, 2)
@@ -430,7 +419,7 @@ async def test_the_tail_outlives_a_database_that_is_away(writer: Writer, log: Ev
 
 
 async def claimed(by: Worker | None = None) -> list[tuple[ContainerJob, Fence]]:
-    return await write_directly(dispatch.claim, by or worker())
+    return await write_directly(leases.claim, by or worker())
 
 
 async def test_a_claim_takes_what_its_node_can_reach_once() -> None:
@@ -457,35 +446,35 @@ async def test_a_lost_lease_is_taken_over_and_the_late_owner_changes_nothing() -
     assert new.epoch == old.epoch + 1
     now = timezone.now()
     for unit, item in (
-        (dispatch.created, (old, "x")),
-        (dispatch.started, (old, now)),
-        (dispatch.finished, (old, End(JobStatus.FAILED))),
-        (dispatch.host_failed, (old, HostFault("late", 3))),
+        (transitions.created, (old, "x")),
+        (transitions.started, (old, now)),
+        (transitions.finished, (old, End(JobStatus.FAILED))),
+        (transitions.host_failed, (old, HostFault("late", 3))),
     ):
         with pytest.raises(LeaseLostError):
             await write_directly(unit, item)
     assert not await RoutingEvent.objects.aexists()
-    await write_directly(dispatch.created, (new, "container"))
-    await write_directly(dispatch.started, (new, now))
-    await write_directly(dispatch.finished, (new, End(JobStatus.SUCCEEDED, 0)))
+    await write_directly(transitions.created, (new, "container"))
+    await write_directly(transitions.started, (new, now))
+    await write_directly(transitions.finished, (new, End(JobStatus.SUCCEEDED, 0)))
     await job.arefresh_from_db()
     assert (job.status, job.execution_id, job.started_at) == ("succeeded", "container", now)
     with pytest.raises(LeaseLostError):
-        await write_directly(dispatch.finished, (new, End(JobStatus.FAILED, 1)))
+        await write_directly(transitions.finished, (new, End(JobStatus.FAILED, 1)))
 
 
 async def test_renewing_keeps_a_lease_and_releasing_gives_it_up() -> None:
     await make_job(host=await make_host(), status="routed")
     me = worker("me", lease=15)
     ((_, fence),) = await claimed(me)
-    assert await write_directly(dispatch.renew, (me, [fence])) == ([], [])
+    assert await write_directly(leases.renew, (me, [fence])) == ([], [])
     await ContainerJob.objects.aupdate(cancel_requested_at=timezone.now())
     stale = fence._replace(epoch=7)
-    assert await write_directly(dispatch.renew, (me, [fence, stale])) == ([fence.job_id], [stale.job_id])
-    assert await write_directly(dispatch.renew, (me, [])) == ([], [])
+    assert await write_directly(leases.renew, (me, [fence, stale])) == ([fence.job_id], [stale.job_id])
+    assert await write_directly(leases.renew, (me, [])) == ([], [])
     assert await claimed(worker("you")) == []
-    assert await write_directly(dispatch.release, "somebody") == 0
-    assert await write_directly(dispatch.release, "me") == 1
+    assert await write_directly(leases.expire, "somebody") == 0
+    assert await write_directly(leases.expire, "me") == 1
     assert len(await claimed(worker("you"))) == 1
 
 
@@ -496,11 +485,11 @@ async def test_an_end_frees_the_room_and_keeps_the_output() -> None:
     assert (await threads.read(hosts.by_ids, [host.pk]))[host.pk].used_jobs == 1
     lines = [OutputLine("stdout", 1, "hello"), OutputLine("stderr", 2, "ünï")]
     await write_directly(
-        dispatch.finished, (fence, End(JobStatus.SUCCEEDED, 0, output=attempts.compress(Output.of(lines))))
+        transitions.finished, (fence, End(JobStatus.SUCCEEDED, 0, output=outputs.compress(Output.of(lines))))
     )
     assert (await threads.read(hosts.by_ids, [host.pk]))[host.pk].used_jobs == 0
-    kept = (await threads.read(attempts.outputs, [job.pk]))[job.pk]
-    assert [line for _, line in attempts.lines_after(kept, None)] == lines
+    kept = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
+    assert [line for _, line in outputs.lines_after(kept, None)] == lines
     assert await JobOutput.objects.acount() == 1
 
 
@@ -509,13 +498,13 @@ async def test_a_host_fault_backs_off_and_gives_up_in_the_end() -> None:
     for attempt, seconds in ((1, 1), (2, 2), (3, 4)):
         ((_, fence),) = await claimed()
         before = timezone.now()
-        await write_directly(dispatch.host_failed, (fence, HostFault("no room at the inn", 3)))
+        await write_directly(transitions.host_failed, (fence, HostFault("no room at the inn", 3)))
         await job.arefresh_from_db()
         assert (job.status, job.attempt, job.host_id) == ("pending", attempt + 1, None)
         assert timedelta(seconds=seconds - 0.5) < job.not_before - before < timedelta(seconds=seconds + 2)
         await ContainerJob.objects.aupdate(status="routed", host=await ExecutorHost.objects.afirst())
     ((_, fence),) = await claimed()
-    await write_directly(dispatch.host_failed, (fence, HostFault("no room at the inn", 3)))
+    await write_directly(transitions.host_failed, (fence, HostFault("no room at the inn", 3)))
     await job.arefresh_from_db()
     assert (job.status, job.error) == ("failed", "no room at the inn")
 
@@ -525,7 +514,7 @@ async def test_a_host_that_does_not_answer_is_left_alone_after_three_launches() 
     for _ in range(3):
         await make_job(host=host, status="routed")
     for _, fence in await claimed():
-        await write_directly(dispatch.host_failed, (fence, HostFault("unplugged", None)))
+        await write_directly(transitions.host_failed, (fence, HostFault("unplugged", None)))
     await host.arefresh_from_db()
     assert (host.health_status, host.health_error) == ("unhealthy", "unplugged")
     assert await ContainerJob.objects.filter(status="pending").acount() == 3
@@ -535,12 +524,12 @@ async def test_a_host_that_does_not_answer_is_left_alone_after_three_launches() 
 async def test_faults_of_hosts_do_not_use_up_a_jobs_own_attempts() -> None:
     job = await make_job(host=await make_host(), status="routed", max_attempts=2, attempt=2, infrastructure_failures=1)
     ((_, fence),) = await claimed()
-    await write_directly(dispatch.finished, (fence, End(JobStatus.FAILED, 1)))
+    await write_directly(transitions.finished, (fence, End(JobStatus.FAILED, 1)))
     await job.arefresh_from_db()
     assert (job.status, job.attempt) == ("pending", 3)
     await ContainerJob.objects.aupdate(status="routed", host=await ExecutorHost.objects.afirst())
     ((_, fence),) = await claimed()
-    await write_directly(dispatch.finished, (fence, End(JobStatus.FAILED, 1)))
+    await write_directly(transitions.finished, (fence, End(JobStatus.FAILED, 1)))
     await job.arefresh_from_db()
     assert (job.status, job.attempt) == ("failed", 3)
 
@@ -579,16 +568,16 @@ async def test_a_fault_of_the_database_is_told_to_all_at_once(writer: Writer, mo
 
 async def test_a_back_off_that_is_over_wakes_nobody() -> None:
     await make_job(not_before=timezone.now() - timedelta(seconds=1))
-    assert await threads.read(queue.next_moment, timezone.now()) is None
+    assert await threads.read(pending.next_change, timezone.now()) is None
     later = await make_job(not_before=timezone.now() + timedelta(hours=1))
-    assert await threads.read(queue.next_moment, timezone.now()) == later.not_before
+    assert await threads.read(pending.next_change, timezone.now()) == later.not_before
 
 
 async def test_a_cancelled_job_whose_host_fails_it_is_not_tried_again() -> None:
     job = await make_job(host=await make_host(), status="routed")
     ((_, fence),) = await claimed()
     await ContainerJob.objects.aupdate(cancel_requested_at=timezone.now())
-    await write_directly(dispatch.host_failed, (fence, HostFault("broken", 3)))
+    await write_directly(transitions.host_failed, (fence, HostFault("broken", 3)))
     await job.arefresh_from_db()
     assert job.status == "cancelled"
 
@@ -601,7 +590,7 @@ async def report(host: ExecutorHost, status: HealthStatus) -> str:
     found = HealthReport(
         host.pk, status, timezone.now(), 1.5, "" if memory else "unplugged", memory, 2.0 if memory else None
     )
-    await write_directly(hosts.record_health, found)
+    await write_directly(health_store.record_reports, found)
     await host.arefresh_from_db()
     return str(host.health_status)
 

@@ -148,7 +148,7 @@ def test_a_decision_follows_from_its_record(fleet: list[HostState], batch: list[
         record = decision.evaluation
         again = router.evaluate(record.hosts, record.requirements, record.seed)
         assert again == record
-        placed = router.place(again, decision.position + 1)
+        placed = router.choose(again, decision.position + 1)
         assert [record.hosts[at].id for at in placed[decision.position :]] == (
             [decision.host.id] if decision.host else []
         )
@@ -378,9 +378,9 @@ def test_room_is_kept_where_the_least_must_become_free() -> None:
         host(4, max_memory=400),
     ]
     refused = router.evaluate(fleet, JobRequirements(memory=500))
-    assert router.worth_keeping(refused).id == 2
-    assert router.worth_keeping(refused, {1}).id == 1
-    assert router.worth_keeping(refused, {3, 4}) is None
+    assert router.host_to_reserve(refused).id == 2
+    assert router.host_to_reserve(refused, {1}).id == 1
+    assert router.host_to_reserve(refused, {3, 4}) is None
 
 
 def test_a_placed_holder_leaves_the_rest_of_its_host_to_others() -> None:
@@ -398,10 +398,10 @@ def test_only_the_oldest_are_read_of_a_class_that_has_no_room_for_all() -> None:
         asked.append(count)
         return list(range(min(count, 100_000)))
 
-    (outcome,) = router.settle(router.Fleet([host(max_jobs=3)], 0), [JobClass(JobRequirements(), 0, members)])
+    (outcome,) = router.decide_classes(router.Fleet([host(max_jobs=3)], 0), [JobClass(JobRequirements(), 0, members)])
     assert [decision.key for decision in outcome.placed] == [0, 1, 2]
     assert outcome.refused is not None
     assert max(asked) == 4
     asked.clear()
-    list(router.settle(router.Fleet([host(max_jobs=0)], 0), [JobClass(JobRequirements(), 0, members)]))
+    list(router.decide_classes(router.Fleet([host(max_jobs=0)], 0), [JobClass(JobRequirements(), 0, members)]))
     assert asked == []

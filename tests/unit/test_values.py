@@ -5,20 +5,22 @@ import ssl
 
 import pytest
 
+from container_manager.domain.capabilities import registry_of
+from container_manager.domain.lifecycle import ACTIVE, TERMINAL, TRANSITIONS, JobStatus, sources
 from container_manager.errors import ValidationFailed
 from container_manager.executors.base import Execution, ExecutionState, ExecutorSettings, LaunchSpec
 from container_manager.executors.configs import SECRET_MASK, DockerConfig, hide_secrets, keep_secrets
-from container_manager.executors.docker import DockerExecutor, _with_tag, container_settings
+from container_manager.executors.docker import DockerExecutor
+from container_manager.executors.docker.frames import Frames
+from container_manager.executors.docker.pull import with_tag
+from container_manager.executors.docker.settings import container_settings
 from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
     ExecutorConnectionError,
     ExecutorOperationError,
 )
-from container_manager.executors.frames import Frames
-from container_manager.executors.images import registry_of
 from container_manager.executors.output import BoundedOutput, OutputLine
 from container_manager.executors.simulated import SimulatedExecutor
-from container_manager.lifecycle import ACTIVE, TERMINAL, TRANSITIONS, JobStatus, sources
 from container_manager.specs import read_config, read_host, read_job
 
 CLOUDRUN = {"project": "demo-project", "region": "europe-west1"}
@@ -239,7 +241,7 @@ def test_a_container_is_bounded_and_without_privileges() -> None:
     ],
 )
 def test_an_image_has_a_tag_and_a_registry(image: str, tagged: str, registry: str) -> None:
-    assert (_with_tag(image), registry_of(image)) == (tagged, registry)
+    assert (with_tag(image), registry_of(image)) == (tagged, registry)
 
 
 @pytest.mark.parametrize("url", ["unix:///no/such.sock", "tcp://127.0.0.1:1", "https://127.0.0.1:1"])

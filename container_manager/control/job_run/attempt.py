@@ -1,0 +1,143 @@
+"""What a worker knows about the attempt that it drives, and how it writes about it."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from container_manager.control.job_run.progress import LaunchProgress
+from container_manager.control.job_run.verdict import Stop, judge
+from container_manager.domain.lifecycle import JobStatus
+from container_manager.executors.base import Execution, ExecutionStatus, LaunchSpec
+from container_manager.executors.exceptions import (
+    ExecutorConnectionError,
+    ExecutorError,
+    ExecutorHostError,
+    ExecutorResourceError,
+)
+from container_manager.models import ContainerJob
+from container_manager.store import transitions
+from container_manager.store.transaction import Fence, Unit
+from container_manager.store.transitions import End, HostFault
+from container_manager.store.writer import Writer
+
+
+@dataclass
+class Attempt:
+    """One attempt of a job under one claim. Every write names the claim and raises LeaseLostError once it is lost."""
+
+    job: ContainerJob
+    fence: Fence
+    spec: LaunchSpec
+    writer: Writer
+    execution: Execution | None
+    """The execution whose id is committed."""
+    may_exist: bool
+    """An execution under this attempt's name may exist; only the first claim of an attempt can exclude it."""
+    start_sent: bool
+    """A start may have been sent, so a host that does not answer may be running the job."""
+    started_at: datetime | None
+    starting_since: datetime
+    """Since when the execution has had time to start."""
+    stop: Stop | None
+    cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: LaunchProgress = field(default_factory=LaunchProgress)
+    ended: bool = False
+    output_failures: int = 0
+
+    @classmethod
+    def of(cls, job: ContainerJob, fence: Fence, spec: LaunchSpec, writer: Writer) -> "Attempt":
+        """From the claimed row."""
+        stop = Stop(JobStatus(job.stop_reason), job.stopped_at) if job.stop_reason and job.stopped_at else None
+        attempt = cls(
+            job=job,
+            fence=fence,
+            spec=spec,
+            writer=writer,
+            execution=Execution(job.execution_id, spec) if job.execution_id else None,
+            may_exist=fence.epoch > 1,
+            start_sent=job.launched_at is not None or bool(job.execution_id),
+            started_at=job.started_at,
+            starting_since=job.launched_at or timezone.now(),
+            stop=stop,
+        )
+        if job.cancel_requested_at:
+            attempt.cancel_requested.set()
+        return attempt
+
+    @property
+    def host_name(self) -> str:
+        return self.job.host.name if self.job.host else ""
+
+    async def write(self, unit: Unit, item: Any) -> None:
+        """Write through the claim.
+
+        Raises:
+            LeaseLostError: another worker holds the job now.
+        """
+        await self.writer.write(unit, (self.fence, item))
+
+    async def commit_execution(self, execution_id: str) -> Execution:
+        """Commit the id of the attempt's execution. From here on it may be started."""
+        await self.write(transitions.created, execution_id)
+        self.execution = Execution(execution_id, self.spec)
+        return self.execution
+
+    async def commit_start(self, status: ExecutionStatus) -> None:
+        """Commit that the execution has started, if that is new."""
+        if self.started_at is None:
+            at = self._plausible(status.started_at)
+            await self.write(transitions.started, at)
+            self.started_at = at
+
+    def _plausible(self, at: datetime | None) -> datetime:
+        """A start time by the host's clock, which may be wrong: not before the launch and not after now."""
+        now = timezone.now()
+        return min(max(at or now, self.job.launched_at or self.job.submitted_at), now)
+
+    def judge(self, status: ExecutionStatus | None) -> End:
+        """The verdict on an execution that has ended or is gone."""
+        return judge(
+            status,
+            self.stop,
+            cancel_requested=self.cancel_requested.is_set(),
+            timeout_seconds=self.job.timeout_seconds,
+        )
+
+    async def begin_stop(self, reason: JobStatus) -> None:
+        """Commit why the execution is being stopped, before the signal is sent.
+
+        Without it, a worker that takes over would take the end for the job's own.
+        """
+        await self.write(transitions.stopping, reason)
+        self.stop = Stop(reason, timezone.now())
+
+    def confirm_stop(self, confirmed: bool | None) -> None:
+        """Keep what the executor says about the stop."""
+        assert self.stop is not None  # noqa: S101 - `begin_stop` comes first
+        self.stop = replace(self.stop, confirmed=confirmed)
+
+    async def end(self, end: End) -> None:
+        """Commit the end of the attempt."""
+        await self.write(transitions.finished, end)
+        self.ended = True
+
+    async def fail_by_host(self, fault: HostFault) -> None:
+        """Commit that the host failed the attempt, so that the job is routed again."""
+        await self.write(transitions.host_failed, fault)
+        self.ended = True
+
+    async def fail_before_run(self, error: ExecutorError) -> None:
+        """Commit that the host failed the attempt before anything ran; hosts that do not answer are retried forever."""
+        unlimited = isinstance(error, (ExecutorConnectionError, ExecutorResourceError))
+        await self.fail_by_host(
+            HostFault(
+                str(error),
+                retries=None if unlimited else settings.CONTAINER_MANAGER.infrastructure_retries,
+                exhausted=isinstance(error, ExecutorResourceError),
+                misconfigured=isinstance(error, ExecutorHostError),
+            )
+        )

@@ -1,0 +1,211 @@
+"""Bringing an attempt's execution to life: find, adopt or create it, then start it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.utils import timezone
+
+from container_manager.aio import background
+from container_manager.control.job_run.attempt import Attempt
+from container_manager.domain.lifecycle import JobStatus
+from container_manager.executors.base import ContainerExecutor, Execution, ExecutionState, ExecutionStatus
+from container_manager.executors.exceptions import (
+    ExecutorAuthenticationError,
+    ExecutorClosedError,
+    ExecutorConfigurationError,
+    ExecutorError,
+    ExecutorOperationError,
+    ExecutorResourceError,
+)
+from container_manager.store import hosts as host_store
+from container_manager.store import threads, transitions
+from container_manager.store.transitions import End, HostFault, Progress
+
+T = TypeVar("T")
+
+PROGRESS_EVERY = 2.0
+"""Seconds between two reports of the progress of a launch."""
+
+LEFTOVER_LOOKS, LEFTOVER_PAUSE = 10, 0.1
+
+
+class NotStartedError(Exception):
+    """The host failed the attempt, and it is certain that nothing has run."""
+
+    def __init__(self, error: ExecutorError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def launch(attempt: Attempt, executor: ContainerExecutor, slots: asyncio.Semaphore) -> ExecutionStatus | None:
+    """Bring the execution to where it runs or has run; returns None when the attempt has ended instead.
+
+    `slots` limits the launches of the host. Finding, adopting and stopping do not wait for one.
+
+    Raises:
+        NotStartedError: the host failed the attempt before it ran.
+        ExecutorConfigurationError, ExecutorAuthenticationError: the launch can never succeed as it is.
+        ExecutorError: what became of the execution is unknown.
+    """
+    found = await _find(attempt, executor)
+    if found is not None and found.state is ExecutionState.CREATED and attempt.start_sent:
+        # A start that was sent may still take effect.
+        await asyncio.sleep(executor.settle_seconds)
+        found = await _find(attempt, executor)
+    if found is not None and found.state is not ExecutionState.CREATED:
+        if attempt.execution is None:
+            await attempt.commit_execution(found.id)
+        return found
+    if found is not None:
+        # Removed, not started: the worker that created it may start it late, and then finds nothing.
+        attempt.execution = attempt.execution or Execution(found.id, attempt.spec)
+        await attempt.write(transitions.check_claim, None)
+        await executor.remove(found.id)
+    if attempt.execution is not None:
+        if attempt.started_at is not None:
+            await attempt.end(attempt.judge(None))
+            return None
+        if attempt.start_sent and not await _has_not_run(attempt, executor, attempt.execution):
+            return None
+        attempt.execution = None
+    async with _launch_slot(slots, attempt.cancel_requested) as has_slot:
+        if not has_slot:
+            await attempt.end(End(JobStatus.CANCELLED))
+            return None
+        await _check_quota(attempt, executor)
+        return await _create_and_start(attempt, executor)
+
+
+@asynccontextmanager
+async def _launch_slot(slots: asyncio.Semaphore, cancelled: asyncio.Event) -> AsyncIterator[bool]:
+    """Hold one of the host's launch slots; yields False when `cancelled` is set before there is one.
+
+    The slot is given back by a callback that nothing can interrupt, so that a cancelled run never leaks it.
+    """
+
+    def give_back(acquired: "asyncio.Task[bool]") -> None:
+        if not acquired.cancelled():
+            slots.release()
+
+    acquiring = asyncio.create_task(slots.acquire())
+    try:
+        async with background(cancelled.wait()) as cancelling:
+            await asyncio.wait({acquiring, cancelling}, return_when=asyncio.FIRST_COMPLETED)
+        yield acquiring.done()
+    finally:
+        acquiring.cancel()
+        acquiring.add_done_callback(give_back)
+
+
+async def _check_quota(attempt: Attempt, executor: ContainerExecutor) -> None:
+    """Raise NotStartedError if the host has been avoided since the job was routed to it."""
+    if executor.has_quota and await threads.read(host_store.is_cooling, attempt.job.host_id or 0):
+        why = f"Host {attempt.host_name} is avoided for a while: a quota was used up."
+        raise NotStartedError(ExecutorResourceError(why))
+
+
+async def _find(attempt: Attempt, executor: ContainerExecutor) -> ExecutionStatus | None:
+    """The attempt's execution, by its committed id or by its name."""
+    if attempt.execution is not None:
+        return await executor.status(attempt.execution)
+    try:
+        return await executor.find(attempt.spec) if attempt.may_exist else None
+    except ExecutorClosedError:
+        raise
+    except ExecutorError as error:
+        if attempt.start_sent:
+            raise
+        raise NotStartedError(error) from error
+
+
+async def _has_not_run(attempt: Attempt, executor: ContainerExecutor, execution: Execution) -> bool:
+    """Whether an execution that is gone was never started. If that is not certain, the attempt is ended."""
+    ran = await executor.has_run(execution)
+    if ran is None:
+        why = (
+            f"Host {attempt.host_name} does not know whether the container ran: its engine was restarted during the "
+            "launch, or has forgotten."
+        )
+        await attempt.fail_by_host(HostFault(why, settings.CONTAINER_MANAGER.infrastructure_retries))
+    elif ran:
+        await attempt.end(attempt.judge(None))
+    return ran is False
+
+
+async def _create_and_start(attempt: Attempt, executor: ContainerExecutor) -> ExecutionStatus | None:
+    if attempt.cancel_requested.is_set():
+        await attempt.end(End(JobStatus.CANCELLED))
+        return None
+    execution_id = await _create(attempt, executor)
+    if execution_id is None:
+        await _remove_leftover(attempt, executor)
+        await attempt.end(End(JobStatus.CANCELLED))
+        return None
+    execution = await attempt.commit_execution(execution_id)
+    attempt.start_sent, attempt.starting_since = True, timezone.now()
+    try:
+        state = await executor.start(execution)
+    except (ExecutorConfigurationError, ExecutorOperationError, ExecutorResourceError) as error:
+        return await _after_refused_start(attempt, executor, execution, error)
+    attempt.may_exist = True
+    return ExecutionStatus(execution.id, state, started_at=timezone.now())
+
+
+async def _after_refused_start(
+    attempt: Attempt, executor: ContainerExecutor, execution: Execution, error: ExecutorError
+) -> ExecutionStatus | None:
+    """The host answered that it did not start the execution; if it is still as it was created, it has not run."""
+    status = await executor.status(execution)
+    if status is not None and status.state is not ExecutionState.CREATED:
+        return status
+    if status is not None:
+        await executor.remove(execution.id)
+    if not await _has_not_run(attempt, executor, execution):
+        return None
+    attempt.execution, attempt.start_sent = None, False
+    if status is not None and isinstance(error, ExecutorConfigurationError):
+        raise error
+    # An execution that is gone was removed from outside, which is not the job's fault.
+    raise NotStartedError(error) from error
+
+
+async def _create(attempt: Attempt, executor: ContainerExecutor) -> str | None:
+    """Create the execution, which may pull an image for minutes; returns its id, or None when cancelled meanwhile."""
+    try:
+        async with background(_write_progress(attempt)):
+            return await _unless_cancelled(attempt, executor.create(attempt.spec, attempt.progress.report))
+    except (ExecutorConfigurationError, ExecutorAuthenticationError, ExecutorClosedError):
+        raise
+    except ExecutorError as error:
+        # No id is committed, so no worker can have started it: safe to give up.
+        raise NotStartedError(error) from error
+    finally:
+        if notes := attempt.progress.notes():
+            await attempt.write(transitions.progress, Progress("", notes))
+
+
+async def _unless_cancelled(attempt: Attempt, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of the work; None, and the work is cancelled, when the job is cancelled first."""
+    async with background(work) as doing, background(attempt.cancel_requested.wait()) as cancelling:
+        await asyncio.wait({doing, cancelling}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+
+
+async def _remove_leftover(attempt: Attempt, executor: ContainerExecutor) -> None:
+    """Remove what a create call that was broken off may have left: it can still take effect for a moment."""
+    for _ in range(LEFTOVER_LOOKS):
+        found = await executor.find(attempt.spec)
+        if found is not None:
+            await executor.remove(found.id)
+            return
+        await asyncio.sleep(LEFTOVER_PAUSE)
+
+
+async def _write_progress(attempt: Attempt) -> None:
+    while True:
+        message = await attempt.progress.next_message()
+        await attempt.write(transitions.progress, Progress(message))
+        await asyncio.sleep(PROGRESS_EVERY)

@@ -1,0 +1,150 @@
+"""The run of one claimed job, from wherever it is to its end."""
+
+import asyncio
+import logging
+
+from django.db import Error as DatabaseError
+
+from container_manager.aio import wait_for
+from container_manager.control.job_run.attempt import Attempt
+from container_manager.control.job_run.conclude import conclude
+from container_manager.control.job_run.launch import NotStartedError, launch
+from container_manager.control.job_run.watch import watch, watch_start
+from container_manager.domain.lifecycle import JobStatus
+from container_manager.errors import Unavailable
+from container_manager.executors.base import ContainerExecutor, ExecutionState, ExecutionStatus
+from container_manager.executors.exceptions import (
+    ExecutorAuthenticationError,
+    ExecutorConfigurationError,
+    ExecutorError,
+    ExecutorHostError,
+)
+from container_manager.executors.factory import ExecutorFactory
+from container_manager.models import ContainerJob, ExecutorHost
+from container_manager.observability import tracing
+from container_manager.observability.logs import bound_contextvars
+from container_manager.store import hosts as host_store
+from container_manager.store import threads
+from container_manager.store.transaction import Fence
+from container_manager.store.transitions import End, LeaseLostError
+from container_manager.store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
+"""Seconds before another try when the host or the database does not answer."""
+
+
+class JobRun:
+    """Drives one job under one claim. Whatever the host does not answer is unknown, and is looked up again."""
+
+    def __init__(
+        self, job: ContainerJob, fence: Fence, writer: Writer, factory: ExecutorFactory, slots: asyncio.Semaphore
+    ) -> None:
+        self._attempt = Attempt.of(job, fence, factory.launch_spec(job), writer)
+        self._factory = factory
+        self._slots = slots
+        self._pause = FIRST_PAUSE
+        self._has_looked = False
+        self._try_now = asyncio.Event()
+
+    @property
+    def fence(self) -> Fence:
+        """The claim."""
+        return self._attempt.fence
+
+    @property
+    def host_id(self) -> int | None:
+        """The host on which the job runs."""
+        return self._attempt.job.host_id
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the attempt is committed."""
+        return self._attempt.ended
+
+    def cancel(self) -> None:
+        """A client wants the job cancelled."""
+        self._attempt.cancel_requested.set()
+        self._try_now.set()
+
+    def try_now(self) -> None:
+        """The host answers again: end the pause before the next try."""
+        self._try_now.set()
+
+    async def drive(self) -> None:
+        """Bring the job to its end, however often its host stops answering on the way."""
+        job = self._attempt.job
+        fields = {"job": job.pk, "attempt": job.attempt, "host": self._attempt.host_name}
+        attributes = {"job.id": job.pk, "job.attempt": job.attempt, "executor.type": job.executor_type}
+        with (
+            bound_contextvars(**fields),
+            tracing.span("run job", job.trace_parent, **attributes, host=self._attempt.host_name),
+        ):
+            await self._drive()
+
+    async def _drive(self) -> None:
+        while True:
+            try:
+                await self._proceed()
+                return
+            except LeaseLostError:
+                logger.info("another worker has taken over job %s", self._attempt.job.pk)
+                return
+            except ExecutorError as error:
+                logger.warning("job %s: %s", self._attempt.job.pk, error)
+            except (DatabaseError, Unavailable) as error:
+                # The write may have been committed; the claim shows it at the next try.
+                logger.warning("job %s: a write failed: %s", self._attempt.job.pk, error)
+            # A start may have been sent without an answer, so there may be an execution.
+            self._attempt.may_exist = True
+            self._try_now.clear()
+            await wait_for(self._try_now, self._pause)
+            self._pause = min(self._pause * 2, LAST_PAUSE)
+
+    async def _proceed(self) -> None:
+        attempt = self._attempt
+        try:
+            executor = self._factory.get_executor(await self._current_host())
+            with tracing.span("launch"):
+                status = await launch(attempt, executor, self._slots)
+        except (ExecutorConfigurationError, ExecutorAuthenticationError) as error:
+            if attempt.execution is not None or attempt.start_sent:
+                # The job may be running on a host whose settings were broken since: unknown, until it is seen.
+                raise
+            if isinstance(error, ExecutorHostError):
+                await attempt.fail_before_run(error)
+            else:
+                await attempt.end(End(JobStatus.FAILED, error=str(error), final=True))
+            return
+        except NotStartedError as refused:
+            await attempt.fail_before_run(refused.error)
+            return
+        if status is not None:
+            await self._see_through(executor, status)
+
+    async def _see_through(self, executor: ContainerExecutor, status: ExecutionStatus | None) -> None:
+        """Watch an execution that was started until it has ended, and conclude the attempt."""
+        attempt, execution = self._attempt, self._attempt.execution
+        assert execution is not None  # noqa: S101 - a launch that returns a status has committed it
+        if status is not None and status.state is ExecutionState.STARTING:
+            self._pause = FIRST_PAUSE
+            status = await watch_start(attempt, executor, execution)
+        if status is not None and status.state is ExecutionState.RUNNING:
+            self._pause = FIRST_PAUSE
+            await attempt.commit_start(status)
+            with tracing.span("watch"):
+                status = await watch(attempt, executor, execution, ExecutionState.RUNNING)
+        if status is not None and status.started_at is not None:
+            await attempt.commit_start(status)
+        with tracing.span("conclude"):
+            await conclude(attempt, executor, execution, status)
+
+    async def _current_host(self) -> ExecutorHost:
+        """The host; read again at every try but the first, because its settings may have changed since the claim."""
+        host = self._attempt.job.host
+        assert host is not None  # noqa: S101 - a claimed job has a host, which is not deleted while it holds jobs
+        if self._has_looked:
+            host = (await threads.read(host_store.by_ids, [host.pk])).get(host.pk, host)
+        self._has_looked = True
+        return host

@@ -1,0 +1,91 @@
+"""Watching an execution until it has ended, and stopping it when the job is cancelled or out of time."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from container_manager.aio import background
+from container_manager.control.job_run.attempt import Attempt
+from container_manager.domain.lifecycle import JobStatus
+from container_manager.executors.base import ContainerExecutor, Execution, ExecutionState, ExecutionStatus
+from container_manager.executors.exceptions import ExecutorOperationError
+from container_manager.store import transitions
+from container_manager.store.transitions import Progress
+
+
+async def watch_start(attempt: Attempt, executor: ContainerExecutor, execution: Execution) -> ExecutionStatus | None:
+    """Wait until the execution runs. One that does not start in time was failed by its host.
+
+    Returns the next status; None when the execution is gone.
+    """
+    message = f"Host {attempt.host_name} has taken the job and is starting its container."
+    await attempt.write(transitions.progress, Progress(message))
+    return await watch(attempt, executor, execution, ExecutionState.STARTING)
+
+
+async def watch(
+    attempt: Attempt, executor: ContainerExecutor, execution: Execution, seen: ExecutionState
+) -> ExecutionStatus | None:
+    """Wait until the execution has left the state `seen`; stop it when the job is cancelled or out of time.
+
+    Returns the next status; None when the execution is gone.
+
+    Raises:
+        ExecutorError: the host does not answer, or the execution runs although it was stopped.
+    """
+    async with (
+        background(executor.wait(execution, seen)) as changed,
+        background(attempt.cancel_requested.wait()) as cancelled,
+    ):
+        while not changed.done():
+            left = time_left(attempt)
+            if not left and not cancelled.done() and seen is ExecutionState.STARTING:
+                return await _give_up_starting(attempt, executor, execution)
+            if not left or cancelled.done():
+                reason = JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
+                return await _stop(attempt, executor, execution, reason)
+            await asyncio.wait({changed, cancelled}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        return changed.result()
+
+
+def time_left(attempt: Attempt) -> float:
+    """Seconds until the job's timeout, or until the execution must have started; 0 when the time is over."""
+    if attempt.started_at is not None:
+        deadline = attempt.started_at + timedelta(seconds=attempt.job.timeout_seconds)
+    else:
+        deadline = attempt.starting_since + timedelta(seconds=settings.CONTAINER_MANAGER.pull_timeout_seconds)
+    return max((deadline - timezone.now()).total_seconds(), 0)
+
+
+async def _give_up_starting(
+    attempt: Attempt, executor: ContainerExecutor, execution: Execution
+) -> ExecutionStatus | None:
+    """Stop an execution that has not started in time, which is no end of the job's own."""
+    status = await executor.status(execution)
+    if status is None or status.state is not ExecutionState.STARTING:
+        return status
+    stopped = await executor.stop(execution, 0)
+    status = await executor.status(execution)
+    if status is None or not stopped:
+        return status
+    seconds = settings.CONTAINER_MANAGER.pull_timeout_seconds
+    why = f"Host {attempt.host_name} did not start the container within {seconds:g} s."
+    return replace(status, interrupted=True, error=why)
+
+
+async def _stop(
+    attempt: Attempt, executor: ContainerExecutor, execution: Execution, reason: JobStatus
+) -> ExecutionStatus | None:
+    first = attempt.stop is None
+    if first:
+        await attempt.begin_stop(reason)
+    stopped = await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
+    # Only for the first signal is it certain that the execution had ended before; an earlier one may have been lost.
+    attempt.confirm_stop(stopped or (False if first else None))
+    status = await executor.status(execution)
+    if status is not None and status.state is not ExecutionState.EXITED:
+        raise ExecutorOperationError(f"host {attempt.host_name}: {attempt.spec.name} runs although it was stopped.")
+    return status

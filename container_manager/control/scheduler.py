@@ -1,0 +1,83 @@
+"""Routes pending jobs as soon as something happens that could help them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from django.utils import timezone
+
+from container_manager.aio import wait_for
+from container_manager.domain.kinds import EventKind
+from container_manager.store import pending, scheduling, threads
+from container_manager.store.events import AnyEvent
+from container_manager.store.writer import Writer
+
+REPAIR_SECONDS = 30.0
+
+HELPFUL = frozenset(
+    {
+        EventKind.JOB_FINISHED,
+        EventKind.JOB_CANCELLED,
+        EventKind.JOB_RETRIED,
+        EventKind.HOST_CREATED,
+        EventKind.HOST_UPDATED,
+        EventKind.HOST_RESUMED,
+        EventKind.HOST_HEALTH_CHANGED,
+        # Losing a host may end the ejection of the last usable host of its type.
+        EventKind.HOST_DRAINED,
+        EventKind.HOST_DELETED,
+        EventKind.HOST_RELEASED,
+    }
+)
+"""Events after which a pending job may find a host."""
+
+TIMED = frozenset({EventKind.JOB_REFUSED, EventKind.HOST_EJECTED, EventKind.HOST_COOLDOWN})
+"""Events that set a time at which pending jobs may be helped: the end of a queue timeout, ejection or cooldown."""
+
+DECIDED = frozenset({EventKind.JOB_ROUTED, EventKind.JOB_REFUSED})
+
+
+class Scheduler:
+    """Wakes on events, and when a back-off, queue timeout, ejection or cooldown ends. The slow turn only repairs."""
+
+    name = "scheduler"
+    patience = REPAIR_SECONDS * 2
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._wake = asyncio.Event()
+        self._is_due = False
+        self._passed_at = timezone.now()
+
+    def on_events(self, events: Sequence[AnyEvent]) -> None:
+        """Notice committed events, of this process or of others."""
+        kinds = {event.kind for event in events}
+        if kinds & HELPFUL or _has_undecided_job(events):
+            self._is_due = True
+        if self._is_due or kinds & TIMED:
+            self._wake.set()
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        self._is_due = True
+        while True:
+            beat()
+            if self._is_due:
+                self._is_due, self._passed_at = False, timezone.now()
+                self._is_due = await self._writer.write(scheduling.route_pending, None) or self._is_due
+            if not self._is_due and not await wait_for(self._wake, await self._pause()):
+                self._is_due = True
+
+    async def stop(self) -> None:
+        """Nothing to clean up."""
+
+    async def _pause(self) -> float:
+        """Seconds until time alone may help a pending job, at most REPAIR_SECONDS."""
+        moment = await threads.read(pending.next_change, self._passed_at)
+        if moment is None:
+            return REPAIR_SECONDS
+        return min(max((moment - timezone.now()).total_seconds(), 0.01), REPAIR_SECONDS)
+
+
+def _has_undecided_job(events: Sequence[AnyEvent]) -> bool:
+    """Whether a job was submitted without a decision, because its transaction had decided enough others."""
+    submitted = {event.job_id for event in events if event.kind == EventKind.JOB_SUBMITTED}
+    return bool(submitted - {event.job_id for event in events if event.kind in DECIDED})

@@ -1,0 +1,210 @@
+"""The connection to one Docker engine: deadlines, streamed answers, and errors as executors raise them.
+
+It uses three private methods of aiodocker (`_do_query`, `_query` and the `api_version` they read), because the public
+ones hide an answer's status, merge streams, or leak their connection when they are left early. pyproject.toml caps the
+version, and tests/unit/test_private_apis.py fails when these methods change.
+"""
+
+import asyncio
+import json
+import re
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiodocker import Docker, DockerError
+
+from container_manager.executors.configs import TLS, DockerConfig
+from container_manager.executors.docker.errors import UNREACHABLE, reason_of
+from container_manager.executors.exceptions import (
+    ExecutorClosedError,
+    ExecutorConnectionError,
+    ExecutorHostError,
+    ExecutorOperationError,
+)
+
+
+class EngineClient:
+    """One engine. It connects at the first call, and again after the engine has closed the connection."""
+
+    def __init__(self, host_name: str, config: DockerConfig, connect_timeout: float) -> None:
+        self._where = f"host {host_name}"
+        self._config = config
+        self._connect_timeout = connect_timeout
+        self._docker: Docker | None = None
+        self._connecting = asyncio.Lock()
+        self._deadlines: set[asyncio.Timeout] = set()
+        self._closed = False
+
+    @asynccontextmanager
+    async def call(self, doing: str, deadline: float | None) -> AsyncIterator[Docker]:
+        """aiodocker's client, with a deadline in seconds over the block.
+
+        Raises:
+            ExecutorConnectionError: no answer within the deadline, or no connection.
+            ExecutorClosedError: the client was closed meanwhile.
+            ExecutorOperationError: the engine answered with an error; its cause is aiodocker's DockerError.
+        """
+        try:
+            async with asyncio.timeout(deadline) as scope:
+                self._deadlines.add(scope)
+                try:
+                    yield await self._client()
+                finally:
+                    self._deadlines.discard(scope)
+        except DockerError as error:
+            if error.status == UNREACHABLE:
+                message = f"{self._where}: {self._config.url} cannot be reached: {reason_of(error)}."
+                raise ExecutorConnectionError(message) from error
+            raise ExecutorOperationError(error.message) from error
+        except TimeoutError as error:
+            if self._closed:
+                raise ExecutorClosedError(f"{self._where}: its settings were changed while {doing}.") from error
+            within = "" if deadline is None else f" in {deadline:g} s"
+            raise ExecutorConnectionError(f"{self._where}: no answer{within} while {doing}.") from error
+        except (aiohttp.ClientError, EOFError, OSError, json.JSONDecodeError) as error:
+            raise ExecutorConnectionError(f"{self._where}: the connection broke while {doing}.") from error
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        path: str,
+        doing: str,
+        params: Mapping[str, Any],
+        patience: float | None = None,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator["Stream"]:
+        """An answer that is read piece by piece, each within `patience` seconds; its connection closes with the block.
+
+        Raises:
+            ExecutorError: as `call`.
+        """
+        async with self.call(doing, patience) as docker:
+            response = await docker._do_query(path, method, params=params, headers=headers, timeout=None)  # noqa: SLF001
+        try:
+            yield Stream(response, lambda: self.call(doing, patience))
+        finally:
+            response.close()
+
+    async def check_new_connection(self) -> None:
+        """Open another connection and close it: an engine that is shutting down accepts none.
+
+        Raises:
+            ExecutorError: as `call`.
+        """
+        async with self.call("opening a new connection", self._connect_timeout):
+            await _disconnect(await self._open())
+
+    async def aclose(self) -> None:
+        """Close the connection; calls in progress raise ExecutorClosedError."""
+        self._closed = True
+        for scope in self._deadlines:
+            with suppress(RuntimeError):  # its block has ended already
+                scope.reschedule(0)
+        docker, self._docker = self._docker, None
+        if docker is not None:
+            await _disconnect(docker)
+
+    async def _client(self) -> Docker:
+        if self._docker is not None:
+            return self._docker
+        async with self._connecting:
+            if self._docker is None:
+                docker = await self._open()
+                if self._closed:
+                    await _disconnect(docker)
+                    raise ExecutorClosedError(f"{self._where}: its settings were changed.")
+                self._docker = docker
+        return self._docker
+
+    async def _open(self) -> Docker:
+        """A client whose engine has answered, with the API version that the engine speaks."""
+        docker = _connect(self._config)
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
+                    docker.api_version = f"v{response.headers['Api-Version']}"
+        except (ValueError, KeyError) as error:
+            await _disconnect(docker)
+            raise ExecutorHostError(f"config.url: {self._config.url!r} is not a Docker engine's address.") from error
+        except BaseException:
+            await _disconnect(docker)
+            raise
+        return docker
+
+
+class Stream:
+    """An answer whose head has arrived."""
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, call: Callable[[], AbstractAsyncContextManager[Docker]]
+    ) -> None:
+        self.response = response
+        self._call = call
+
+    async def piece(self) -> bytes:
+        """The bytes that have arrived; b"" at the end."""
+        async with self._call():
+            return await self.response.content.readany()
+
+    async def rest(self) -> bytes:
+        """Everything up to the end."""
+        async with self._call():
+            return await self.response.read()
+
+    async def line(self) -> bytes:
+        """The next line; b"" at the end."""
+        async with self._call():
+            return await self.response.content.readline()
+
+
+async def _disconnect(docker: Docker) -> None:
+    await docker.close()
+    await docker.connector.close()
+
+
+def _connect(config: DockerConfig) -> Docker:
+    url = config.url.rstrip("/")
+    if url.startswith("unix://"):
+        connector: aiohttp.BaseConnector = aiohttp.UnixConnector(url.removeprefix("unix://"), limit=0)
+        return Docker("unix://localhost", connector=connector)
+    context = None if config.tls is None else _ssl_context(config.tls)
+    if context is not None:
+        # aiodocker speaks plain HTTP to tcp:// addresses whatever the context.
+        url = re.sub(r"^\w+://", "https://", url)
+    elif url.startswith("tcp://"):
+        url = url.replace("tcp://", "http://", 1)
+    return Docker(url, connector=aiohttp.TCPConnector(ssl=context if context is not None else True, limit=0))
+
+
+def _ssl_context(tls: TLS) -> ssl.SSLContext:
+    """Raises ExecutorHostError when the certificates or their paths are invalid."""
+    ca, cert, key = [_pem(getattr(tls, name), name) for name in ("ca", "cert", "key")]
+    try:
+        context = ssl.create_default_context(cadata=ca or None)
+        if not tls.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if cert:
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write(f"{cert}\n{key}\n")
+                file.flush()
+                context.load_cert_chain(file.name)
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise ExecutorHostError(f"config.tls: the certificates cannot be used: {error}.") from error
+    return context
+
+
+def _pem(value: str, name: str) -> str:
+    """The PEM text, read from a file on the server when `value` is a path."""
+    if not value or value.lstrip().startswith("-----BEGIN"):
+        return value
+    try:
+        return Path(value).read_text()
+    except (OSError, ValueError) as error:
+        raise ExecutorHostError(f"config.tls.{name}: {value!r} cannot be read: {error}.") from error

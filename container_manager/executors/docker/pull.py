@@ -1,0 +1,101 @@
+"""Pulling an image, with progress."""
+
+import base64
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiodocker import DockerError
+
+from container_manager.domain.capabilities import registry_of
+from container_manager.executors.base import ExecutorSettings, Report
+from container_manager.executors.configs import DockerConfig
+from container_manager.executors.docker.client import EngineClient
+from container_manager.executors.docker.errors import pull_error
+from container_manager.executors.exceptions import (
+    ExecutorClosedError,
+    ExecutorConnectionError,
+    ExecutorOperationError,
+)
+
+MEGABYTE = 1_000_000
+
+
+async def pull(
+    client: EngineClient, settings: ExecutorSettings, config: DockerConfig, image: str, report: Report
+) -> None:
+    """Let the engine pull the image; `report` is called with the progress.
+
+    Raises:
+        ExecutorConfigurationError: the image does not exist.
+        ExecutorAuthenticationError: the registry refuses the image.
+        ExecutorOperationError: the pull failed or took longer than `settings.pull_timeout`.
+        ExecutorConnectionError: the engine does not answer.
+    """
+    registry = registry_of(image)
+    login = config.registry_auth.get(registry)
+    headers = {} if login is None else {"X-Registry-Auth": _registry_header(login.username, login.password)}
+    doing, wishes = f"pulling {image}", {"fromImage": with_tag(image)}
+    began, layers = time.monotonic(), Layers(image, settings.name)
+    report(str(layers))
+    try:
+        # aiodocker's own pull leaks its connection when it is cancelled.
+        async with (
+            client.call(doing, settings.pull_timeout),
+            client.stream("images/create", doing, wishes, headers=headers, method="POST") as stream,
+        ):
+            while step := await stream.line():
+                if "error" in (progress := json.loads(step)):
+                    raise DockerError(500, progress["error"])
+                if layers.update(progress):
+                    report(str(layers))
+        report(f"Pulled image {image!r} to host {settings.name} in {time.monotonic() - began:.1f} s.")
+    except ExecutorClosedError:
+        raise
+    except ExecutorConnectionError as error:
+        if not isinstance(error.__cause__, TimeoutError):
+            raise
+        # The engine answers, but the registry is slow.
+        message = f"image: pulling {image!r} took longer than {settings.pull_timeout:g} s."
+        raise ExecutorOperationError(message) from error
+    except ExecutorOperationError as error:
+        raise pull_error(error, settings.name, image, registry) from error
+
+
+class Layers:
+    """The progress of a pull as a sentence."""
+
+    def __init__(self, image: str, host: str) -> None:
+        self._doing = f"Pulling image {image!r} to host {host}"
+        self._bytes: dict[str, tuple[int, int]] = {}
+        self._done: set[str] = set()
+
+    def update(self, step: Mapping[str, Any]) -> bool:
+        """Take one step of the engine's report; returns whether it changes the sentence."""
+        layer, detail = step.get("id", ""), step.get("progressDetail") or {}
+        if step.get("status") == "Downloading" and "total" in detail:
+            self._bytes[layer] = (detail["current"], detail["total"])
+        elif step.get("status") in {"Pull complete", "Already exists"}:
+            self._done.add(layer)
+            self._bytes[layer] = (self._bytes.get(layer, (0, 0))[1],) * 2
+        elif step.get("status") == "Pulling fs layer":
+            self._bytes.setdefault(layer, (0, 0))
+        else:
+            return False
+        return True
+
+    def __str__(self) -> str:
+        if not self._bytes:
+            return f"{self._doing}."
+        got, total = (sum(column) / MEGABYTE for column in zip(*self._bytes.values(), strict=True))
+        return f"{self._doing}: {len(self._done)} of {len(self._bytes)} layers, {got:.0f} of {total:.0f} MB."
+
+
+def with_tag(image: str) -> str:
+    """The image reference with a tag: without one the engine would pull every tag of the repository."""
+    return image if "@" in image or ":" in image.rsplit("/", 1)[-1] else f"{image}:latest"
+
+
+def _registry_header(username: str, password: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps({"username": username, "password": password}).encode()).decode()

@@ -1,0 +1,54 @@
+"""What a process counts and times, for Prometheus. To add a metric, define it here and observe it where it happens.
+
+With several worker processes on one port, the values of all of them are added up.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+
+logger = logging.getLogger(__name__)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+DECISIONS = Counter(
+    "container_manager_decisions",
+    "Committed routing decisions. `code` of a refusal: the check that most hosts failed.",
+    ["outcome", "code", "executor_type"],
+)
+ENDS = Counter("container_manager_job_ends", "Attempts that ended, by their end state.", ["status", "executor_type"])
+EVENTS = Counter(
+    "container_manager_events", "Committed events: job_launched counts launches.", ["kind", "executor_type"]
+)
+DECISION_SECONDS = Histogram(
+    "container_manager_decision_seconds", "One routing pass: reading the fleet and deciding.", buckets=SECONDS
+)
+COMMIT_SECONDS = Histogram(
+    "container_manager_commit_seconds",
+    "One group commit, from the start of its transaction to its answers.",
+    buckets=SECONDS,
+)
+COMMIT_ITEMS = Histogram(
+    "container_manager_commit_items", "State changes in one group commit.", buckets=(1, 2, 5, 10, 50, 100, 500, 1000)
+)
+TAIL_LAG_SECONDS = Histogram(
+    "container_manager_event_tail_lag_seconds", "Time from writing an event to reading it here.", buckets=SECONDS
+)
+LOOP_LAG_SECONDS = Histogram(
+    "container_manager_event_loop_lag_seconds", "How late the event loop runs a timer.", buckets=SECONDS
+)
+SUBSCRIBERS = Gauge("container_manager_event_subscribers", "Open subscriptions to events.", multiprocess_mode="livesum")
+RUNS = Gauge("container_manager_runs", "Jobs whose runs this process drives.", multiprocess_mode="livesum")
+
+
+@contextmanager
+def never_failing() -> Iterator[None]:
+    """Log an error in the block instead of raising it: metrics of several workers are files, and a disk may be full."""
+    try:
+        yield
+    except Exception:
+        logger.exception("metrics could not be recorded")

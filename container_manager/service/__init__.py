@@ -1,0 +1,48 @@
+"""The use cases: everything that the API, the command line and other Django code may call."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from container_manager.models import ExecutorHost
+from container_manager.process import Process
+from container_manager.service.decisions import Decisions
+from container_manager.service.events import Events
+from container_manager.service.hosts import Hosts
+from container_manager.service.jobs import Jobs
+from container_manager.service.tokens import Tokens
+from container_manager.store import threads
+from container_manager.store.health import HealthReport
+from container_manager.store.installation import identify
+
+__all__ = ["Service", "probe_all_hosts", "running"]
+
+
+class Service:
+    """The use cases of one process, by subject."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.hosts = Hosts(process)
+        self.jobs = Jobs(process)
+        self.decisions = Decisions()
+        self.events = Events(process)
+        self.tokens = Tokens(process)
+
+
+@asynccontextmanager
+async def running(*, works: bool = True) -> AsyncIterator[Service]:
+    """A running service, from its start to its orderly stop. With `works` False it runs no jobs."""
+    process = Process(await threads.read(identify), works=works)
+    await process.start()
+    try:
+        yield Service(process)
+    finally:
+        await process.stop()
+
+
+async def probe_all_hosts() -> list[tuple[ExecutorHost, HealthReport | None]]:
+    """Probe the hosts of this node without a running service; see `Hosts.probe_all`."""
+    process = Process(await threads.read(identify))
+    probed = await Hosts(process).probe_all()
+    await process.factory.aclose()
+    return probed

@@ -1,0 +1,68 @@
+"""Decisions: reading and replaying them, planning, and explaining single hosts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from django.db.models import Q
+
+from container_manager.models import RoutingDecision
+from container_manager.routing.types import Decision, Evaluation, JobRequirements, Suggestion
+from container_manager.service.jobs import new_job
+from container_manager.specs import JobSpec
+from container_manager.store import decisions as decision_store
+from container_manager.store import explain, threads
+from container_manager.store import jobs as job_store
+from container_manager.store.decisions import HostVerdict
+from container_manager.store.explain import Assumed
+from container_manager.store.records import Recorded
+from container_manager.store.transaction import Actor
+
+PLANNER = Actor("plan")
+
+
+class Decisions:
+    """The use cases about decisions. None of them writes."""
+
+    async def plan(self, specs: Sequence[JobSpec], assumed: Assumed) -> list[Decision]:
+        """Where these jobs would go, on the fleet with the assumed changes.
+
+        Raises:
+            NotFound: something is assumed of a host that does not exist.
+        """
+        return await threads.read(explain.plan, [new_job(spec, PLANNER) for spec in specs], assumed)
+
+    async def why_not(self, job_id: int, host_id: int) -> HostVerdict | None:
+        """Every check of this host for this job, now; None when either does not exist."""
+        return await threads.read(_why_not, job_id, host_id)
+
+    async def suggestions(self, jobs: Iterable[JobRequirements]) -> Mapping[JobRequirements, list[Suggestion]]:
+        """Single changes that would let jobs with these requirements run now."""
+        return await threads.read(explain.suggestions, jobs)
+
+    async def matching(self, where: Q, limit: int) -> list[RoutingDecision]:
+        """Decisions, newest first."""
+        return await threads.read(decision_store.matching, where, limit)
+
+    async def by_ids(self, ids: Iterable[int]) -> dict[int, RoutingDecision]:
+        """Decisions by id; those that do not exist are left out."""
+        return await threads.read(decision_store.by_ids, ids)
+
+    async def of_jobs(self, job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
+        """The decisions of each job, newest first."""
+        return await threads.read(decision_store.of_jobs, job_ids)
+
+    async def evaluations(self, ids: Iterable[int]) -> Mapping[int, Recorded]:
+        """Evaluations by id; those that have been deleted are left out."""
+        return await threads.read(decision_store.evaluations, ids)
+
+    async def verdicts(self, evaluation: Evaluation, chosen: int | None, after: int, limit: int) -> list[HostVerdict]:
+        """The hosts of an evaluation with every check, the chosen one first, from index `after`."""
+        return await threads.read(decision_store.verdicts, evaluation, chosen, after, limit)
+
+    async def replay(self, decision: RoutingDecision, recorded: Recorded | None) -> str:
+        """Decide again from the record: SAME, DIFFERENT, OTHER_VERSION or EXPIRED."""
+        return await threads.read(decision_store.replay, decision, recorded)
+
+
+def _why_not(job_id: int, host_id: int) -> HostVerdict | None:
+    job = job_store.one(job_id)
+    return None if job is None else explain.why_not(job, host_id)

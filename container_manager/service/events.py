@@ -1,0 +1,42 @@
+"""Events: reading and following the log."""
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+
+from django.db.models import Q
+
+from container_manager.events.audience import Prepare, Wanted
+from container_manager.process import Process
+from container_manager.store import events as event_store
+from container_manager.store import threads
+from container_manager.store.events import Event
+
+
+class Events:
+    """The use cases about events."""
+
+    def __init__(self, process: Process) -> None:
+        self._log = process.events
+
+    async def newest_cursor(self) -> int:
+        """The cursor of the newest event; 0 when there is none."""
+        return await threads.read(event_store.newest)
+
+    async def page(self, after: int | None, limit: int, where: Q) -> list[Event]:
+        """Events after a cursor, oldest first; with None, from the oldest one on.
+
+        Raises:
+            CursorExpiredError: events after the cursor have been deleted.
+        """
+        if after is None:
+            return await threads.read(event_store.oldest, limit, where)
+        return await threads.read(event_store.page, after, limit, where)
+
+    async def by_ids(self, ids: Iterable[int]) -> dict[int, Event]:
+        """Events by id; those that do not exist are left out."""
+        return await threads.read(event_store.by_ids, ids)
+
+    def batches(
+        self, after: int | None, wanted: Wanted | None, seconds: float, prepare: Prepare | None
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """Events after a cursor, live, until the service stops; see `EventLog.batches`."""
+        return self._log.batches(after, wanted, seconds, prepare)

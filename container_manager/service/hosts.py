@@ -1,0 +1,194 @@
+"""Hosts: creating, changing, probing and reading them."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from django.db.models import Q
+
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.kinds import EventKind
+from container_manager.errors import NotFound
+from container_manager.executors.configs import keep_secrets, region_of
+from container_manager.models import ExecutorHost
+from container_manager.process import Process
+from container_manager.routing import checks
+from container_manager.routing.types import JobRequirements
+from container_manager.specs import HostSpec, read_config, read_host
+from container_manager.store import health as health_store
+from container_manager.store import host_changes, threads
+from container_manager.store import hosts as host_store
+from container_manager.store.health import HealthReport
+from container_manager.store.host_changes import HostChange
+from container_manager.store.transaction import Actor, record_audit
+
+PLACE = ("url", "node", "project", "region", "endpoint")
+"""The keys of a config that say where executions are."""
+
+
+class CapacityGroup(NamedTuple):
+    """The hosts of one executor type and region; `available`: how many of them could take a small job now."""
+
+    executor_type: str
+    region: str
+    hosts: list[ExecutorHost]
+    available: int
+
+
+class Hosts:
+    """The use cases about hosts."""
+
+    def __init__(self, process: Process) -> None:
+        self._writer, self._factory, self._nodes = process.writer, process.factory, process.nodes
+
+    async def create(self, values: Mapping[str, Any], actor: Actor) -> ExecutorHost:
+        """Probe the host, then save it with the result.
+
+        Raises:
+            ValidationFailed: values are invalid.
+            Conflict: a host with this name exists.
+        """
+        spec = read_host(values)
+        fields = _fields(spec)
+        read_config(fields["executor_type"], spec.config)
+        fields |= await self._probed(ExecutorHost(**fields))
+        message = f"Host {{}} was created, {fields.get('health_status', HealthStatus.UNKNOWN)}."
+        return await self._save(HostChange(None, fields, actor, "createHost", EventKind.HOST_CREATED, message))
+
+    async def probe_unsaved(self, values: Mapping[str, Any]) -> HealthReport:
+        """Probe a host without saving it.
+
+        Raises:
+            ValidationFailed: values are invalid.
+        """
+        return await self._factory.probe(ExecutorHost(**_fields(read_host(values))))
+
+    async def update(self, host_id: int, values: Mapping[str, Any], actor: Actor) -> ExecutorHost:
+        """Change a host. A new config is probed before it is saved.
+
+        Raises:
+            ValidationFailed: values are invalid.
+            NotFound: there is no such host.
+            Conflict: the name exists, or the host holds jobs and the config points to another place.
+        """
+        fields = _fields(read_host(values))
+        host = await self._one(host_id)
+        moves = False
+        if "config" in fields:
+            fields["config"] = keep_secrets(fields["config"], host.config)
+            moves = any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
+            read_config(host.executor_type, fields["config"])
+            if host.region == region_of(host.executor_type, host.config):
+                # The region came from the config, so it follows the new one.
+                fields.setdefault("region", region_of(host.executor_type, fields["config"]))
+            for name, value in fields.items():
+                setattr(host, name, value)
+            host.pk = None
+            host.health_status = HealthStatus.UNKNOWN
+            fields |= await self._probed(host)
+        saved = await self._save(HostChange(host_id, fields, actor, moves=moves))
+        if fields.keys() & host_changes.EXECUTOR_FIELDS:
+            # Calls in progress on the old executor end with an error and are repeated on the new one.
+            self._factory.invalidate_executor_cache(saved)
+        return saved
+
+    async def drain(self, host_id: int, actor: Actor) -> ExecutorHost:
+        """Route no new jobs to the host. Raises NotFound if it does not exist."""
+        return await self._save(host_changes.draining(host_id, actor))
+
+    async def resume(self, host_id: int, actor: Actor) -> ExecutorHost:
+        """Route jobs to the host again, whatever has failed there before. Raises NotFound if it does not exist."""
+        return await self._save(host_changes.resuming(host_id, actor))
+
+    async def delete(self, host_id: int, actor: Actor) -> ExecutorHost:
+        """Delete a host; returns it as it was.
+
+        Raises:
+            NotFound: there is no such host.
+            Conflict: the host holds jobs.
+        """
+        host: ExecutorHost = await self._writer.write(host_changes.delete_hosts, (host_id, actor))
+        self._factory.invalidate_executor_cache(host)
+        return host
+
+    async def declare_lost(self, host_id: int, actor: Actor) -> ExecutorHost:
+        """Declare that the host will not come back: its jobs run again elsewhere.
+
+        Raises:
+            NotFound: there is no such host.
+            Conflict: the host answers its probes.
+        """
+        host: ExecutorHost = await self._writer.write(host_changes.declare_lost, (host_id, actor))
+        return host
+
+    async def check_health(self, host_ids: Sequence[int] | None, actor: Actor) -> list[ExecutorHost]:
+        """Probe the hosts that this node can reach, all of them for None; returns the hosts with the results."""
+        where = Q() if host_ids is None else Q(pk__in=host_ids)
+        hosts = await threads.read(host_store.bare, where)
+        reports = await self._factory.check_health([host for host in hosts if host.node in self._nodes])
+        await asyncio.gather(*(self._writer.write(health_store.record_reports, one) for one in reports.values()))
+        await self._writer.write(record_audit, (actor, "checkHealth", f"{len(reports)} hosts"))
+        return await self.matching(where)
+
+    async def probe_all(self) -> list[tuple[ExecutorHost, HealthReport | None]]:
+        """All hosts, each with a probe's result; None for the hosts of other nodes. Nothing is written."""
+        hosts = await threads.read(host_store.bare, Q())
+        reports = await self._factory.check_health([host for host in hosts if host.node in self._nodes])
+        return [(host, reports.get(host.pk)) for host in hosts]
+
+    # -------------------------------------------------------------- reading
+
+    async def any_exist(self) -> bool:
+        """Whether there is any host."""
+        return await threads.read(host_store.any_exist)
+
+    async def matching(self, where: Q, limit: int | None = None) -> list[ExecutorHost]:
+        """Hosts with their usage, oldest first."""
+        return await threads.read(host_store.matching, where, limit)
+
+    async def by_ids(self, ids: Iterable[int]) -> dict[int, ExecutorHost]:
+        """Hosts with their usage, by id; those that do not exist are left out."""
+        return await threads.read(host_store.by_ids, ids)
+
+    async def capacity(self, where: Q) -> list[CapacityGroup]:
+        """The hosts by executor type and region."""
+        groups: defaultdict[tuple[str, str], list[ExecutorHost]] = defaultdict(list)
+        for host in await self.matching(where):
+            groups[host.executor_type, host.region].append(host)
+        return [
+            CapacityGroup(kind, region, hosts, sum(map(_takes_a_job, hosts)))
+            for (kind, region), hosts in sorted(groups.items())
+        ]
+
+    async def _one(self, host_id: int) -> ExecutorHost:
+        found = await self.by_ids([host_id])
+        if host_id not in found:
+            raise NotFound(host_changes.NO_HOST)
+        return found[host_id]
+
+    async def _probed(self, host: ExecutorHost) -> dict[str, Any]:
+        host.derive()
+        if host.node not in self._nodes:
+            return {}
+        report = await self._factory.probe(host)
+        health_store.apply_report(host, report)
+        return {name: getattr(host, name) for name in health_store.HEALTH_FIELDS}
+
+    async def _save(self, change: HostChange) -> ExecutorHost:
+        host: ExecutorHost = await self._writer.write(host_changes.save_hosts, change)
+        return host
+
+
+def _fields(spec: HostSpec) -> dict[str, Any]:
+    """The fields of the host that were given."""
+    values = spec.model_dump(include=spec.model_fields_set)
+    if "executor_type" in values:
+        values["executor_type"] = str(values["executor_type"])
+    return values
+
+
+def _takes_a_job(host: ExecutorHost) -> bool:
+    """Whether the smallest job that prefers this host's type could be routed there now."""
+    smallest = JobRequirements(preferred_executor=str(host.executor_type))
+    return checks.feasible(host_store.state(host), smallest)

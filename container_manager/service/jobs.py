@@ -1,0 +1,146 @@
+"""Jobs: submitting, routing, cancelling and retrying them, and reading them with their output."""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from container_manager import crypto
+from container_manager.errors import Conflict, UserError
+from container_manager.events import job_output
+from container_manager.models import ContainerJob, JobAttempt, QueueRefusal
+from container_manager.observability import tracing
+from container_manager.process import Process
+from container_manager.routing.types import Decision
+from container_manager.specs import JobSpec
+from container_manager.store import attempts, outputs, pending, scheduling, threads
+from container_manager.store import jobs as job_store
+from container_manager.store.outputs import LogCursor, LogLine, Part
+from container_manager.store.pending import PendingGroup
+from container_manager.store.transaction import Actor
+
+
+class QueueState(NamedTuple):
+    """The pending jobs by what they wait for, and how many jobs hold room on a host."""
+
+    groups: list[PendingGroup]
+    active: int
+
+
+class Jobs:
+    """The use cases about jobs."""
+
+    def __init__(self, process: Process) -> None:
+        self._writer, self._factory, self._nodes, self._events = (
+            process.writer, process.factory, process.nodes, process.events,
+        )  # fmt: skip
+
+    async def submit(self, specs: Sequence[JobSpec], actor: Actor) -> list[ContainerJob | Conflict]:
+        """Save the jobs and route them, in one transaction; one answer each, in order."""
+        action = "submitJob" if len(specs) == 1 else "submitJobs"
+        submission = job_store.Submission([new_job(spec, actor) for spec in specs], actor, action)
+        answers: list[ContainerJob | Conflict] = await self._writer.write(job_store.submit, submission)
+        return answers
+
+    async def route(self, job_ids: Sequence[int], actor: Actor) -> list[Decision | UserError]:
+        """Route PENDING jobs now; one answer each, in order."""
+        answers: list[Decision | UserError] = await self._writer.write(scheduling.route_named, (job_ids, actor))
+        return answers
+
+    async def cancel(self, job_id: int, actor: Actor) -> ContainerJob:
+        """Cancel a job.
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: the job has ended.
+        """
+        job: ContainerJob = await self._writer.write(job_store.cancel, (job_id, actor))
+        return job
+
+    async def retry(self, job_id: int, actor: Actor) -> ContainerJob:
+        """Open another attempt of a job.
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: the job has not ended, or has succeeded.
+        """
+        job: ContainerJob = await self._writer.write(job_store.retry, (job_id, actor))
+        return job
+
+    # -------------------------------------------------------------- reading
+
+    def follow(self, job_id: int, after: LogCursor | None) -> AsyncGenerator[LogLine, None]:
+        """The job's output after a line, live until the job has ended.
+
+        Raises:
+            NotFound: there is no such job.
+            StoppingError: the service stops first.
+        """
+        return job_output.follow(self._events, self._factory, self._nodes, job_id, after)
+
+    async def matching(self, where: Q, limit: int, *, newest_first: bool = True) -> list[ContainerJob]:
+        """Jobs by age."""
+        return await threads.read(job_store.matching, where, limit, newest_first)
+
+    async def by_ids(self, ids: Iterable[int]) -> dict[int, ContainerJob]:
+        """Jobs by id; those that do not exist are left out."""
+        return await threads.read(job_store.by_ids, ids)
+
+    async def earlier_attempts(self, job_ids: Iterable[int]) -> Mapping[int, list[JobAttempt]]:
+        """The attempts of each job before its present one, oldest first."""
+        return await threads.read(attempts.of_jobs, job_ids)
+
+    async def outputs(self, job_ids: Iterable[int]) -> Mapping[int, list[Part]]:
+        """The stored output of each job, oldest part first."""
+        return await threads.read(outputs.of_jobs, job_ids)
+
+    async def output_page(self, parts: Sequence[Part], after: LogCursor | None, limit: int) -> list[LogLine]:
+        """At most `limit` lines after a cursor."""
+        return await threads.read(outputs.page, parts, after, limit)
+
+    async def refusals(self, class_keys: Iterable[str]) -> Mapping[str, QueueRefusal]:
+        """Why classes of jobs wait, by class key."""
+        return await threads.read(pending.refusals, class_keys)
+
+    async def queue(self) -> QueueState:
+        """What waits, and how much is active."""
+        return QueueState(await threads.read(pending.groups), await threads.read(job_store.count_active))
+
+
+def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
+    """An unsaved job from a client's input, with the installation's defaults."""
+    environment = settings.CONTAINER_MANAGER
+    key = spec.idempotency_key
+    return ContainerJob.of(
+        {
+            "name": spec.name,
+            "labels": spec.labels,
+            "image": spec.image,
+            "entry_point": spec.entry_point,
+            "command": spec.command,
+            "working_dir": spec.working_dir,
+            "user": spec.user,
+            "network": spec.network,
+            "read_only_root": spec.read_only_root,
+            "tmpfs": {mount.path: mount.size_mb for mount in spec.tmpfs},
+            "environment": {variable.name: variable.value for variable in spec.environment},
+            "memory_limit": spec.memory_limit_mb or environment.default_memory_mb,
+            "cpu_limit": spec.cpu_limit or environment.default_cpu,
+            "timeout_seconds": spec.timeout_seconds or environment.default_timeout_seconds,
+            "priority": spec.priority,
+            "preferred_executor": str(spec.preferred_executor or ""),
+            "executor_required": spec.executor_required,
+            "region_preference": spec.region_preference,
+            "region_required": spec.region_required,
+            "host_selector": spec.host_selector,
+            "strategy": spec.strategy or environment.default_strategy,
+            "queue_timeout_seconds": spec.queue_timeout_seconds,
+            "max_attempts": spec.max_attempts,
+            "idempotency_key": crypto.keyed_hash(str(actor.token_id), key) if key else None,
+            "idempotency_input": crypto.keyed_hash(spec.model_dump_json()) if key else "",
+            "submitted_at": timezone.now(),
+            "trace_parent": tracing.current(),
+        }
+    )

@@ -1,0 +1,55 @@
+"""API tokens: authenticating requests, and managing tokens from the command line."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+from django.utils import timezone
+
+from container_manager.errors import Unavailable
+from container_manager.models import ApiToken
+from container_manager.process import Process
+from container_manager.store import threads
+from container_manager.store import tokens as token_store
+from container_manager.store.tokens import NewToken
+from container_manager.store.transaction import Actor, commit_one
+
+USE_RECORDED_EVERY = timedelta(minutes=1)
+COMMAND_LINE = Actor("command line")
+
+
+class Tokens:
+    """The use cases about tokens in a running service."""
+
+    def __init__(self, process: Process) -> None:
+        self._writer = process.writer
+
+    async def authenticate(self, secrets: Sequence[str]) -> list[ApiToken | None]:
+        """The token of each secret, or None. Records the use of a token at most once a minute."""
+        found = await threads.read(token_store.find, set(secrets))
+        since = timezone.now() - USE_RECORDED_EVERY
+        stale = [token.pk for token in found.values() if token.last_used_at is None or token.last_used_at < since]
+        with suppress(Unavailable):  # an overloaded writer must not keep clients out
+            await asyncio.gather(*(self._writer.write(token_store.touch, pk) for pk in stale))
+        return [found.get(secret) for secret in secrets]
+
+    async def any_exist(self) -> bool:
+        """Whether there is any token."""
+        return bool(await threads.read(token_store.listed))
+
+
+def create(name: str, role: str, expires: timedelta | None = None) -> str:
+    """Create a token; returns its secret. Raises Conflict if the name exists. For commands: not on the event loop."""
+    secret: str = commit_one(token_store.create, NewToken(name, role, expires, COMMAND_LINE))
+    return secret
+
+
+def revoke(name: str) -> None:
+    """Revoke a token. Raises NotFound if it does not exist. For commands: not on the event loop."""
+    commit_one(token_store.revoke, (name, COMMAND_LINE))
+
+
+def listed() -> list[ApiToken]:
+    """All tokens, by name. For commands: not on the event loop."""
+    return token_store.listed()

@@ -1,0 +1,54 @@
+"""What would be decided, and why: plans, suggestions and single verdicts. Nothing here writes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from container_manager.domain.lifecycle import ACTIVE
+from container_manager.errors import NotFound
+from container_manager.models import ContainerJob
+from container_manager.routing import router
+from container_manager.routing.advice import advise
+from container_manager.routing.types import Decision, HostState, JobRequirements, Suggestion
+from container_manager.store import decisions, hosts
+from container_manager.store.routing_pass import RoutingPass
+
+Assumed = Mapping[int, Mapping[str, Any]]
+"""Assumed changes of hosts: by host id, fields of HostState with their values."""
+
+
+def plan(jobs: Sequence[ContainerJob], assumed: Assumed) -> list[Decision]:
+    """Where these jobs would go if they were submitted now, on the fleet with the assumed changes.
+
+    Raises:
+        NotFound: something is assumed of a host that does not exist.
+    """
+    fleet = {host.id: host for host in hosts.snapshot()}
+    for host_id, changes in assumed.items():
+        if host_id not in fleet:
+            raise NotFound("assume: there is no such host.")
+        fleet[host_id] = fleet[host_id]._replace(**changes)
+    return plan_on(list(fleet.values()), jobs)
+
+
+def plan_on(fleet: Sequence[HostState], jobs: Sequence[ContainerJob]) -> list[Decision]:
+    """The same on a given fleet."""
+    decided = RoutingPass(fleet, jobs, bounded=False).decisions()
+    return [decided[-1 - index] for index in range(len(jobs))]
+
+
+def suggestions(jobs: Iterable[JobRequirements]) -> dict[JobRequirements, list[Suggestion]]:
+    """Single changes that would let jobs with these requirements run now."""
+    fleet = hosts.snapshot()
+    return {job: advise(fleet, job) for job in jobs}
+
+
+def why_not(job: ContainerJob, host_id: int) -> decisions.HostVerdict | None:
+    """Every check of this host for this job, now; None without such a host. What the job holds there counts as free."""
+    state = next((state for state in hosts.snapshot() if state.id == host_id), None)
+    if state is None:
+        return None
+    needs = job.requirements()
+    holds = job.host_id == host_id and job.status in ACTIVE
+    if holds:
+        state = state._replace(jobs=state.jobs - 1, memory=state.memory - needs.memory, cpu=state.cpu - needs.cpu)
+    return decisions.verdict(router.evaluate([state], needs), 0, holds)

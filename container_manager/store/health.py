@@ -1,0 +1,175 @@
+"""The health of hosts: recording probes, failed launches and exhausted quotas, by the rules of `domain.host_health`."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Case, F, Q, When
+from django.utils import timezone
+
+from container_manager.domain import host_health
+from container_manager.domain.host_health import EJECTED_AFTER, HealthStatus, Probes
+from container_manager.domain.kinds import EventKind
+from container_manager.models import ExecutorHost
+from container_manager.store.transaction import Transaction, under_routing_lock
+
+HEALTH_FIELDS = [
+    "health_status",
+    "last_health_check",
+    "health_latency_ms",
+    "health_error",
+    "consecutive_failures",
+    "consecutive_successes",
+    "reported_memory_mb",
+    "reported_cpu_cores",
+]
+
+WITHOUT_FAULTS = {
+    "launch_failures": 0,
+    "ejections": 0,
+    "ejected_until": None,
+    "launch_error": "",
+    "cooldowns": 0,
+    "cooldown_until": None,
+}
+"""The values of a host whose earlier failures no longer count."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The result of one probe. Latency in milliseconds; `memory_mb` and `cpu_cores` as the engine reports them.
+
+    `exhausted`: the quota that is used up, of a host that is healthy otherwise.
+    """
+
+    host_id: int
+    status: HealthStatus
+    checked_at: datetime
+    latency_ms: float
+    error: str = ""
+    memory_mb: int | None = None
+    cpu_cores: float | None = None
+    exhausted: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        return self.status is HealthStatus.HEALTHY
+
+
+def apply_report(host: ExecutorHost, report: HealthReport) -> None:
+    """Put the result of a probe into the instance."""
+    host.last_health_check = report.checked_at
+    host.health_latency_ms = report.latency_ms
+    host.health_error = report.error
+    if report.healthy:
+        host.reported_memory_mb, host.reported_cpu_cores = report.memory_mb, report.cpu_cores
+    _set_probes(host, host_health.after_probe(_probes(host), healthy=report.healthy))
+
+
+@under_routing_lock
+def record_reports(tx: Transaction, items: Sequence[HealthReport]) -> list[None]:
+    """Store the results of probes; only a change of health makes an event."""
+    reports = {report.host_id: report for report in items}
+    hosts = list(ExecutorHost.objects.defer("config").filter(pk__in=reports))
+    for host in hosts:
+        before, report = host.health_status, reports[host.pk]
+        apply_report(host, report)
+        if report.exhausted:
+            cool_down(tx, host, report.exhausted)
+        health_event(tx, host, before)
+    ExecutorHost.objects.bulk_update(hosts, HEALTH_FIELDS)
+    return [None] * len(items)
+
+
+def health_event(tx: Transaction, host: ExecutorHost, before: str) -> None:
+    """Record an event if the health of the host has changed since `before`."""
+    if host.health_status != before:
+        message = f"{before} to {host.health_status}. {host.health_error}".strip()
+        tx.event(EventKind.HOST_HEALTH_CHANGED, message, host=host)
+
+
+@under_routing_lock
+def expire_stale(tx: Transaction, items: Sequence[datetime]) -> list[None]:
+    """Hosts whose last probe is older than this become UNKNOWN: the process that should probe them is gone."""
+    stale = ExecutorHost.objects.defer("config").exclude(health_status=HealthStatus.UNKNOWN)
+    for host in stale.filter(last_health_check__lt=max(items)):
+        message = f"{host.health_status} to unknown. No process has probed it lately."
+        tx.event(EventKind.HOST_HEALTH_CHANGED, message, host=host)
+        ExecutorHost.objects.filter(pk=host.pk).update(
+            health_status=HealthStatus.UNKNOWN, consecutive_failures=0, consecutive_successes=0
+        )
+    return [None] * len(items)
+
+
+def count_unanswered_launch(tx: Transaction, host: ExecutorHost, error: str) -> None:
+    """A launch got no answer, which counts like a failed probe."""
+    before = host.health_status
+    _set_probes(host, host_health.after_unanswered_launch(_probes(host)))
+    host.health_error = error
+    health_event(tx, host, before)
+    host.save(update_fields=["consecutive_failures", "consecutive_successes", "health_error", "health_status"])
+
+
+def count_failed_launch(tx: Transaction, host: ExecutorHost, error: str, *, misconfigured: bool = False) -> None:
+    """Count a failed launch; several in a row eject the host, unless it is the last usable one of its type.
+
+    `misconfigured`: the cause is the host itself. The error stays visible until a launch succeeds or the host changes.
+    """
+    host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
+    host.launch_failures += 1
+    now = timezone.now()
+    pause = host_health.ejection(host.launch_failures, host.ejections)
+    if pause is not None and _has_usable_peer(host, now):
+        host.launch_failures, host.ejections, host.ejected_until = 0, host.ejections + 1, now + pause
+        message = f"{EJECTED_AFTER} launches in a row failed; ejected for {pause.total_seconds():g} s. {error}"
+        tx.event(EventKind.HOST_EJECTED, message, host=host)
+    if misconfigured:
+        host.launch_error = error
+    host.save(update_fields=["launch_failures", "ejections", "ejected_until", "launch_error"])
+
+
+def _has_usable_peer(host: ExecutorHost, now: datetime) -> bool:
+    peers = ExecutorHost.objects.filter(
+        Q(ejected_until=None) | Q(ejected_until__lte=now),
+        executor_type=host.executor_type,
+        is_active=True,
+        is_draining=False,
+        health_status=HealthStatus.HEALTHY,
+    )
+    return peers.exclude(pk=host.pk).exists()
+
+
+def cool_down(tx: Transaction, host: ExecutorHost, error: str) -> None:
+    """A quota of the host is used up: routing avoids it for a while, in all processes."""
+    host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
+    now = timezone.now()
+    if host.cooldown_until is not None and host.cooldown_until > now:
+        return
+    host.cooldowns += 1
+    pause = host_health.cooldown(host.cooldowns)
+    host.cooldown_until = now + pause
+    tx.event(EventKind.HOST_COOLDOWN, f"Avoided for {pause.total_seconds():g} s. {error}", host=host)
+    host.save(update_fields=["cooldowns", "cooldown_until"])
+
+
+def reset_launch_failures(host_ids: Iterable[int | None]) -> None:
+    """A launch has succeeded on these hosts, so earlier failures no longer count."""
+    failed = Q(launch_failures__gt=0) | Q(ejections__gt=0)
+    # A launch from before the quota was used up says nothing about the quota.
+    cooling = Q(cooldown_until__gt=(now := timezone.now()))
+    hosts = ExecutorHost.objects.filter(failed | Q(cooldown_until__lte=now), pk__in=[pk for pk in host_ids if pk])
+    hosts.update(
+        **WITHOUT_FAULTS
+        | {
+            "cooldowns": Case(When(cooling, then=F("cooldowns")), default=0),
+            "cooldown_until": Case(When(cooling, then=F("cooldown_until")), default=None),
+        }
+    )
+
+
+def _probes(host: ExecutorHost) -> Probes:
+    return Probes(host.health_status, host.consecutive_successes, host.consecutive_failures)
+
+
+def _set_probes(host: ExecutorHost, probes: Probes) -> None:
+    host.health_status, host.consecutive_successes, host.consecutive_failures = probes

@@ -1,0 +1,149 @@
+"""Changing hosts: creating, updating, deleting them, and declaring one lost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import F
+from django.utils import timezone
+
+from container_manager.domain import lifecycle
+from container_manager.domain.host_health import UNHEALTHY_AFTER, HealthStatus
+from container_manager.domain.kinds import EventKind
+from container_manager.domain.lifecycle import JobStatus
+from container_manager.errors import Conflict, NotFound
+from container_manager.models import ContainerJob, ExecutorHost
+from container_manager.store import attempts, reservations
+from container_manager.store.health import WITHOUT_FAULTS, health_event
+from container_manager.store.hosts import with_usage
+from container_manager.store.transaction import Actor, Transaction, under_routing_lock
+
+NO_HOST = "There is no such host."
+EXECUTOR_FIELDS = {"config", "max_concurrent_jobs"}
+"""The fields from which an executor is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostChange:
+    """New values for a host; with `host_id` None a host is created.
+
+    `message`: the text of the event, with {} for the host's name.
+    `moves`: the new config would look for executions in another place.
+    """
+
+    host_id: int | None
+    values: dict[str, Any]
+    actor: Actor | None = None
+    action: str = "updateHost"
+    kind: EventKind = EventKind.HOST_UPDATED
+    message: str = "Host {} was changed."
+    moves: bool = False
+
+
+def draining(host_id: int, actor: Actor) -> HostChange:
+    """The change that stops new jobs from being routed to the host."""
+    message = "Host {} takes no new jobs."
+    return HostChange(host_id, {"is_draining": True}, actor, "drainHost", EventKind.HOST_DRAINED, message)
+
+
+def resuming(host_id: int, actor: Actor) -> HostChange:
+    """The change that lets the host take jobs again; earlier failures and exhausted quotas no longer count."""
+    values = {"is_draining": False, **WITHOUT_FAULTS}
+    return HostChange(host_id, values, actor, "resumeHost", EventKind.HOST_RESUMED, "Host {} takes jobs again.")
+
+
+@under_routing_lock
+def save_hosts(tx: Transaction, changes: Sequence[HostChange]) -> list[object]:
+    """Create or change hosts; each answer is the host with its usage, NotFound or Conflict."""
+    return [_save_host(tx, change) for change in changes]
+
+
+def _save_host(tx: Transaction, change: HostChange) -> object:
+    # Row lock: the success of a launch is written without the routing lock.
+    rows = ExecutorHost.objects.select_for_update()
+    host = ExecutorHost() if change.host_id is None else rows.filter(pk=change.host_id).first()
+    if host is None:
+        return NotFound(NO_HOST)
+    name = change.values.get("name", host.name)
+    if ExecutorHost.objects.filter(name=name).exclude(pk=host.pk).exists():
+        return Conflict(f"name: a host named {name!r} exists already.")
+    if change.moves and ContainerJob.objects.filter(host_id=host.pk, status__in=list(lifecycle.ACTIVE)).exists():
+        return Conflict(
+            f"config: host {host.name} holds jobs; drain it and move it to another engine once they have ended."
+        )
+    before = host.health_status
+    for field, value in change.values.items():
+        setattr(host, field, value)
+    if change.values.keys() & EXECUTOR_FIELDS:
+        host.config_version += 1
+        host.launch_error = ""
+    host.save()
+    tx.audit(change.actor, change.action, host.name)
+    tx.event(change.kind, change.message.format(host.name), host=host)
+    if change.host_id is not None:
+        health_event(tx, host, before)
+    return with_usage(ExecutorHost.objects.filter(pk=host.pk)).get()
+
+
+@under_routing_lock
+def delete_hosts(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[object]:
+    """Delete hosts without jobs; each answer is the host as it was, NotFound or Conflict."""
+    return [_delete_host(tx, host_id, actor) for host_id, actor in items]
+
+
+def _delete_host(tx: Transaction, host_id: int, actor: Actor | None) -> object:
+    host = with_usage(ExecutorHost.objects.filter(pk=host_id)).first()
+    if host is None:
+        return NotFound(NO_HOST)
+    if host.used_jobs:
+        return Conflict(f"Host {host.name} holds jobs ({host.used_jobs}); drain it and delete it once they have ended.")
+    tx.audit(actor, "deleteHost", host.name)
+    tx.event(EventKind.HOST_DELETED, f"Host {host.name} was deleted.", host=host)
+    reservations.end_for_host(tx, host_id)
+    ContainerJob.objects.filter(host=host).update(host=None)
+    ExecutorHost.objects.filter(pk=host_id).delete()
+    return host
+
+
+@under_routing_lock
+def declare_lost(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[object]:
+    """Hosts that will not come back: they get no more jobs, and the jobs they had run again elsewhere."""
+    return [_declare_lost(tx, host_id, actor) for host_id, actor in items]
+
+
+def _declare_lost(tx: Transaction, host_id: int, actor: Actor | None) -> object:
+    # Lock jobs before hosts (the global lock order).
+    rows = ContainerJob.objects.filter(host_id=host_id, status__in=list(lifecycle.ACTIVE)).order_by("pk")
+    jobs = list(rows.defer("environment").select_for_update())
+    host = ExecutorHost.objects.select_for_update().filter(pk=host_id).first()
+    if host is None:
+        return NotFound(NO_HOST)
+    if host.health_status == HealthStatus.HEALTHY:
+        return Conflict(
+            f"Host {host.name} is HEALTHY: it has not failed {UNHEALTHY_AFTER} health checks in a row. Drain it, and "
+            "its jobs will end there; or try again when it is UNHEALTHY."
+        )
+    if jobs or host.is_active:
+        ExecutorHost.objects.filter(pk=host_id).update(is_active=False)
+        tx.audit(actor, "declareHostLost", host.name)
+        why = f"Host {host.name} was declared lost."
+        tx.event(EventKind.HOST_LOST, why, host=host)
+        for job in jobs:
+            _give_up(tx, job, host, why)
+    return with_usage(ExecutorHost.objects.filter(pk=host_id)).get()
+
+
+def _give_up(tx: Transaction, job: ContainerJob, host: ExecutorHost, why: str) -> None:
+    """End the attempt of a job on a lost host; a job that is not to be cancelled gets another attempt."""
+    # The new epoch invalidates the worker's claim, so that it can write nothing more.
+    ContainerJob.objects.filter(pk=job.pk).update(
+        lease_epoch=F("lease_epoch") + 1, infrastructure_failures=F("infrastructure_failures") + 1
+    )
+    job.host, job.error, job.finished_at = host, why, timezone.now()
+    if job.cancel_requested_at is None:
+        job.status = JobStatus.FAILED
+        attempts.open_next(tx, job, why)
+        return
+    job.status, job.message, job.lease_owner, job.lease_expires_at = JobStatus.CANCELLED, "", "", None
+    job.save(update_fields=["status", "error", "message", "finished_at", "lease_owner", "lease_expires_at"])
+    tx.event(EventKind.JOB_CANCELLED, why, job=job, host=host)

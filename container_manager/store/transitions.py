@@ -1,0 +1,277 @@
+"""What workers write about their attempts. Each write names its claim, so that a lost claim changes nothing."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django.db.models import Q
+from django.db.models.expressions import RawSQL
+from django.utils import timezone
+
+from container_manager.domain import lifecycle, retry
+from container_manager.domain.kinds import EventKind
+from container_manager.domain.lifecycle import JobStatus, sources
+from container_manager.executors.output import Output, OutputLine
+from container_manager.models import ContainerJob, ExecutorHost, JobOutput
+from container_manager.store import attempts, bulk, health
+from container_manager.store.outputs import NOTES, OUTPUT, compress
+from container_manager.store.transaction import Fence, Transaction, under_routing_lock
+
+IS_CLAIMED = "status IN ({})".format(", ".join(f"'{status}'" for status in sorted(lifecycle.CLAIMED)))
+
+T = TypeVar("T")
+Rows = dict[int, tuple[Any, ...]]
+"""New values by job id; of two writes in one transaction the later one counts."""
+
+
+class LeaseLostError(Exception):
+    """Another worker holds the job now: stop, and change nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended. `output` is compressed; `final`: another attempt would end the same way."""
+
+    status: JobStatus
+    exit_code: int | None = None
+    error: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    output: bytes = b""
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostFault:
+    """The host failed a job, either before it ran or by ending what ran.
+
+    `retries`: how many such faults are followed by another attempt. None: the host did not answer, which counts like a
+    failed probe, and the job is retried without limit.
+    `end`: how an execution that had started ended. `exhausted`: the cause is a quota that is used up.
+    `misconfigured`: the cause is the host's settings or permissions.
+    """
+
+    error: str
+    retries: int | None
+    end: End | None = None
+    exhausted: bool = False
+    misconfigured: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a launch is doing. `notes` are all lines that this service adds to the attempt's output so far."""
+
+    message: str
+    notes: Sequence[OutputLine] = ()
+
+
+# ------------------------------------------------------------------ a launch
+
+
+def created(tx: Transaction, items: Sequence[tuple[Fence, str]]) -> list[object]:
+    """The execution exists and is about to be started: from this commit on it may have run."""
+    now = timezone.now()
+    rows: Rows = {}
+
+    def prepare(job: ContainerJob, execution_id: str) -> None:
+        if job.launched_at is None:
+            tx.event(EventKind.JOB_LAUNCHED, f"Attempt {job.attempt} has a container.", job=job, host=job.host)
+        rows[job.pk] = (execution_id, bulk.as_moment(job.launched_at or now))
+
+    answers = _for_held(items, prepare)
+    _update({"execution_id": "text", "launched_at": "timestamptz"}, rows, "message = '', error = ''")
+    return answers
+
+
+def check_claim(tx: Transaction, items: Sequence[tuple[Fence, None]]) -> list[object]:  # noqa: ARG001
+    """Change nothing; the answer is LeaseLostError if the claim is lost. Used before its owner removes an execution."""
+    return _for_held(items, lambda *_: None)
+
+
+def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[object]:
+    """The execution runs since this time."""
+    rows: Rows = {}
+    hosts = set()
+
+    def prepare(job: ContainerJob, at: datetime) -> None:
+        if job.status != JobStatus.RUNNING:
+            tx.event(EventKind.JOB_STARTED, f"Attempt {job.attempt} runs.", job=job, host=job.host)
+            rows[job.pk] = (bulk.as_moment(at),)
+            hosts.add(job.host_id)
+
+    answers = _for_held(items, prepare)
+    _update({"started_at": "timestamptz"}, rows, f"status = '{JobStatus.RUNNING}', message = ''")
+    health.reset_launch_failures(hosts)
+    return answers
+
+
+def progress(tx: Transaction, items: Sequence[tuple[Fence, Progress]]) -> list[object]:
+    """Say what a launch that takes long is doing."""
+    rows: Rows = {}
+
+    def prepare(job: ContainerJob, news: Progress) -> None:
+        rows[job.pk] = (news.message,)
+        if news.message:
+            tx.event(EventKind.JOB_PROGRESS, news.message, job=job, host=job.host)
+        if news.notes:
+            _store_output(job, NOTES, compress(Output.of(news.notes)))
+
+    answers = _for_held(items, prepare)
+    _update({"message": "text"}, rows)
+    return answers
+
+
+def stopping(tx: Transaction, items: Sequence[tuple[Fence, JobStatus]]) -> list[object]:  # noqa: ARG001
+    """The execution is about to be stopped, and the job will end with this status. The first reason stays."""
+    now = timezone.now()
+    rows: Rows = {}
+
+    def prepare(job: ContainerJob, reason: JobStatus) -> None:
+        if not job.stop_reason:
+            rows.setdefault(job.pk, (str(reason), bulk.as_moment(now)))
+
+    answers = _for_held(items, prepare)
+    _update({"stop_reason": "text", "stopped_at": "timestamptz"}, rows)
+    return answers
+
+
+def output_read(tx: Transaction, items: Sequence[tuple[Fence, bytes]]) -> list[object]:  # noqa: ARG001
+    """Store the execution's compressed output before the execution is removed."""
+    return _for_held(items, lambda job, output: _store_output(job, OUTPUT, output))
+
+
+def _store_output(job: ContainerJob, part: int, lines: bytes) -> None:
+    JobOutput.objects.update_or_create(job_id=job.pk, attempt=job.attempt, part=part, defaults={"lines": lines})
+
+
+# ------------------------------------------------------------------ the end of an attempt
+
+
+def finished(tx: Transaction, items: Sequence[tuple[Fence, End]]) -> list[object]:
+    """The attempt has ended; its room is free with this commit. A failed job with attempts left gets the next one."""
+    ended: list[tuple[ContainerJob, End]] = []
+    answers = _for_held(items, lambda job, end: ended.append((job, end)))
+    _finish(tx, ended)
+    for job, end in ended:
+        failed = end.status in {JobStatus.FAILED, JobStatus.TIMED_OUT} and not end.final
+        faults = job.infrastructure_failures
+        delay = retry.after_own_failure(job.attempt, faults, job.max_attempts) if failed else None
+        if delay is not None and not job.cancel_requested_at:
+            number = retry.own_attempts(job.attempt, faults)
+            why = f"Attempt {number} of {job.max_attempts} ended {end.status.upper()}."
+            attempts.open_next(tx, job, why, delay)
+    return answers
+
+
+def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
+    now = timezone.now()
+    for job, end in ended:
+        if job.status not in sources(end.status):
+            raise RuntimeError(f"a job that is {job.status} cannot become {end.status}")
+        job.status, job.exit_code, job.error = end.status, end.exit_code, end.error
+        job.started_at, job.finished_at = end.started_at or job.started_at, end.finished_at or now
+        job.finished_at = max(job.finished_at, job.started_at or job.finished_at)
+        kind = EventKind.JOB_CANCELLED if end.status == JobStatus.CANCELLED else EventKind.JOB_FINISHED
+        tx.event(kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job=job, host=job.host)
+    times = {"started_at": "timestamptz", "finished_at": "timestamptz"}
+    rows: Rows = {
+        job.pk: (str(job.status), job.exit_code, job.error, *(bulk.as_moment(getattr(job, name)) for name in times))
+        for job, _ in ended
+    }
+    columns = {"status": "text", "exit_code": "integer", "error": "text", **times}
+    _update(columns, rows, "lease_owner = '', lease_expires_at = NULL, message = ''")
+    _insert_output(tx, ended)
+
+
+def _insert_output(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
+    rows = [(job.pk, job.attempt, OUTPUT, end.output) for job, end in ended if end.output]
+    tx.rows.append(bulk.Rows(JobOutput, ("job_id", "attempt", "part", "lines"), rows))
+
+
+@under_routing_lock
+def host_failed(tx: Transaction, items: Sequence[tuple[Fence, HostFault]]) -> list[object]:
+    """Route the job again after a back-off, as often as the fault allows; then the job has FAILED."""
+    return _for_held(items, lambda job, fault: _host_failed(tx, job, fault))
+
+
+def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
+    job.infrastructure_failures += 1
+    job.answered_failures += fault.retries is not None
+    ContainerJob.objects.filter(pk=job.pk).update(
+        infrastructure_failures=job.infrastructure_failures, answered_failures=job.answered_failures
+    )
+    end = fault.end or End(JobStatus.FAILED, error=fault.error)
+    if job.cancel_requested_at:
+        _finish(tx, [(job, replace(end, status=JobStatus.CANCELLED))])
+        return
+    if job.host is not None:
+        _count_fault(tx, job.host, fault)
+    delay = retry.after_host_fault(
+        job.infrastructure_failures, job.answered_failures, fault.retries, quota_exhausted=fault.exhausted
+    )
+    if delay is None:
+        _finish(tx, [(job, end)])
+        return
+    _insert_output(tx, [(job, end)])
+    job.status, job.exit_code, job.error = JobStatus.FAILED, end.exit_code, fault.error
+    job.finished_at = end.finished_at or timezone.now()
+    attempts.open_next(tx, job, fault.error, delay)
+
+
+def _count_fault(tx: Transaction, host: ExecutorHost, fault: HostFault) -> None:
+    if fault.exhausted:
+        health.cool_down(tx, host, fault.error)
+        return
+    if fault.end is None or fault.end.started_at is None:
+        health.count_failed_launch(tx, host, fault.error, misconfigured=fault.misconfigured)
+    if fault.retries is None:
+        health.count_unanswered_launch(tx, host, fault.error)
+
+
+# ------------------------------------------------------------------ shared by all of them
+
+
+def _for_held(items: Sequence[tuple[Fence, T]], do: Callable[[ContainerJob, T], object]) -> list[object]:
+    """Call `do` for each claim that still holds and answer None; the answer of the others is LeaseLostError."""
+    held = {(job.pk, job.lease_epoch): job for job in _claimed([fence.job_id for fence, _ in items])}
+    answers: list[object] = []
+    for fence, item in items:
+        job = held.get(fence)
+        # An earlier item of the same transaction may have ended the job.
+        if job is None or job.status not in lifecycle.CLAIMED:
+            answers.append(LeaseLostError())
+            continue
+        do(job, item)
+        answers.append(None)
+    return answers
+
+
+def _claimed(ids: Sequence[int]) -> Iterable[ContainerJob]:
+    """Jobs with a claim, locked in the order of their ids (the global lock order)."""
+    rows = ContainerJob.objects.filter(_id_in(ids), status__in=lifecycle.CLAIMED).order_by("pk").only(*_READ)
+    return rows.select_related("host").select_for_update(of=("self",))
+
+
+# A transition needs no more of a job; reading the environment would decrypt it.
+_READ = (
+    *attempts.SHARED_FIELDS,
+    *attempts.TIME_FIELDS,
+    "lease_epoch",
+    "max_attempts",
+    "infrastructure_failures",
+    "answered_failures",
+    "cancel_requested_at",
+    "stop_reason",
+    "host__name",
+    "host__executor_type",
+)
+
+
+def _id_in(ids: Sequence[int]) -> Q | RawSQL:
+    return Q(pk=ids[0]) if len(ids) == 1 else bulk.id_in("container_manager_containerjob.id", ids)
+
+
+def _update(columns: dict[str, str], rows: Rows, fixed: str = "") -> None:
+    bulk.update(ContainerJob, fixed, columns, [(pk, *values) for pk, values in rows.items()], where=IS_CLAIMED)

@@ -1,0 +1,184 @@
+"""The ASGI application: its routes, and the service that lives as long as it does."""
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypedDict, cast
+
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.http.request import split_domain_port, validate_host
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketClose
+
+from container_manager import startup
+from container_manager.aio import cancel_and_wait
+from container_manager.environment import ConfigurationError
+from container_manager.observability import tracing
+from container_manager.observability.exposition import CONTENT_TYPE, exposition
+from container_manager.service import Service, running
+from container_manager.store import threads
+from graphql_api.auth import UNAUTHENTICATED
+from graphql_api.errors import UNAVAILABLE
+from graphql_api.schema import schema
+from graphql_api.shutdown import drain_on_signals
+from graphql_api.view import GraphQLView
+
+logger = logging.getLogger(__name__)
+
+PROBES = {"/livez", "/readyz"}
+METRICS = "/metrics"
+
+TRY_AGAIN_LATER = 1013
+"""The close code of a WebSocket that tells clients to connect again."""
+
+Populate = Callable[[Service], Awaitable[None]]
+
+
+class State(TypedDict):
+    """What the lifespan gives to every request."""
+
+    service: Service
+
+
+def make_application(
+    *, no_auth: bool = False, populate: Populate | None = None, serves: bool = True, works: bool = True
+) -> Starlette:
+    """Build the application.
+
+    Args:
+        no_auth: every caller is an admin.
+        populate: runs beside the service, from its start to its end.
+        serves: answer GraphQL, and not only probes and metrics.
+        works: run jobs.
+    """
+    view = GraphQLView(schema, no_auth=no_auth, allowed_origins=settings.CONTAINER_MANAGER.allowed_origins)
+    probes = [Route("/livez", _livez), Route("/readyz", _readyz), Route(METRICS, partial(_metrics, view, set()))]
+    # Monitoring comes by address. Metrics without tokens do not: a web page could read them by DNS rebinding.
+    by_address = PROBES if no_auth else {*PROBES, METRICS}
+    pages = [
+        Route("/graphql", view),
+        WebSocketRoute("/graphql", view),
+        WebSocketRoute("/{path:path}", WebSocketClose()),
+        Mount("/", cast("Any", ASGIHandler())),
+    ]
+    return Starlette(
+        routes=[*probes, *(pages if serves else [])],
+        middleware=[
+            Middleware(AllowedHosts, by_address=by_address),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.CONTAINER_MANAGER.allowed_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type"],
+            ),
+        ],
+        exception_handlers=dict.fromkeys(threads.DATABASE_AWAY, _unavailable),
+        lifespan=lambda _: _lifespan(populate, serves=serves, works=works),
+    )
+
+
+class AllowedHosts:
+    """Refuses requests whose Host header names another host. Prevents DNS rebinding.
+
+    Django's check is used, because Starlette's TrustedHostMiddleware does not know IPv6 addresses.
+    """
+
+    def __init__(self, app: ASGIApp, by_address: Container[str]) -> None:
+        self._app = app
+        self._by_address = by_address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"} and scope["path"] not in self._by_address:
+            host = Headers(scope=scope).get("host", "")
+            domain, _ = split_domain_port(host)
+            if not domain or not validate_host(domain, settings.ALLOWED_HOSTS):
+                message = f"Host {host!r} is not allowed; add its name to CONTAINER_MANAGER_ALLOWED_HOSTS.\n"
+                refusal = PlainTextResponse(message, 400) if scope["type"] == "http" else WebSocketClose()
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+@asynccontextmanager
+async def _lifespan(populate: Populate | None, *, serves: bool, works: bool) -> AsyncIterator[State]:
+    try:
+        if settings.SENDS_TRACES:
+            tracing.configure()
+        await threads.write(startup.prepare)
+    except ConfigurationError as error:
+        sys.exit(str(error))
+    tune_garbage_collector()
+    async with running(works=works) as service:
+        drain_on_signals(service.process, settings.CONTAINER_MANAGER.drain_seconds if serves else 0)
+        populating = asyncio.create_task(_populate(service, populate)) if populate else None
+        try:
+            yield {"service": service}
+        finally:
+            await cancel_and_wait(populating)
+    await tracing.finish()
+
+
+async def _populate(service: Service, populate: Populate) -> None:
+    try:
+        await populate(service)
+    except Exception:
+        # The service is useful without its first hosts.
+        logger.exception("populating the service failed")
+
+
+def tune_garbage_collector() -> None:
+    """Collect less often: objects from the start stay, and batches make many that reference counting frees."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+async def _livez(_: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+async def _readyz(request: Request) -> Response:
+    service: Service = request.state.service
+    problems = await service.process.problems()
+    body: dict[str, Any] = {"ready": not problems, "failing": problems}
+    return JSONResponse(body, 503 if problems else 200)
+
+
+async def _metrics(view: GraphQLView, known: set[str], request: Request) -> Response:
+    """The metrics, for callers with a token.
+
+    `known`: credentials that were valid before. They are accepted while the database does not answer, because that is
+    when monitoring matters most.
+    """
+    credentials = request.headers.get("authorization", "")
+    try:
+        if (await view.get_context(request, Response())).identity is not None:
+            known.add(credentials)
+        else:
+            known.discard(credentials)
+    except threads.DATABASE_AWAY:
+        if credentials not in known:
+            raise
+    if credentials not in known:
+        return PlainTextResponse(f"{UNAUTHENTICATED.message}\n", 401, {"WWW-Authenticate": "Bearer"})
+    return Response(await exposition(), media_type=CONTENT_TYPE)
+
+
+async def _unavailable(connection: Any, error: Exception) -> Any:
+    logger.warning("%s: %r", connection.url.path, error)
+    if isinstance(connection, WebSocket):
+        await connection.close(TRY_AGAIN_LATER)
+        return None
+    return JSONResponse({"data": None, "errors": [UNAVAILABLE.formatted]}, 503)

@@ -1,0 +1,54 @@
+"""Events."""
+
+from datetime import datetime
+from typing import Self
+
+import strawberry
+
+from container_manager.domain.kinds import EventKind
+from container_manager.store.events import Event
+from graphql_api.context import Info
+from graphql_api.ids import to_cursor, to_global
+from graphql_api.types.hosts import ExecutorHost, host
+from graphql_api.types.jobs import ContainerJob, RoutingDecision, decision, job
+from graphql_api.types.pages import Node
+
+
+@strawberry.type(description="One committed fact. Cursors follow commit order: none is skipped, none comes twice.")
+class RoutingEvent(Node):
+    cursor: str
+    kind: EventKind
+    at: datetime
+    message: str
+    host_name: str = strawberry.field(description="The name stays when the host has been deleted.")
+    row: strawberry.Private[Event]
+
+    @strawberry.field(description="As it is now, not as it was then.")
+    async def job(self, info: Info) -> ContainerJob | None:
+        return await job(info, self.row.job_id)
+
+    @strawberry.field(description="As it is now; null once it has been deleted.")
+    async def host(self, info: Info) -> ExecutorHost | None:
+        return await host(info, self.row.host_id)
+
+    @strawberry.field
+    async def decision(self, info: Info) -> RoutingDecision | None:
+        return await decision(info, self.row.decision_id)
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        return cls(
+            id=strawberry.ID(to_global("RoutingEvent", event.id)),
+            cursor=to_cursor(event.id),
+            kind=EventKind(event.kind),
+            at=event.at,
+            message=event.message,
+            host_name=event.host_name,
+            row=event,
+        )
+
+
+async def event(info: Info, pk: int | None) -> RoutingEvent | None:
+    """The event with this primary key."""
+    row = (await info.context.service.events.by_ids([pk])).get(pk) if pk else None
+    return RoutingEvent.of(row) if row else None

@@ -1,0 +1,86 @@
+"""Hosts."""
+
+from datetime import datetime
+from typing import Self
+
+import strawberry
+from strawberry.scalars import JSON
+
+from container_manager import models
+from container_manager.domain.host_health import HealthStatus
+from container_manager.domain.kinds import ExecutorType
+from container_manager.executors.configs import CONFIGS, hide_secrets
+from graphql_api.context import Info
+from graphql_api.ids import to_global
+from graphql_api.types.capacity import Capacity, capacity
+from graphql_api.types.pages import Node
+
+
+@strawberry.type
+class HostHealth:
+    status: HealthStatus
+    last_checked_at: datetime | None
+    latency_ms: float | None
+    consecutive_failures: int
+    error: str | None = strawberry.field(
+        description="What the last probe found wrong, or what the last launches were refused for."
+    )
+
+
+@strawberry.type(description="A place that runs containers: a Docker engine, a Cloud Run region, or the simulated one.")
+class ExecutorHost(Node):
+    name: str
+    executor_type: ExecutorType
+    is_active: bool = strawberry.field(description="False: never routed to. Running jobs are left alone.")
+    is_draining: bool = strawberry.field(description="True: takes no new jobs, finishes the ones it has.")
+    region: str
+    labels: JSON
+    routing_weight: int = strawberry.field(
+        description="0 to 1000. 0: only used when no host with a weight can take the job."
+    )
+    capacity: Capacity
+    health: HostHealth
+    ejected_until: datetime | None = strawberry.field(
+        description="Left alone until then, because launches kept failing; does not count for the last usable host "
+        "of its kind."
+    )
+    cooldown_until: datetime | None = strawberry.field(
+        description="Left alone until then by all jobs, because a quota was used up."
+    )
+    row: strawberry.Private[models.ExecutorHost]
+
+    @strawberry.field(description="Executor settings; secret values are never returned.")
+    async def config(self) -> JSON:
+        model = CONFIGS.get(str(self.row.executor_type))
+        shown = self.row.config if model is None else hide_secrets(self.row.config, model)
+        return JSON(shown)
+
+    @classmethod
+    def of(cls, host: models.ExecutorHost) -> Self:
+        return cls(
+            id=strawberry.ID(to_global("ExecutorHost", host.pk)),
+            name=host.name,
+            executor_type=ExecutorType(host.executor_type),
+            is_active=host.is_active,
+            is_draining=host.is_draining,
+            region=host.region,
+            labels=JSON(host.labels),
+            routing_weight=host.routing_weight,
+            capacity=capacity([host]),
+            health=HostHealth(
+                status=HealthStatus(host.health_status),
+                last_checked_at=host.last_health_check,
+                latency_ms=host.health_latency_ms,
+                consecutive_failures=host.consecutive_failures,
+                error=host.health_error or host.launch_error or None,
+            ),
+            ejected_until=host.ejected_until,
+            cooldown_until=host.cooldown_until,
+            row=host,
+        )
+
+
+async def host(info: Info, pk: int | None) -> ExecutorHost | None:
+    """The host with this primary key, in one query with others of the same request."""
+    row = await info.context.hosts.load(pk) if pk else None
+    return ExecutorHost.of(row) if row else None

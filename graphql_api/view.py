@@ -1,0 +1,214 @@
+"""The GraphQL endpoint: authentication, limits and execution over HTTP. The other transports are in `transports`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import orjson
+from cross_web import HTTPException
+from django.conf import settings
+from graphql import GraphQLError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError, MissingQueryError
+from strawberry.http import GraphQLRequestData
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.types import ExecutionResult
+from strawberry.types.graphql import OperationType
+
+from container_manager.domain.kinds import Role
+from container_manager.models import ApiToken
+from container_manager.observability import tracing
+from container_manager.service import Service
+from container_manager.store.transaction import Actor
+from graphql_api import auth, fanout
+from graphql_api.context import Context, Identity, Loader
+from graphql_api.documents import is_subscription, too_large
+from graphql_api.fanout import Delivery, Renderings, delivery, encode
+from graphql_api.transports.sse import EventStream, accepts_only_stream, merged
+from graphql_api.transports.websocket import TransportHandler, WebSocketAdapter
+
+SUBSCRIPTIONS_PER_CONNECTION = 50
+OPERATION_SECONDS = 60
+TOO_LONG = GraphQLError(
+    f"The operation took longer than {OPERATION_SECONDS} s and was given up; a mutation may have had its effect.",
+    extensions={"code": "TIMEOUT"},
+)
+OVER_HTTP = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
+
+
+class GraphQLView(GraphQL[Context, None]):
+    """The endpoint. Callers without a token are refused before their request is read."""
+
+    websocket_adapter_class = WebSocketAdapter
+    graphql_transport_ws_handler_class = TransportHandler
+    stream_transport_classes_by_protocol = {GRAPHQL_SSE_PROTOCOL: EventStream}
+
+    def __init__(self, schema: Any, *, no_auth: bool = False, allowed_origins: Sequence[str] = ()) -> None:
+        super().__init__(
+            schema,
+            graphql_ide=None,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
+            max_subscriptions_per_connection=SUBSCRIPTIONS_PER_CONNECTION,
+            allowed_origins=allowed_origins,
+        )
+        self._no_auth = no_auth
+        self.renderings = Renderings()
+        self._tokens: tuple[Service, Loader[str, ApiToken | None]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await super().__call__(scope, receive, send)
+            return
+        request = Request(scope, _limited(receive, settings.CONTAINER_MANAGER.max_body_bytes))
+        context = await self.get_context(request, Response())
+        only_stream = accepts_only_stream(request)
+        if context.identity is None:
+            # Before the body is read, so that callers without a token cost nothing.
+            await self._error(auth.UNAUTHENTICATED, 401 if only_stream else 200)(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(None if only_stream else OPERATION_SECONDS):
+                response = await self.run(request, context=context)
+        except TimeoutError:
+            response = self._error(TOO_LONG)
+        except HTTPException as error:
+            response = _refusal(error.status_code, error.reason)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    def _error(self, error: GraphQLError, status: int = 200) -> Response:
+        body = self.encode_json({"data": None, "errors": [error.formatted]})
+        return Response(body, status, media_type="application/json")
+
+    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002
+        service: Service = request.scope["state"]["service"]
+        address = request.client.host if request.client else ""
+        if self._no_auth:
+            return Context(service, address, Identity(Actor(auth.NO_AUTH, address), Role.ADMIN))
+        if self._tokens is None or self._tokens[0] is not service:
+            self._tokens = (service, Loader(service.tokens.authenticate))
+        context = Context(service, address, tokens=self._tokens[1])
+        await auth.identify(context, request.headers.get("authorization"))
+        return context
+
+    async def on_ws_connect(self, context: Context) -> Any:
+        if context.identity is None:
+            params = context.connection_params or {}
+            await auth.identify(context, params.get("Authorization", params.get("authorization")))
+        if context.identity is None:
+            raise ConnectionRejectionError
+        return await super().on_ws_connect(context)
+
+    async def parse_http_body(self, request: Any) -> GraphQLRequestData | list[GraphQLRequestData]:
+        try:
+            data = await super().parse_http_body(request)
+        except AttributeError as error:
+            raise HTTPException(400, "The body must be a JSON object with `query`.") from error
+        if isinstance(data, GraphQLRequestData) and not isinstance(data.operation_name, (str, type(None))):
+            raise HTTPException(400, "`operationName` must be a string or null.")
+        if isinstance(data, GraphQLRequestData) and data.protocol != "http" and not accepts_only_stream(request):
+            # Some clients accept JSON and streams for every operation, but only a subscription needs a stream.
+            return data if is_subscription(data.query, data.operation_name) else replace(data, protocol="http")
+        return data
+
+    async def execute_operation(
+        self,
+        request: Any,
+        request_adapter: Any,
+        request_data: Any,
+        context: Context,
+        root_value: None,
+        sub_response: Any,
+    ) -> Any:
+        if request_data.query and (error := too_large(request_data.query)) is not None:
+            return ExecutionResult(data=None, errors=[error])
+        if request_data.protocol != "http":
+            self._deliver_between_chunks(request, request_data)
+        name = request_data.operation_name or "operation"
+        with tracing.span(f"graphql {name}", request.headers.get("traceparent", "")):
+            return await super().execute_operation(
+                request, request_adapter, request_data, context, root_value, sub_response
+            )
+
+    async def execute_single(
+        self,
+        request: Any,  # noqa: ARG002 - the library's signature
+        request_adapter: Any,
+        sub_response: Any,  # noqa: ARG002
+        context: Context,
+        root_value: None,
+        request_data: Any,
+    ) -> ExecutionResult:
+        try:
+            return await self.schema.execute(
+                request_data.query,
+                variable_values=request_data.variables,
+                context_value=context,
+                root_value=root_value,
+                operation_name=request_data.operation_name,
+                allowed_operation_types=OVER_HTTP[request_adapter.method],
+            )
+        except InvalidOperationTypeError as error:
+            reason = error.as_http_error_reason(request_adapter.method)
+            if error.operation_type is OperationType.SUBSCRIPTION:
+                reason = "A subscription needs a WebSocket, or `Accept: text/event-stream` over HTTP."
+            raise HTTPException(400, reason) from error
+        except CannotGetOperationTypeError as error:
+            raise HTTPException(400, error.as_http_error_reason()) from error
+        except MissingQueryError as error:
+            raise HTTPException(400, "The request has no `query`.") from error
+
+    def _deliver_between_chunks(self, request: Request, data: GraphQLRequestData) -> None:
+        """Let the subscription send finished messages between the chunks of its HTTP response."""
+        chunks: asyncio.Queue[str | Exception | None] = asyncio.Queue(1)
+        event_stream = EventStream()
+
+        async def send(payload: str) -> None:
+            await chunks.put(event_stream.encode_event("next", payload))
+
+        operation = fanout.Operation(data.query or "", data.variables, data.operation_name)
+        delivery.set(Delivery(self.renderings, operation, send))
+        request.scope["chunks"] = chunks
+
+    async def create_streaming_response(
+        self,
+        request: Request | WebSocket,
+        stream: Callable[[], AsyncIterator[str]],
+        sub_response: Response,
+        headers: Mapping[str, str],
+    ) -> Response:
+        both = partial(merged, stream, request.scope["chunks"])
+        return await super().create_streaming_response(request, both, sub_response, headers)
+
+    def decode_json(self, data: str | bytes) -> object:
+        # Stricter than the standard library: no lone surrogates, no endless digits or nesting.
+        return orjson.loads(data)
+
+    def encode_json(self, data: object) -> str:
+        return encode(data)
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise HTTPException(413, f"The request body is larger than {limit} bytes.")
+        return message
+
+    return limited
+
+
+def _refusal(status: int, reason: str) -> Response:
+    return JSONResponse({"errors": [{"message": reason, "extensions": {"code": "BAD_REQUEST"}}]}, status)
