@@ -1,0 +1,85 @@
+"""Parts of libraries that are private or not documented, and on which the code depends: each fails here first.
+
+pyproject.toml caps the versions of these libraries.
+"""
+
+import inspect
+from importlib.metadata import requires
+from typing import get_type_hints
+
+import pytest
+from aiodocker import Docker
+from django.db.models.base import ModelState
+from graphql.execution.executor import Executor
+from packaging.requirements import Requirement
+from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
+from strawberry.dataloader import DataLoader
+from strawberry.http.streaming import SSETransport
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
+from uvicorn import Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+
+def parameters(function: object) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize(
+    "library", ["aiodocker", "django", "graphql-core", "starlette", "strawberry-graphql", "uvicorn"]
+)
+def test_the_version_of_a_library_with_such_parts_is_capped(library: str) -> None:
+    declared = [Requirement(line) for line in requires("container-manager") or []]
+    (found,) = [one for one in declared if one.name == library and one.marker is None]
+    assert any(specifier.operator == "<" for specifier in found.specifier), found
+
+
+def test_aiodocker_queries_by_path() -> None:
+    assert {"path", "method", "params", "headers", "timeout"} <= set(parameters(Docker._do_query))
+    assert {"path", "versioned_api"} <= set(parameters(Docker._query))
+
+
+def test_graphql_core_executes_a_subscriptions_event_by_an_executor_of_its_own() -> None:
+    assert "build_per_event_executor" in dir(Executor)
+    assert issubclass(StrawberryGraphQLCoreExecutionContext, Executor)
+    source = inspect.getsource(Executor)
+    assert "_relevant_sub_fields" in source
+    assert "_stream_usages" in source
+
+
+@pytest.mark.parametrize(
+    ("kind", "methods"),
+    [
+        (GraphQL, ("run", "parse_http_body", "execute_operation", "execute_single", "create_streaming_response")),
+        (BaseGraphQLTransportWSHandler, ("run_operation", "handle_task_exception", "handle_subscribe", "send_message")),
+        (ASGIWebSocketAdapter, ("iter_json", "close")),
+        (SSETransport, ("encode_event", "encode_comment")),
+    ],
+)
+def test_strawberrys_transports_have_the_overridden_methods(kind: type, methods: tuple[str, ...]) -> None:
+    assert [name for name in methods if not callable(getattr(kind, name, None))] == []
+
+
+def test_strawberrys_handlers_have_the_attributes_that_are_read() -> None:
+    assert {"view", "websocket", "context"} <= set(get_type_hints(BaseGraphQLTransportWSHandler)) | set(
+        parameters(BaseGraphQLTransportWSHandler.__init__)
+    )
+    assert "completed" in inspect.getsource(Operation)
+    assert parameters(GraphQL.execute_single) == [
+        "self", "request", "request_adapter", "sub_response", "context", "root_value", "request_data",
+    ]  # fmt: skip
+    assert {"load_fn", "cache"} <= set(parameters(DataLoader.__init__))
+
+
+def test_uvicorns_servers_have_the_overridden_methods() -> None:
+    assert "sockets" in parameters(Server.startup)
+    assert {"init_processes", "handle_signals", "keep_subprocess_alive"} <= set(dir(Multiprocess))
+    assert "shutdown" in dir(HttpToolsProtocol)
+    source = inspect.getsource(HttpToolsProtocol.__init__)
+    assert [name for name in ("cycle", "connections", "loop") if f"self.{name}" not in source] == []
+
+
+def test_django_model_instances_have_a_state() -> None:
+    # `ContainerJob.of` builds instances without Django's constructor.
+    assert ModelState().adding
