@@ -13,7 +13,8 @@ from container_manager.models import ExecutorHost
 from container_manager.service import Service, running
 from container_manager.store.writer import Writer
 from tests import engines, postgres
-from tests.client import Api
+from tests.api import SIMULATED
+from tests.client import CREATE_HOST, Api
 from tests.cloudrun import CloudRun
 from tests.engines import Engine
 from tests.loops import running_writer
@@ -119,6 +120,12 @@ async def admin(url: str) -> AsyncIterator[Api]:
     api = Api(url, await make_token(Role.ADMIN))
     yield api
     await api.http.aclose()
+
+
+@pytest.fixture
+async def sim(admin: Api) -> dict[str, Any]:
+    """A simulated host that takes any job."""
+    return await admin(CREATE_HOST, input=SIMULATED)
 
 
 @pytest.fixture

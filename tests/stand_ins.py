@@ -10,14 +10,16 @@ from container_manager.executors.factory import ExecutorFactory
 from container_manager.executors.output import Output
 
 
-def executor_stand_in(*, at: datetime | None = None, **answers: object) -> AsyncMock:
+def executor_stand_in(
+    *, at: datetime | None = None, settings: ExecutorSettings | None = None, **answers: object
+) -> AsyncMock:
     """An executor whose methods give these answers: a value, an exception, or a list of them, one for each call.
 
     By default a launch succeeds and the execution has ended with exit code 0.
     """
     at = at or timezone.now()
     executor: AsyncMock = create_autospec(ContainerExecutor, instance=True)
-    executor.settings = ExecutorSettings("stand-in", {})
+    executor.settings = settings or ExecutorSettings("stand-in", {})
     executor.settle_seconds, executor.has_quota, executor.max_launches = 0.01, False, 5
     executor.explain.side_effect = lambda _, status: status
     defaults = {

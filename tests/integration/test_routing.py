@@ -5,7 +5,7 @@ import logging
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from unittest.mock import AsyncMock, patch
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -19,6 +19,7 @@ from container_manager.routing import router
 from container_manager.store import decisions, threads
 from container_manager.store.hosts import state
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.stand_ins import executor_stand_in
 
 make_host = sync_to_async(ExecutorHostFactory)
 make_hosts = sync_to_async(ExecutorHostFactory.create_batch)
@@ -299,7 +300,7 @@ async def test_executors_are_cached_and_invalidated() -> None:
 
 
 def _closable(settings):
-    return AsyncMock(settings=settings)
+    return executor_stand_in(settings=settings)
 
 
 async def test_an_instance_read_before_a_change_never_brings_the_old_config_back() -> None:

@@ -1,0 +1,171 @@
+"""Who may call the API: tokens, roles, allowed hosts and origins, the audit log."""
+
+import json
+from datetime import timedelta
+from unittest.mock import patch
+
+import httpx
+import pytest
+import websockets
+from django.conf import settings
+from django.utils import timezone
+
+from container_manager.domain.kinds import Role
+from container_manager.models import ApiToken, AuditEntry
+from container_manager.store import tokens
+from tests.api import CANCEL, SIMULATED, connect, host_mutation
+from tests.client import CREATE_HOST, EVENTS, SUBMIT, Api
+from tests.eventually import eventually
+from tests.server import make_token
+
+
+async def test_a_stream_without_a_token_is_refused(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url) as nobody:
+        answer = await nobody.post("/graphql", json={}, headers={"Accept": "text/event-stream"})
+    assert answer.status_code == 401
+    assert answer.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def test_a_revoked_token_ends_what_was_opened_with_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphql_api.auth.CHECK_SECONDS", 0.001)
+    api = Api(url, await make_token(Role.ADMIN))
+    async with api.socket() as connection:
+        subscribe = {"id": "1", "type": "subscribe", "payload": {"query": EVENTS}}
+        await connection.send(json.dumps(subscribe))
+        await eventually(lambda: _host_is_made(api))
+        await connection.recv()
+        await ApiToken.objects.all().adelete()
+        await connection.send(json.dumps({**subscribe, "id": "2"}))
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await _read_to_the_end(connection)
+        assert closed.value.rcvd.code == 4403
+    await api.http.aclose()
+
+
+async def _read_to_the_end(connection: websockets.ClientConnection) -> None:
+    while True:
+        await connection.recv()
+
+
+async def _host_is_made(api: Api) -> bool:
+    return (await api(CREATE_HOST, input=SIMULATED))["__typename"] == "ExecutorHost"
+
+
+async def test_pages_of_allowed_origins_may_call(admin: Api) -> None:
+    from asgi import make_application
+
+    origin = "http://localhost:5173"
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    assert "access-control-allow-origin" not in (await admin.http.options("/graphql", headers=asked)).headers
+    allowing = settings.CONTAINER_MANAGER.model_copy(update={"allowed_origins": (origin,)})
+    with patch.object(settings, "CONTAINER_MANAGER", allowing):
+        application = make_application()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as client:
+        answer = await client.options("/graphql", headers=asked)
+    assert answer.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize("secret", [None, "cm_wrong", "ünï"])
+async def test_without_a_token_nothing_answers(url: str, secret: str | None) -> None:
+    headers = {} if secret is None else {"Authorization": f"Bearer {secret}".encode()}
+    async with httpx.AsyncClient(base_url=url) as client:
+        for query in ("{ eventCursor }", "{ __schema { types { name } } }", "mutation { checkHealth { id } }"):
+            answer = await client.post("/graphql", json={"query": query}, headers=headers)
+            (error,) = answer.json()["errors"]
+            assert error["extensions"]["code"] == "UNAUTHENTICATED"
+            assert answer.json()["data"] is None
+
+
+async def test_roles(url: str, admin: Api, sim: dict) -> None:
+    viewer, operator = [Api(url, await make_token(role)) for role in (Role.VIEWER, Role.OPERATOR)]
+    job = await operator.submit()
+    assert (await viewer.job(job["id"]))["id"] == job["id"]
+    for api, query, variables in (
+        (viewer, SUBMIT, {"input": {"image": "x"}}),
+        (viewer, CANCEL, {"id": job["id"]}),
+        (viewer, host_mutation("drainHost"), {"id": sim["id"]}),
+        (operator, host_mutation("drainHost"), {"id": sim["id"]}),
+        (operator, CREATE_HOST, {"input": SIMULATED}),
+        (operator, "mutation { checkHealth { id } }", {}),
+    ):
+        error = await api.error(query, **variables)
+        assert error["extensions"]["code"] == "FORBIDDEN"
+        assert "role" in error["message"]
+    for api in (viewer, operator):
+        await api.http.aclose()
+
+
+async def test_every_root_field_that_changes_something_needs_a_role() -> None:
+    from graphql_api.mutations import Mutation
+
+    for field in Mutation.__strawberry_definition__.fields:
+        assert field.permission_classes, field.name
+
+
+async def test_tokens_expire_and_can_be_revoked(url: str) -> None:
+    api = Api(url, await make_token(Role.VIEWER))
+    await api("{ eventCursor }")
+    token = await ApiToken.objects.aget()
+    assert token.last_used_at is not None
+    await ApiToken.objects.aupdate(expires_at=timezone.now() - timedelta(seconds=1))
+    assert (await api.error("{ eventCursor }"))["extensions"]["code"] == "UNAUTHENTICATED"
+    await api.http.aclose()
+    assert api.headers["Authorization"].removeprefix("Bearer ") not in token.digest
+    assert tokens.digest(api.headers["Authorization"].removeprefix("Bearer ")) == token.digest
+
+
+async def test_changes_are_audited(admin: Api, sim: dict) -> None:
+    job = await admin.submit()
+    await admin(host_mutation("drainHost"), id=sim["id"])
+    entries = [entry async for entry in AuditEntry.objects.order_by("pk")]
+    assert [entry.action for entry in entries] == ["createHost", "submitJob", "drainHost"]
+    assert {entry.actor for entry in entries} == {(await ApiToken.objects.aget()).name}
+    assert {entry.address for entry in entries} == {"127.0.0.1"}
+    assert entries[0].target == "sim"
+    assert job["id"]
+
+
+@pytest.mark.parametrize("payload", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": 5}, None])
+async def test_a_socket_without_a_token_is_closed(url: str, payload: dict | None) -> None:
+    connection = await connect(url)
+    message = {"type": "connection_init"} | ({} if payload is None else {"payload": payload})
+    await connection.send(json.dumps(message))
+    with pytest.raises(websockets.ConnectionClosed) as closed:
+        await connection.recv()
+    assert closed.value.rcvd.code == 4403
+
+
+async def test_other_paths_take_no_sockets(admin: Api) -> None:
+    with pytest.raises(websockets.InvalidStatus, match="403"):
+        await websockets.connect(admin.url.replace("http", "ws") + "/elsewhere")
+
+
+async def test_probes_need_no_token(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/livez")).text == "ok\n"
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"ready": True, "failing": []})
+        with patch("container_manager.store.hosts.any_exist", side_effect=OSError("gone")):
+            ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["failing"]) == (503, ["The database does not answer."])
+        assert (await client.get("/nowhere")).status_code == 404
+
+
+async def test_only_allowed_hosts_are_answered(admin: Api) -> None:
+    body = {"query": "{ eventCursor }"}
+    refused = await admin.http.post("/graphql", json=body, headers={"Host": "rebound.example"})
+    assert (refused.status_code, "CONTAINER_MANAGER_ALLOWED_HOSTS" in refused.text) == (400, True)
+    for name in ("localhost:99", "[::1]:8000", "127.0.0.1"):
+        assert (await admin.http.post("/graphql", json=body, headers={"Host": name})).status_code == 200
+    assert (await admin.http.get("/livez", headers={"Host": "10.0.0.7"})).status_code == 200
+    address = admin.url.replace("http", "ws") + "/graphql"
+    with pytest.raises(websockets.InvalidStatus, match="403"):
+        await websockets.connect(
+            address.replace("127.0.0.1", "rebound.example"), host="127.0.0.1", port=httpx.URL(admin.url).port
+        )
+    with pytest.raises(websockets.InvalidStatus, match="403"):
+        await websockets.connect(address, origin="https://elsewhere.example")

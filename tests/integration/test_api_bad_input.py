@@ -1,0 +1,212 @@
+"""What the API says of bad input."""
+
+import json
+from unittest.mock import patch
+
+import pytest
+import websockets
+
+from container_manager.models import ExecutorHost
+from graphql_api.ids import to_global
+from tests.api import (
+    SIMULATED,
+    UPDATE_HOST,
+    connect,
+)
+from tests.client import CREATE_HOST, SUBMIT, Api
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ('{ job(id: "nonsense") { id } }', "id: 'nonsense' is not an id."),
+        (f'{{ job(id: "{to_global("ExecutorHost", 1)}") {{ id }} }}', "of a ExecutorHost, not of a ContainerJob"),
+        (f'{{ node(id: "{to_global("Teapot", 1)}") {{ id }} }}', "there is no type Teapot"),
+        (f'{{ node(id: "{to_global("ContainerJob", 2**70)}") {{ id }} }}', "is not an id"),
+        ('{ jobs(after: "x") { edges { cursor } } }', "after: 'x' is not a cursor."),
+        ("{ jobs(first: 101) { edges { cursor } } }", "first: must be from 0 to 100."),
+        ("{ jobs(first: -1) { edges { cursor } } }", "first: must be from 0 to 100."),
+        ("{ jobs(first: 1, last: 1) { edges { cursor } } }", "give first or last, not both"),
+        ("{ host { id } }", "give either id or name"),
+        ('{ jobs(filters: {labels: ["x"]}) { edges { cursor } } }', "labels: must be an object"),
+    ],
+)
+async def test_a_bad_argument_is_named(admin: Api, query: str, sentence: str) -> None:
+    error = await admin.error(query)
+    assert sentence in error["message"]
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+@pytest.mark.parametrize(
+    ("input", "field", "sentence"),
+    [
+        (
+            {"config": {"launch_mss": 1}},
+            "config.launch_mss",
+            "config.launch_mss is not a setting of this executor type.",
+        ),
+        ({"config": "text"}, "config", "must be an object"),
+        ({"name": "no good"}, "name", "must begin with a letter"),
+        ({"executorType": "CLOUDRUN", "config": {"region": "europe-west1"}}, "config.project", "Field required"),
+        ({"routingWeight": 1001}, "routingWeight", "less than or equal to 1000"),
+    ],
+)
+async def test_a_bad_host_is_validation_failed(admin: Api, input: dict, field: str, sentence: str) -> None:
+    refused = await admin(CREATE_HOST, input={"name": "x", "executorType": "SIMULATED", **input})
+    assert refused["__typename"] == "ValidationFailed"
+    (entry,) = refused["fields"]
+    assert entry["field"] == field
+    assert sentence in entry["message"]
+    assert not await ExecutorHost.objects.aexists()
+
+
+async def test_a_bad_job_is_validation_failed(admin: Api) -> None:
+    refused = await admin(SUBMIT, input={"image": "UPPER", "memoryLimitMb": -1})
+    assert refused["__typename"] == "ValidationFailed"
+    assert {entry["field"] for entry in refused["fields"]} == {"image", "memoryLimitMb"}
+    assert "memoryLimitMb" in refused["message"]
+
+
+async def test_a_name_that_exists_is_a_conflict(admin: Api, sim: dict) -> None:
+    refused = await admin(CREATE_HOST, input=SIMULATED)
+    assert (refused["__typename"], refused["message"]) == ("Conflict", "name: a host named 'sim' exists already.")
+    other = await admin(CREATE_HOST, input={**SIMULATED, "name": "other"})
+    assert (await admin(UPDATE_HOST, id=other["id"], input={"name": "sim"}))["__typename"] == "Conflict"
+
+
+async def test_an_unknown_type_is_refused_before_anything_runs(admin: Api) -> None:
+    error = await admin.error(CREATE_HOST, input={"name": "x", "executorType": "TEAPOT"})
+    assert "TEAPOT" in error["message"]
+    assert "executorType" in error["message"]
+
+
+async def test_a_document_of_ten_megabytes_is_refused(admin: Api) -> None:
+    error = await admin.error("{ eventCursor } #" + "x" * 10_000_000)
+    assert error["message"].startswith("query: the document has 10000017 bytes; at most 65536 are allowed.")
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    answer = await admin.http.post("/graphql", content=b'{"query": "' + b"x" * 17_000_000 + b'"}', headers=JSON)
+    assert answer.status_code == 413
+    assert "larger than 16777216 bytes" in answer.json()["errors"][0]["message"]
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "body", [b"3", b"[1]", b'"x"', b"nonsense", b"\xff\xfe", b'{"query": 5}', b"{}", b"null", b"[]"]
+)
+async def test_a_body_that_is_no_request_is_a_client_error(admin: Api, body: bytes) -> None:
+    answer = await admin.http.post("/graphql", content=body, headers=JSON)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["message"]
+
+
+BOTH = {"Accept": "application/graphql-response+json, application/json, text/event-stream, multipart/mixed"}
+
+
+async def test_who_takes_json_and_streams_gets_a_stream_for_subscriptions_only(admin: Api) -> None:
+    for query in ("{ eventCursor }", "mutation { checkHealth { id } }", "{ nonsense }", "{"):
+        answer = await admin.http.post("/graphql", json={"query": query}, headers=BOTH)
+        assert answer.headers["content-type"] == "application/json"
+    await admin(CREATE_HOST, input={"name": "h", "executorType": "SIMULATED"})
+    body = {"query": 'subscription { routingEvents(after: "0") { kind } }'}
+    async with admin.http.stream("POST", "/graphql", json=body, headers=BOTH) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        first = await anext(stream.aiter_text())
+    assert first.startswith("event: next\ndata: {")
+    assert "\r" not in first
+
+
+async def test_a_subscription_over_plain_http_says_how_to_do_it(admin: Api) -> None:
+    answer = await admin.http.post("/graphql", json={"query": "subscription { routingEvents { cursor } }"})
+    assert answer.status_code == 400
+    assert "text/event-stream" in answer.json()["errors"][0]["message"]
+
+
+async def test_costly_documents_are_refused(admin: Api) -> None:
+    many = " ".join(f"a{n}: eventCursor" for n in range(101))
+    assert "its aliases is 101" in (await admin.error(f"{{ {many} }}"))["message"]
+    deep = "job { decisions { " * 10 + "id" + " } }" * 10
+    answer = await admin.post(f"{{ routingEvents {{ edges {{ node {{ {deep} }} }} }} }}")
+    assert "its depth" in answer["errors"][0]["message"]
+    inner = "hosts(first: 100) { edges { node { checks { code } } } }"
+    wide = f"{{ jobs(first: 100) {{ edges {{ node {{ decisions {{ {inner} }} }} }} }} }}"
+    assert "its cost" in (await admin.error(wide))["message"]
+    bomb = "{ jobs { ...f0 } } " + " ".join(
+        f"fragment f{n} on ContainerJobConnection {{ ...f{n + 1} ...f{n + 1} }}" for n in range(60)
+    )
+    answer = await admin.post(bomb + " fragment f60 on ContainerJobConnection { pageInfo { hasNextPage } }")
+    assert "its cost" in answer["errors"][0]["message"]
+    hidden = (
+        "{ jobs { ...{ edges { node { decisions { hosts(first: 100) { edges { node { checks { code } } } } } } } } } }"
+    )
+    assert "its cost" in (await admin.error(hidden))["message"]
+    negative = "{ z: jobs(first: -100000) { edges { cursor } } " + wide[1:]
+    assert any("its cost" in error["message"] for error in (await admin.post(negative))["errors"])
+    circle = (
+        "{ jobs { ...a } } fragment a on ContainerJobConnection { ...b } fragment b on ContainerJobConnection { ...a }"
+    )
+    assert "Cannot spread fragment" in (await admin.post(circle))["errors"][0]["message"]
+    tokens_ = "{ " + "eventCursor " * 5000 + "}"
+    assert "4000 tokens" in (await admin.error(tokens_))["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"query": "mutation($i: JobInput!) { submitJob(input: $i) { __typename } }", "variables": {"i": {"image": "x", "command": ["\\ud800"]}}}',
+        '{"query": "query($f: JobFilter) { jobs(filters: $f) { edges { cursor } } }", "variables": {"f": {"name": "\\ud800"}}}',
+        "[" * 100_000,
+        '{"query": ' + "9" * 5000 + "}",
+    ],
+)
+async def test_json_that_cannot_be_kept_is_refused_at_the_door(admin: Api, body: str) -> None:
+    answer = await admin.http.post("/graphql", content=body.encode(), headers=JSON)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["message"]
+
+
+async def test_an_error_names_its_field_once(admin: Api) -> None:
+    config = {"ulr": "x", "network": "host"}
+    refused = await admin(CREATE_HOST, input={"name": "x", "executorType": "DOCKER", "config": config})
+    assert refused["message"].count("config.ulr") == 1
+    assert "config.network: must be the name of a network" in refused["message"]
+
+
+async def test_introspection_works(admin: Api) -> None:
+    from graphql import get_introspection_query
+
+    assert (await admin(get_introspection_query()))["types"]
+
+
+async def test_what_goes_wrong_inside_stays_inside(admin: Api, caplog: pytest.LogCaptureFixture) -> None:
+    with patch("container_manager.store.events.newest", side_effect=RuntimeError("relation secret_table")):
+        error = await admin.error("{ eventCursor }")
+    assert "secret_table" not in json.dumps(error)
+    assert error["extensions"]["code"] == "INTERNAL"
+    incident = error["extensions"]["incident"]
+    assert incident in error["message"]
+    assert any(incident in record.getMessage() and "secret_table" in str(record.exc_info) for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [("[1]", 4400), ('{"type": "complete", "id": [1]}', 4400), ("nonsense", 4400), ('{"type": "teapot"}', 4400), ('{"type": "subscribe", "id": "1", "payload": 5}', 4400),
+     ('{"type": "subscribe", "id": "1", "payload": {"query": "{ eventCursor }", "variables": [1]}}', 4400),
+     ('{"type": "subscribe", "id": "1", "payload": {"query": "{ eventCursor }"}}', 4401)],
+)  # fmt: skip
+async def test_a_socket_that_talks_nonsense_is_closed(url: str, message: str, code: int) -> None:
+    connection = await connect(url)
+    await connection.send(message)
+    with pytest.raises(websockets.ConnectionClosed) as closed:
+        await connection.recv()
+    assert closed.value.rcvd.code == code
+
+
+async def test_a_large_document_over_a_socket_is_refused(admin: Api) -> None:
+    async with admin.socket() as connection:
+        query = "{ eventCursor } #" + "x" * 70_000
+        await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": query}}))
+        message = json.loads(await connection.recv())
+    assert message["type"] == "error"
+    assert message["payload"][0]["message"].startswith("query: the document has")
