@@ -1,4 +1,4 @@
-"""The least that a GraphQL mutation can do: insert one row, committed together with those that come at the same time.
+"""The least that a GraphQL mutation can do: insert one row, committed together with others of the same moment.
 
 uvicorn benchmarks.bare:application
 """

@@ -1,4 +1,4 @@
-"""The least that a fan-out can do: a bare ASGI WebSocket that sends the same ready-made text to everybody.
+"""The least that a fan-out can do: a bare ASGI WebSocket that sends the same finished text to all clients.
 
 python -m benchmarks.broadcast RATE
 """
@@ -18,7 +18,7 @@ from container_manager.cli.server import Server
 
 TEXT = (
     '{{"id":"1","type":"next","payload":{{"data":{{"routingEvents":{{"id":"Um91dGluZ0V2ZW50OjEyMzQ1","cursor":"{}",'
-    '"kind":"JOB_PROGRESS","at":"{}","message":"The job gets on, and this is what it says of it.",'
+    '"kind":"JOB_PROGRESS","at":"{}","message":"The job makes progress, and this is its message.",'
     '"hostName":"host-00000","job":{{"id":"Q29udGFpbmVySm9iOjE=","name":"a-job","status":"RUNNING"}},'
     '"host":{{"id":"RXhlY3V0b3JIb3N0OjE=","name":"host-00000"}}}}}}}}}}'
 )

@@ -1,11 +1,11 @@
-"""What does one process need to tell many subscribers of events, beside a bare WebSocket broadcast?
+"""What does one process need to send events to many subscribers, compared with a bare WebSocket broadcast?
 
     python -m benchmarks.fanout --database-url postgresql://… [--rate 100] [--seconds 15] [--json FILE]
 
-A server process of the role api, a producer that commits events one by one, and subscribers in processes of their own.
-CPU is that of the server process, its reading of the log and of the jobs and hosts that the events name included,
-divided by the events delivered. Afterwards the same again, while somebody asks for hosts ten times a second. The
-database is emptied first.
+A server process with the role api, a producer that commits events one by one, and subscribers in their own processes.
+CPU is that of the server process, including its reading of the log and of the jobs and hosts that events name, divided
+by the events delivered. Then the same again while a client queries hosts ten times a second. The database is emptied
+first.
 """
 
 import argparse
@@ -28,7 +28,6 @@ ONE_BY_ONE = f"subscription {{ routingEvents {{ {FIELDS} }} }}"
 ONE_BY_ONE_PLAIN = f"subscription {{ routingEvents {{ {PLAIN} }} }}"
 BATCHES = f"subscription {{ routingEventBatches(everyMs: 100) {{ {FIELDS} }} }}"
 QUERY = "{ hosts(first: 10) { edges { node { id name capacity { availableSlots } } } } }"
-FLOOD = 100_000
 
 
 def produce(rate: float, each: int, total: int) -> None:
@@ -41,7 +40,7 @@ def produce(rate: float, each: int, total: int) -> None:
 
     def tell(tx: Transaction, items: list[None]) -> list[None]:
         for _ in range(each):
-            tx.event(EventKind.JOB_PROGRESS, "The job gets on, and this is what it says of it.", job=job, host=job.host)
+            tx.event(EventKind.JOB_PROGRESS, "The job makes progress, and this is its message.", job=job, host=job.host)
         return items
 
     due, left = time.perf_counter(), total
@@ -52,8 +51,8 @@ def produce(rate: float, each: int, total: int) -> None:
         time.sleep(max(due - time.perf_counter(), 0))
 
 
-class Asker(threading.Thread):
-    """Asks for hosts, ten times a second; keeps how long each answer took, in ms."""
+class Client(threading.Thread):
+    """Queries hosts ten times a second; keeps the milliseconds of each answer."""
 
     def __init__(self, url: str, token: str) -> None:
         super().__init__(daemon=True)
@@ -80,7 +79,7 @@ class Asker(threading.Thread):
 
 
 def subscribe(url: str, pid: int, token: str, count: int, seconds: float, query: str) -> dict[str, float]:
-    """What so many subscribers got and what it cost the server; then how it is when others ask something, too."""
+    """What the subscribers received and what it cost the server; then the same beside a client with queries."""
     command = ["-m", "benchmarks.subscribers", url.rpartition(":")[2], token, str(count), str(seconds), query]
     with subprocess.Popen(
         [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -93,15 +92,15 @@ def subscribe(url: str, pid: int, token: str, count: int, seconds: float, query:
         row = {"us/delivery": used / alone["deliveries"] * 1e6, "core": used / took}
         row |= {"p50 ms": alone["p50"], "p99": alone["p99"]}
         if token:
-            asker = Asker(url, token)
-            asker.start()
+            other = Client(url, token)
+            other.start()
             beside = window(client)
-            row |= {"p99 when asked": beside["p99"], "others' p99": asker.finish()}
+            row |= {"p99 with queries": beside["p99"], "queries' p99": other.finish()}
     return row
 
 
 def window(client: "subprocess.Popen[str]") -> dict[str, float]:
-    """What has come in the next seconds."""
+    """What arrives in the next seconds."""
     assert client.stdin is not None
     assert client.stdout is not None
     client.stdin.write("go\n")
@@ -118,8 +117,8 @@ def resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def flood(url: str, pid: int, token: str, producer: list[str]) -> dict[str, float]:
-    """Many events to a few subscribers; how much memory the second half has taken."""
+def flood(url: str, pid: int, token: str, producer: list[str], total: int) -> dict[str, float]:
+    """Many events for a few subscribers: how much memory the second half takes."""
     command = ["-m", "benchmarks.subscribers", url.rpartition(":")[2], token, "10", "1000", ONE_BY_ONE]
     with subprocess.Popen(
         [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -128,10 +127,10 @@ def flood(url: str, pid: int, token: str, producer: list[str]) -> dict[str, floa
         assert client.stdout.readline() == "subscribed\n"
         sizes = []
         for _ in range(2):
-            subprocess.run([*producer, "--produce", f"100,20,{FLOOD // 2}"], check=True)
+            subprocess.run([*producer, "--produce", f"100,20,{total // 2}"], check=True)
             sizes.append(resident(pid))
         client.kill()
-    return {"events": FLOOD, "MB at half": sizes[0], "MB more at the end": sizes[1] - sizes[0]}
+    return {"events": total, "MB at half": sizes[0], "MB more at the end": sizes[1] - sizes[0]}
 
 
 def main() -> None:
@@ -139,6 +138,8 @@ def main() -> None:
     parser.add_argument("--database-url", required=True)
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--subscribers", type=int, default=200, help="of routingEvents; of batches five times as many")
+    parser.add_argument("--flood", type=int, default=100_000, help="events of the last part")
     parser.add_argument("--produce", default="")
     parser.add_argument("--only", default="")
     parser.add_argument("--json", default="")
@@ -156,14 +157,15 @@ def main() -> None:
     token = first_token()
     assert token is not None
     producer = [sys.executable, "-m", "benchmarks.fanout", "--database-url", options.database_url]
+    few, many = options.subscribers, options.subscribers * 5
     cases = {
-        "200 of routingEvents, own fields": (200, ONE_BY_ONE_PLAIN),
-        "200 of routingEvents, with job and host": (200, ONE_BY_ONE),
-        "1000 of routingEventBatches, with job and host": (1000, BATCHES),
+        f"{few} of routingEvents, own fields": (few, ONE_BY_ONE_PLAIN),
+        f"{few} of routingEvents, with job and host": (few, ONE_BY_ONE),
+        f"{many} of routingEventBatches, with job and host": (many, BATCHES),
     }
     with serving("-m", "benchmarks.broadcast", str(options.rate)) as (url, pid):
-        bare = subscribe(url, pid, "", 200, options.seconds, "")
-        table.row("200 of a bare broadcast", **bare)
+        bare = subscribe(url, pid, "", few, options.seconds, "")
+        table.row(f"{few} of a bare broadcast", **bare)
     with serving("-m", "container_manager", "serve", "--port", "0", "--role", "api") as (url, pid):
         with subprocess.Popen([*producer, "--produce", f"{options.rate},1,0"]) as background:
             for name, (count, query) in cases.items():
@@ -172,7 +174,7 @@ def main() -> None:
                     table.row(name, **row, **{"of bare": row["us/delivery"] / bare["us/delivery"]})
             background.kill()
         if options.only in "flood":
-            table.row("10 of routingEvents, flooded", **flood(url, pid, token, producer))
+            table.row("10 of routingEvents, flooded", **flood(url, pid, token, producer, options.flood))
     if options.json:
         table.as_json(options.json)
 

@@ -1,4 +1,4 @@
-"""Hosts and jobs in numbers, written straight into the database; and the clock and the table that benchmarks share."""
+"""Many hosts and jobs, written directly into the database; and the clock and the table that benchmarks share."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def prepare(database_url: str) -> str:
-    """Point Django at a database, bring its tables up to date, and name its kind."""
+    """Point Django at a database and bring its tables up to date; returns its kind."""
     home = tempfile.mkdtemp(prefix="container-manager-benchmark-")
     os.environ["CONTAINER_MANAGER_HOME"] = home
     os.environ["CONTAINER_MANAGER_SECRET_KEY"] = "only-for-benchmarks-only-for-benchmarks"
@@ -32,7 +32,7 @@ def prepare(database_url: str) -> str:
 
 
 def empty() -> None:
-    """Begin anew."""
+    """Empty the database."""
     from django.core.management import call_command
 
     call_command("flush", verbosity=0, interactive=False)
@@ -42,7 +42,7 @@ def empty() -> None:
 
 
 def make_hosts(count: int, slots: int = 1000) -> None:
-    """Healthy hosts that belong to another machine, so that no control loop of this one touches them."""
+    """Healthy hosts of another node, so that no control loop of this process uses them."""
     from container_manager.models import ExecutorHost
     from container_manager.store import bulk
 
@@ -67,7 +67,7 @@ def make_hosts(count: int, slots: int = 1000) -> None:
 
 
 def make_jobs(count: int, *, status: str = "pending", hosts: int = 0, classes: int = 1) -> list[int]:
-    """Jobs of so many distinct requirements; active ones are spread over the hosts."""
+    """Jobs of `classes` distinct requirements. With `hosts`, they are spread over all hosts."""
     from container_manager.models import ContainerJob, ExecutorHost
     from container_manager.store import bulk
 
@@ -87,7 +87,7 @@ def make_jobs(count: int, *, status: str = "pending", hosts: int = 0, classes: i
 
 
 def analyze() -> None:
-    """Let the database learn what is in its tables."""
+    """Update the database's statistics about its tables."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -98,7 +98,7 @@ _results: list[Any] = []
 
 
 def last_result() -> Any:
-    """What the work before this one has answered."""
+    """The result of the work before this one."""
     return _results[-1]
 
 
@@ -121,7 +121,7 @@ def median_ms(work: Callable[[], Any], times: int) -> float:
 
 
 class Table:
-    """Prints rows as they come, and all of them as JSON at the end."""
+    """Prints each row at once, and all of them as JSON at the end."""
 
     def __init__(self, *, postgresql: bool = False) -> None:
         self.postgresql = postgresql

@@ -1,4 +1,4 @@
-"""The same through the API: a server in a process of its own, beside the least that a GraphQL mutation can do."""
+"""The same through the API: a server in its own process, compared with the least that a GraphQL mutation can do."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ import aiohttp
 from benchmarks import fleet
 
 ROOT = Path(__file__).parents[1]
-CLIENTS, REQUESTS = 16, 2000
+CLIENTS = 16
 
 SUBMIT_JOBS = """mutation($inputs: [JobInput!]!) {
     submitJobs(inputs: $inputs) { __typename ... on ContainerJob { id status } ... on UserError { message } } }"""
@@ -38,14 +38,14 @@ def serving(*command: str) -> Iterator[tuple[str, int]]:
     )
     assert process.stdout is not None
     try:
-        said = []
+        lines = []
         for line in process.stdout:
-            said.append(line)
+            lines.append(line)
             if found := re.search(r"(?:ready|running on) (http://[\d.]+:\d+)", line):
                 yield found[1], process.pid
                 break
         else:
-            raise RuntimeError("".join(said))
+            raise SystemExit(f"The server has not started: {''.join(lines)}")
     finally:
         process.terminate()
         process.stdout.close()
@@ -53,7 +53,7 @@ def serving(*command: str) -> Iterator[tuple[str, int]]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used, in its own code and in the kernel."""
+    """The CPU seconds of a process, in its own code and in the kernel."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -67,7 +67,7 @@ async def post(session: aiohttp.ClientSession, url: str, query: str, **variables
 
 
 async def batch_seconds(url: str, jobs: int) -> float:
-    """How long one submitJobs takes, from sending to the last byte."""
+    """The duration of one submitJobs, from sending to the last byte."""
     inputs = [
         {"image": "busybox", "name": f"job-{n}", "command": ["true"], "memoryLimitMb": 64, "cpuLimit": 0.1}
         for n in range(jobs)
@@ -81,8 +81,10 @@ async def batch_seconds(url: str, jobs: int) -> float:
     return took
 
 
-async def cpu_per_request(url: str, pid: int, query: str, variables: dict[str, Any]) -> tuple[float, float]:
-    """Milliseconds of the server's CPU for one request of many clients, and requests a second."""
+async def cpu_per_request(
+    url: str, pid: int, query: str, variables: dict[str, Any], requests: int
+) -> tuple[float, float]:
+    """Milliseconds of the server's CPU per request with many clients, and requests per second."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CLIENTS)) as session:
 
         async def client(count: int) -> None:
@@ -91,13 +93,13 @@ async def cpu_per_request(url: str, pid: int, query: str, variables: dict[str, A
 
         await asyncio.gather(*(client(20) for _ in range(CLIENTS)))
         used, began = cpu_seconds(pid), time.perf_counter()
-        await asyncio.gather(*(client(REQUESTS // CLIENTS) for _ in range(CLIENTS)))
+        await asyncio.gather(*(client(requests // CLIENTS) for _ in range(CLIENTS)))
         took = time.perf_counter() - began
-        return (cpu_seconds(pid) - used) * 1000 / REQUESTS, REQUESTS / took
+        return (cpu_seconds(pid) - used) * 1000 / requests, requests / took
 
 
 def batches(table: fleet.Table, hosts: int, jobs: int, sql_seconds: float) -> None:
-    """submitJobs, beside the SQL of the same run that wrote the same rows."""
+    """submitJobs, compared with the SQL of the same run that wrote the same rows."""
     with serving("-m", "container_manager", "serve", "--port", "0", "--no-auth") as (url, _):
         taken = sorted(asyncio.run(batch_seconds(url, jobs)) for _ in range(5))[2]
     table.row(
@@ -108,16 +110,16 @@ def batches(table: fleet.Table, hosts: int, jobs: int, sql_seconds: float) -> No
     )
 
 
-def singles(table: fleet.Table, hosts: int) -> None:
-    """submitJob of 16 clients, beside a bare insert of 16 clients."""
+def singles(table: fleet.Table, hosts: int, requests: int) -> None:
+    """submitJob of 16 clients, compared with a bare insert of 16 clients."""
     fleet.empty()
     fleet.make_hosts(hosts)
     fleet.analyze()
     job = {"input": {"image": "busybox", "command": ["true"], "memoryLimitMb": 64, "cpuLimit": 0.1}}
     with serving("-m", "uvicorn", "benchmarks.bare:application", "--port", "0", "--no-access-log") as (url, pid):
-        bare, bare_rate = asyncio.run(cpu_per_request(url, pid, INSERT, {"target": "x"}))
+        bare, bare_rate = asyncio.run(cpu_per_request(url, pid, INSERT, {"target": "x"}, requests))
     with serving("-m", "container_manager", "serve", "--port", "0", "--no-auth") as (url, pid):
-        ours, rate = asyncio.run(cpu_per_request(url, pid, SUBMIT_JOB, job))
+        ours, rate = asyncio.run(cpu_per_request(url, pid, SUBMIT_JOB, job, requests))
     table.row(
         f"submitJob over HTTP, {CLIENTS} clients, {hosts:,} hosts",
         cpu_ms=ours,

@@ -1,18 +1,19 @@
-"""The transaction of one decision, run by pgbench: the same snapshot query, the same locks, the same rows."""
+"""The transaction of one decision, repeated by pgbench: the same snapshot query, the same locks, the same rows."""
 
 import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 SECONDS = 3
 COPIED = {"containerjob": 1, "routingevaluation": 1, "routingdecision": 1, "routingevent": 2}
-"""How many of the newest rows of each table one decision has written."""
+"""How many rows one decision has written to each table; they are the newest."""
 
 
 def find() -> str | None:
-    """Where pgbench is, if it is."""
+    """The path of pgbench; None when it is not installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/pgbench"))
     return str(installed[-1]) if installed else shutil.which("pgbench")
 
@@ -34,10 +35,7 @@ def script() -> str:
             table = f"container_manager_{name}"
             cursor.execute(f"SELECT MAX(id) FROM {table}")
             newest = cursor.fetchone()[0]
-            cursor.execute(f"SELECT * FROM {table} LIMIT 0")
-            columns = ", ".join(column[0] for column in cursor.description if column[0] != "id")
-            where = f"id > {newest - count} AND id <= {newest}"
-            inserts.append(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE {where}")
+            inserts.append(copy_statement(cursor, table, f"id > {newest - count} AND id <= {newest}"))
     steps = [
         "BEGIN",
         f"SELECT pg_advisory_xact_lock({ROUTING_LOCK})",
@@ -50,16 +48,24 @@ def script() -> str:
     return ";\n".join(steps) + ";\n"
 
 
+def copy_statement(cursor: Any, table: str, where: str) -> str:
+    """SQL that inserts these rows of a table once more, under new ids."""
+    cursor.execute(f"SELECT * FROM {table} LIMIT 0")
+    # Quoted, because a column may be called like a keyword: `user` is one.
+    columns = ", ".join(f'"{column[0]}"' for column in cursor.description if column[0] != "id")
+    return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE {where}"
+
+
 def latency_ms(url: str) -> float | None:
-    """The average time of that transaction, of one client; None without pgbench."""
+    """The average time of that transaction with one client; None without pgbench."""
     program = find()
     if program is None:
         return None
-    return float(_run(program, script(), url, 1, r"latency average = ([\d.]+) ms"))
+    return float(run(program, script(), url, 1, r"latency average = ([\d.]+) ms"))
 
 
 def rate(url: str, setup: str, transaction: str, teardown: str, clients: int = 16) -> float | None:
-    """Transactions a second of so many clients; None without pgbench."""
+    """Transactions per second of `clients` clients; None without pgbench."""
     from django.db import connection
 
     program = find()
@@ -68,18 +74,19 @@ def rate(url: str, setup: str, transaction: str, teardown: str, clients: int = 1
     with connection.cursor() as cursor:
         cursor.execute(setup)
     try:
-        return float(_run(program, transaction, url, clients, r"tps = ([\d.]+)"))
+        return float(run(program, transaction, url, clients, r"tps = ([\d.]+)"))
     finally:
         with connection.cursor() as cursor:
             cursor.execute(teardown)
 
 
-def _run(program: str, transaction: str, url: str, clients: int, wanted: str) -> str:
+def run(program: str, transaction: str, url: str, clients: int, wanted: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(transaction)
         file.flush()
         arguments = ["--no-vacuum", f"--client={clients}", f"--time={SECONDS}", f"--file={file.name}", url]
-        ran = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+        ran = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     found = re.search(wanted, ran.stdout)
-    assert found is not None, ran.stdout
+    if ran.returncode or found is None:
+        raise SystemExit(f"pgbench has failed: {ran.stderr or ran.stdout}")
     return found[1]

@@ -1,10 +1,9 @@
-"""How fast it decides, beside what the same database and the same fleet cost without it.
+"""How fast it decides, compared with what the same database and the same fleet cost without it.
 
     python -m benchmarks.routing [--database-url postgresql://…] [--hosts 10,100,1000,10000] [--active 0,100000]
 
-The database is emptied. Every figure stands beside a reference of the same run: a single decision beside its snapshot
-query and one pure pass, and on PostgreSQL beside pgbench with the same rows; a batch beside SQL that writes the same
-rows in sets.
+The database is emptied. Every figure has a reference from the same run: for a single decision its snapshot query plus
+one pure pass, and on PostgreSQL pgbench with the same rows; for a batch SQL that writes the same rows in sets.
 """
 
 import argparse
@@ -13,11 +12,10 @@ import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from benchmarks import fleet, over_http, pgbench
-
-BATCH = 10_000
 
 
 def single_decisions(table: fleet.Table, hosts: int, active: int, times: int) -> None:
@@ -41,7 +39,7 @@ def single_decisions(table: fleet.Table, hosts: int, active: int, times: int) ->
         assert answer.status == "routed"
 
     request = [JobRequest(1, 1, ContainerJob(memory_limit=64, cpu_limit=0.1).requirements())]
-    # In turn, on hosts just read, so that all three meet the same caches.
+    # In turn, on hosts just read, so that all three find the same caches.
     snapshot, pure, durable = fleet.medians_ms(
         [host_store.snapshot, lambda: router.decide(fleet.last_result(), request, 1), submit], times
     )
@@ -57,13 +55,13 @@ def single_decisions(table: fleet.Table, hosts: int, active: int, times: int) ->
     )
 
 
-def batches(table: fleet.Table, hosts: int) -> None:
-    """10,000 jobs at once: submitted, and routed when they wait; by the factory and over HTTP."""
-    sql_seconds = asyncio.run(_batches(table, hosts))
-    over_http.batches(table, hosts, BATCH, sql_seconds)
+def batches(table: fleet.Table, hosts: int, batch: int) -> None:
+    """Many jobs at once, submitted and routed, by the factory and over HTTP."""
+    sql_seconds = asyncio.run(_batches(table, hosts, batch))
+    over_http.batches(table, hosts, batch, sql_seconds)
 
 
-async def _batches(table: fleet.Table, hosts: int) -> float:
+async def _batches(table: fleet.Table, hosts: int, batch: int) -> float:
     from container_manager.executors.factory import ExecutorFactory
     from container_manager.models import ContainerJob
     from container_manager.store import jobs, threads
@@ -73,7 +71,7 @@ async def _batches(table: fleet.Table, hosts: int) -> float:
     await threads.write(fleet.make_hosts, hosts)
 
     async def submit() -> float:
-        fresh = [ContainerJob(image="busybox", command=["true"], memory_limit=64, cpu_limit=0.1) for _ in range(BATCH)]
+        fresh = [ContainerJob(image="busybox", command=["true"], memory_limit=64, cpu_limit=0.1) for _ in range(batch)]
         began = time.perf_counter()
         answers = await write_directly(jobs.submit, jobs.Submission(fresh))
         took = time.perf_counter() - began
@@ -81,7 +79,7 @@ async def _batches(table: fleet.Table, hosts: int) -> float:
         return took
 
     async def route() -> float:
-        ids = await threads.write(fleet.make_jobs, BATCH)
+        ids = await threads.write(fleet.make_jobs, batch)
         waiting = [ContainerJob(pk=pk) for pk in ids]
         began = time.perf_counter()
         decisions = await ExecutorFactory().route_jobs(waiting)
@@ -93,14 +91,14 @@ async def _batches(table: fleet.Table, hosts: int) -> float:
     await threads.write(fleet.analyze)
     submitting = 0.0
     for name, ours, reference in (
-        ("factory.submit", submit, same_rows_submitted),
-        ("factory.route_jobs", route, same_rows_routed),
+        ("factory.submit", submit, partial(same_rows_submitted, batch)),
+        ("factory.route_jobs", route, partial(same_rows_routed, batch)),
     ):
         taken, taken_by_sql = await _alternate(ours, reference)
         table.row(
-            f"{name}, {BATCH:,} jobs, {hosts:,} hosts",
-            jobs_per_s=BATCH / taken,
-            sql_jobs_per_s=BATCH / taken_by_sql,
+            f"{name}, {batch:,} jobs, {hosts:,} hosts",
+            jobs_per_s=batch / taken,
+            sql_jobs_per_s=batch / taken_by_sql,
             share=taken_by_sql / taken,
         )
         submitting = submitting or taken_by_sql
@@ -119,13 +117,6 @@ async def _alternate(
     return statistics.median(mine), statistics.median(theirs)
 
 
-def _copy(cursor: Any, table: str, where: str) -> None:
-    """Write rows once more, under new ids."""
-    cursor.execute(f"SELECT * FROM {table} LIMIT 0")
-    names = ", ".join(column[0] for column in cursor.description if column[0] != "id")
-    cursor.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM {table} WHERE {where}")
-
-
 def _newest(cursor: Any, table: str) -> int:
     cursor.execute(f"SELECT MAX(id) FROM {table}")
     return int(cursor.fetchone()[0])
@@ -134,7 +125,7 @@ def _newest(cursor: Any, table: str) -> int:
 JOB, DECISION, EVENT = (f"container_manager_{name}" for name in ("containerjob", "routingdecision", "routingevent"))
 
 
-def same_rows_submitted() -> float:
+def same_rows_submitted(batch: int) -> float:
     """The rows of the last batch once more, by three statements."""
     from django.db import connection, transaction
 
@@ -142,21 +133,21 @@ def same_rows_submitted() -> float:
         newest = {table: _newest(cursor, table) for table in (JOB, DECISION, EVENT)}
         began = time.perf_counter()
         with transaction.atomic():
-            _copy(cursor, JOB, f"id > {newest[JOB] - BATCH}")
-            _copy(cursor, DECISION, f"id > {newest[DECISION] - BATCH}")
-            _copy(cursor, EVENT, f"id > {newest[EVENT] - 2 * BATCH}")
+            cursor.execute(pgbench.copy_statement(cursor, JOB, f"id > {newest[JOB] - batch}"))
+            cursor.execute(pgbench.copy_statement(cursor, DECISION, f"id > {newest[DECISION] - batch}"))
+            cursor.execute(pgbench.copy_statement(cursor, EVENT, f"id > {newest[EVENT] - 2 * batch}"))
         return time.perf_counter() - began
 
 
-def same_rows_routed() -> float:
-    """10,000 waiting jobs get the hosts of the last batch, with decisions and events, by three statements."""
+def same_rows_routed(batch: int) -> float:
+    """As many pending jobs get the hosts of the last batch, with decisions and events, by three statements."""
     from django.db import connection, transaction
 
     names = ("host_id", "executor_type", "routing_reason")
     with connection.cursor() as cursor:
         newest = {table: _newest(cursor, table) for table in (JOB, DECISION, EVENT)}
-        first = fleet.make_jobs(BATCH)[0]
-        shift = first - (newest[JOB] - BATCH + 1)
+        first = fleet.make_jobs(batch)[0]
+        shift = first - (newest[JOB] - batch + 1)
         began = time.perf_counter()
         with transaction.atomic():
             values = ", ".join(f"{name} = old.{name}" for name in names)
@@ -164,13 +155,13 @@ def same_rows_routed() -> float:
                 f"UPDATE {JOB} SET status = 'routed', {values} FROM {JOB} old "
                 f"WHERE old.id = {JOB}.id - {shift} AND {JOB}.id >= {first}"
             )
-            _copy(cursor, DECISION, f"id > {newest[DECISION] - BATCH}")
-            _copy(cursor, EVENT, f"id > {newest[EVENT] - BATCH}")
+            cursor.execute(pgbench.copy_statement(cursor, DECISION, f"id > {newest[DECISION] - batch}"))
+            cursor.execute(pgbench.copy_statement(cursor, EVENT, f"id > {newest[EVENT] - batch}"))
         return time.perf_counter() - began
 
 
-def waiting(table: fleet.Table, hosts: int, jobs: int, classes: int) -> None:
-    """A pass over a long queue for which there is no room."""
+def pending_jobs(table: fleet.Table, hosts: int, jobs: int, classes: int) -> None:
+    """A routing pass over many pending jobs for which there is no room."""
     from container_manager.store import scheduling
     from container_manager.store.transaction import commit_one
 
@@ -181,7 +172,7 @@ def waiting(table: fleet.Table, hosts: int, jobs: int, classes: int) -> None:
     fleet.analyze()
     commit_one(scheduling.route_pending, None)
     took = fleet.median_ms(lambda: commit_one(scheduling.route_pending, None), 3)
-    table.row(f"a pass over {jobs:,} waiting jobs of {classes:,} classes, {hosts:,} full hosts", pass_ms=took)
+    table.row(f"a pass over {jobs:,} pending jobs of {classes:,} classes, {hosts:,} full hosts", pass_ms=took)
 
 
 def main() -> None:
@@ -190,6 +181,10 @@ def main() -> None:
     parser.add_argument("--hosts", default="10,100,1000,10000")
     parser.add_argument("--active", default="0,100000")
     parser.add_argument("--times", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=10_000, help="jobs submitted and routed at once")
+    parser.add_argument("--batch-hosts", type=int, default=1000)
+    parser.add_argument("--pending", type=int, default=100_000, help="pending jobs of one routing pass")
+    parser.add_argument("--requests", type=int, default=2000, help="requests of submitJob")
     parser.add_argument("--json", help="write the figures to this file, - for stdout")
     arguments = parser.parse_args()
     vendor = fleet.prepare(arguments.database_url)
@@ -201,10 +196,10 @@ def main() -> None:
     for hosts in map(int, arguments.hosts.split(",")):
         for active in map(int, arguments.active.split(",")):
             single_decisions(table, hosts, active, arguments.times)
-    batches(table, 1000)
-    for classes in (1, 1000):
-        waiting(table, 1000, 100_000, classes)
-    over_http.singles(table, 100)
+    batches(table, arguments.batch_hosts, arguments.batch)
+    for classes in (1, min(1000, arguments.pending)):
+        pending_jobs(table, arguments.batch_hosts, arguments.pending, classes)
+    over_http.singles(table, 100, arguments.requests)
     if arguments.json:
         table.as_json(arguments.json)
 

@@ -1,16 +1,15 @@
-"""How long after `submitJob` is sent does the container run, beside the engine's own create + start?
+"""How long after `submitJob` is sent does the container run, compared with the engine's own create and start?
 
 Both are measured in turn, in the same minutes, on the same engine:
 
     python -m benchmarks.submit_to_start [--jobs 20] [--socket /var/run/docker.sock] [--image busybox:test]
 
-The service runs in a process of its own on a throw-away database. A job's start is the engine's own `StartedAt`,
-seen on the machine's one clock. Prints a table and a line of JSON; milliseconds.
+The service runs in its own process on a temporary database. A job's start is the engine's own `StartedAt`,
+by the same clock. Prints milliseconds.
 """
 
 import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import time
@@ -21,7 +20,9 @@ from pathlib import Path
 import aiohttp
 from aiodocker import Docker
 
+from benchmarks import fleet
 from container_manager.executors.base import LaunchSpec
+from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker.settings import container_settings
 from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
 from tests.processes import Served
@@ -31,7 +32,7 @@ COMMAND = ["true"]
 
 async def engine_alone(docker: Docker, image: str, number: int) -> float:
     """Milliseconds of create + start, called directly."""
-    settings = container_settings(LaunchSpec(number, 1, "", image, COMMAND, {}, 256, 500), "none", "benchmark")
+    settings = container_settings(LaunchSpec(number, 1, "", image, COMMAND, {}, 256, 500), DockerConfig(), "benchmark")
     began = time.perf_counter()
     container = await docker.containers.create(settings, name=f"benchmark-{number}")
     await container.start()
@@ -61,6 +62,7 @@ async def main() -> None:
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--socket", default="/var/run/docker.sock")
     parser.add_argument("--image", default="busybox:test")
+    parser.add_argument("--json", default="", help="write the figures to this file, - for stdout")
     options = parser.parse_args()
 
     connector = aiohttp.UnixConnector(options.socket, limit=0)
@@ -85,16 +87,13 @@ async def main() -> None:
         "submitJob to its answer": answers,
         "submitJob to started": starts,
     }
-    print(f"{'ms, ' + str(options.jobs) + ' jobs one after the other':<40} {'p50':>7} {'min':>7} {'max':>7}")
+    table = fleet.Table()
     for name, values in figures.items():
-        print(f"{name:<40} {statistics.median(values):7.1f} {min(values):7.1f} {max(values):7.1f}")
-    over = statistics.median(starts) - statistics.median(alone)
-    print(f"{'the service adds (medians)':<40} {over:7.1f}")
-    print(
-        json.dumps(
-            {name: round(statistics.median(values), 1) for name, values in figures.items()} | {"adds": round(over, 1)}
-        )
-    )
+        table.row(name, **{"ms p50": statistics.median(values), "min": min(values), "max": max(values)})
+    added = statistics.median(starts) - statistics.median(alone)
+    table.row("the service adds (medians)", **{"ms p50": added})
+    if options.json:
+        table.as_json(options.json)
 
 
 if __name__ == "__main__":

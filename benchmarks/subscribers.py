@@ -2,8 +2,8 @@
 
     python -m benchmarks.subscribers PORT TOKEN COUNT SECONDS QUERY
 
-For each line on stdin, prints one JSON object on what came in so many seconds: deliveries, milliseconds from an
-event's commit to its arrival (p50, p99), and whether one subscriber in ten saw the same events, in order without a gap.
+For each line on stdin, prints one JSON object about the next SECONDS: deliveries, milliseconds from an event's commit
+to its arrival (p50, p99), and whether every tenth subscriber saw the same events, in order and without a gap.
 """
 
 import asyncio

@@ -131,7 +131,7 @@ async def test_what_is_not_started_in_time_runs_in_another_attempt(
     cloudrun.never_starts = True
     job = await admin.submit(command=["true"])
     first = await eventually(lambda: attempts_of(admin, job["id"], 2))
-    assert first[0]["error"] == "Host stuck did not start it within 1 s."
+    assert first[0]["error"] == "Host stuck did not start the container within 1 s."
     assert (await ExecutorHost.objects.aget()).launch_failures == 1, "counts towards its ejection"
     cloudrun.never_starts = False
     assert (await ended(admin, job["id"]))["status"] == "SUCCEEDED"
@@ -293,7 +293,7 @@ async def test_a_quota_that_is_used_up_cools_the_host_down_for_all_jobs(
     assert shown["cooldownUntil"] > timezone.now().isoformat()
     event = await RoutingEvent.objects.aget(kind="host_cooldown")
     assert event.message == (
-        "Left alone for 30 s. host tired: a quota of Cloud Run is used up: Quota exceeded for run requests per minute."
+        "Avoided for 30 s. host tired: a quota of Cloud Run is used up: Quota exceeded for run requests per minute."
     )
     await admin("mutation($id: ID!) { resumeHost(id: $id) { __typename } }", id=host["id"])
     for job in (first, second):
@@ -325,7 +325,7 @@ async def test_a_cooldown_ends_by_itself_and_grows(
     job = await ended(admin, (await admin.submit(command=["true"]))["id"])
     assert (job["status"], job["attempt"]) == ("SUCCEEDED", 4)
     told = [event.message[:21] async for event in RoutingEvent.objects.filter(kind="host_cooldown").order_by("pk")]
-    assert told == ["Left alone for 0.3 s.", "Left alone for 0.6 s.", "Left alone for 0.9 s."]
+    assert told == ["Avoided for 0.3 s.", "Avoided for 0.6 s.", "Avoided for 0.9 s."]
     host = await ExecutorHost.objects.aget()
     assert (host.cooldowns, host.cooldown_until, host.launch_failures) == (0, None, 0)
 

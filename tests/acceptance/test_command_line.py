@@ -113,16 +113,16 @@ def test_check_probes_each_host(home: Path) -> None:
         checked = command(home, "check")
     assert checked.returncode == 1
     assert "Host sim (simulated) is healthy; it answered in" in checked.stdout
-    assert "Host ill (simulated) is not healthy: The simulated host is told to be unhealthy" in checked.stdout
+    assert "Host ill (simulated) is not healthy: The simulated host is configured to be unhealthy" in checked.stdout
     assert "Host far (docker) belongs to node elsewhere" in checked.stdout
 
 
-def test_no_auth_makes_everybody_an_admin_and_says_so(home: Path) -> None:
+def test_no_auth_makes_every_caller_an_admin_and_says_so(home: Path) -> None:
     with Served(home, "serve", "--port", "0", "--no-auth") as served:
         assert served.token is None
         answer = httpx.post(f"{served.url}/graphql", json={"query": "mutation { checkHealth { id } }"})
         assert "errors" not in answer.json()
-    assert "--no-auth: everybody" in served.stderr.read_text()
+    assert "--no-auth: every client" in served.stderr.read_text()
 
 
 async def test_the_demo_moves_within_five_seconds(home: Path) -> None:

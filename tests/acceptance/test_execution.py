@@ -91,7 +91,7 @@ async def test_what_a_restarted_engine_has_ended_runs_again(
     job = await ended(admin, job["id"], 90)
     assert (job["status"], job["attempt"]) == ("SUCCEEDED", 2)
     first, second = (await admin(ATTEMPTS, id=job["id"]))["attempts"]
-    assert "was started again, which ended the container" in first["error"]
+    assert "was restarted, which ended the container" in first["error"]
     assert (first["status"], first["hostName"], first["host"]["name"]) == ("FAILED", "restarted", "restarted")
     assert first["executionId"] != second["executionId"]
     assert first["startedAt"] < first["finishedAt"] <= second["startedAt"]

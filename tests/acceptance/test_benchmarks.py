@@ -1,0 +1,77 @@
+"""Every benchmark runs, on small sizes: what it asserts holds, and its references run. No time is judged."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engines import Engine
+from tests.postgres import Postgres
+from tests.processes import ROOT, UNMEASURED, environment
+
+ROUTING = [
+    "--hosts=3", "--active=0,20", "--times=3", "--batch=100", "--batch-hosts=20", "--pending=300", "--requests=64",
+]  # fmt: skip
+
+
+def run(home: Path, name: str, *options: str) -> list[dict]:
+    """The rows of a benchmark."""
+    figures = home / "figures.json"
+    variables = {"PATH": os.environ["PATH"], **UNMEASURED}
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *options, f"--json={figures}"],
+        env=environment(home, **variables), cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows: list[dict] = json.loads(figures.read_text())
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_routing(kind: str, cluster: Postgres, tmp_path: Path) -> None:
+    database = [f"--database-url={cluster.database()}"] if kind == "postgresql" else []
+    rows = run(tmp_path, "routing", *database, *ROUTING)
+    assert len(rows) == 8
+    assert all(row["ratio"] > 0 for row in rows if "single decision" in row["what"])
+    if kind == "postgresql":
+        assert rows[0]["pgbench_ms"] > 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_execution(kind: str, cluster: Postgres, tmp_path: Path) -> None:
+    database = [f"--database-url={cluster.database()}"] if kind == "postgresql" else []
+    drained, single = run(tmp_path, "execution", *database, "--jobs=40", "--singles=5", "--hosts=2")
+    assert drained["jobs/s"] > 0
+    assert single["ms p50"] > 0
+    assert ("pgbench/s" in drained) == (kind == "postgresql")
+
+
+def test_fanout(cluster: Postgres, tmp_path: Path) -> None:
+    options = ["--seconds=3", "--subscribers=10", "--flood=2000", f"--database-url={cluster.database()}"]
+    rows = run(tmp_path, "fanout", *options)
+    assert [row["what"].split(" ", 1)[1] for row in rows] == [
+        "of a bare broadcast", "of routingEvents, own fields", "of routingEvents, with job and host",
+        "of routingEventBatches, with job and host", "of routingEvents, flooded",
+    ]  # fmt: skip
+
+
+def test_watching(engine: Engine, tmp_path: Path) -> None:
+    rows = run(tmp_path, "watching", "--containers=4", "--seconds=1", f"--socket={engine.socket}")
+    assert [row["what"].split()[0] for row in rows] == ["starting", "watching", "cancelling"]
+
+
+def test_submit_to_start(engine: Engine, tmp_path: Path) -> None:
+    rows = run(tmp_path, "submit_to_start", "--jobs=2", f"--socket={engine.socket}")
+    assert {row["what"] for row in rows} >= {"engine create + start", "submitJob to started"}
+
+
+def test_a_reference_that_fails_shows_its_own_error(cluster: Postgres) -> None:
+    from benchmarks import pgbench
+
+    program = pgbench.find()
+    assert program is not None
+    with pytest.raises(SystemExit, match=r"pgbench has failed: (.|\n)*nowhere"):
+        pgbench.run(program, "SELECT * FROM nowhere;", cluster.database(), 1, "tps")
