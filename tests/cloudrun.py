@@ -28,7 +28,7 @@ LABEL_KEY, LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,62}"), re.compile(r"[a-z
 IMAGE = re.compile(r"((docker\.io|([a-z0-9-]+\.)?gcr\.io|([a-z0-9-]+-)?docker\.pkg\.dev)/)?[a-z0-9_/.-]+(:[\w.-]+)?")
 MEMORY = {1: (512, 4096), 2: (512, 8192), 4: (2048, 16384), 6: (4096, 24576), 8: (4096, 32768)}
 PER_MINUTE = {"read": 3000, "write": 300, "run": 180, "list": 120, "log": 600}
-"""Calls a minute and region. Lists are reads, too; fewer are allowed here, so that nobody polls job by job with them."""
+"""Calls per minute and region. Fewer lists are allowed here than in reality, so that polling job by job would show."""
 
 KINDS = {"CreateJob": "write", "DeleteJob": "write", "CancelExecution": "write", "RunJob": "run",
          "ListJobs": "list", "ListExecutions": "list", "ListLogEntries": "log"}  # fmt: skip
@@ -45,7 +45,7 @@ class Refused(Exception):
 
 @dataclass
 class Run:
-    """An execution: when it begins and ends is known from the start, unless somebody cancels it."""
+    """An execution. Its start and end are known in advance, unless it is cancelled."""
 
     job: run_v2.Job
     name: str
@@ -150,7 +150,7 @@ class CloudRun:
         finally:
             self.start()
 
-    def fail(self, method: str, code: grpc.StatusCode, message: str = "told to", times: int = 1) -> None:
+    def fail(self, method: str, code: grpc.StatusCode, message: str = "as configured", times: int = 1) -> None:
         """The next calls are answered with an error and do nothing."""
         self._faults[method].append(Fault(code, message, times, applied=False))
 
@@ -163,7 +163,7 @@ class CloudRun:
 
     @contextmanager
     def hang(self, method: str, times: int = 1 << 30) -> Iterator[threading.Event]:
-        """The next calls of the method are taken up only afterwards; the event tells that there is one."""
+        """The next calls of the method are answered only afterwards; the event is set when there is one."""
         hanging = self._hanging[method] = Hanging(times)
         try:
             yield hanging.arrived
@@ -401,7 +401,7 @@ class CloudRun:
         else:
             shown.running_count = int(run.has_started(now))
         shown.conditions.append(completed)
-        # Looks like a verdict, and is none.
+        # Looks like a verdict, but is not one.
         shown.conditions.append(run_v2.Condition(type_="Retry", state=State.CONDITION_SUCCEEDED))
         return shown
 

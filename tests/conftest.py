@@ -25,7 +25,7 @@ IN_CI = os.environ.get("CI") == "true"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever reads or writes does so from several threads, so no test can live in a transaction of its own."""
+    """Reads and writes use several threads, so a test cannot be wrapped in one transaction."""
     for item in items:
         if "unit" not in item.path.parts:
             item.add_marker(pytest.mark.django_db(transaction=True))

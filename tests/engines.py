@@ -103,14 +103,14 @@ class Engine:
         return self._listens() and self._client.get("/_ping").status_code == 200
 
     def make_events(self, count: int) -> None:
-        """Have the engine tell so many things that are nobody's business here."""
+        """Let the engine record so many events of other containers."""
         for _ in range(count // 2):
             settings = {"Image": IMAGE, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
             made = self._client.post("/containers/create", json=settings).json()
             self._client.delete(f"/containers/{made['Id']}").raise_for_status()
 
     def kill_container(self, container: str) -> None:
-        """As somebody at the host would."""
+        """As a person at the host would."""
         self._client.post(f"/containers/{container}/kill").raise_for_status()
 
     def running(self) -> list[dict]:
@@ -153,7 +153,7 @@ class Engine:
         elsewhere.rename(socket_file)
 
     def hear_of_start(self, container: str) -> None:
-        """Have the engine told, as after it was killed during a start, of a process that has ended meanwhile."""
+        """Publish the late start event of a process that has ended: what an engine gets that was killed during a start."""
         # The container's 64 digits, and a number that no process has.
         started = b"\x0a\x40" + container.encode() + b"\x10\xff\xff\xff\x01"
         event = Any(type_url="containerd.events.TaskStart", value=started).SerializeToString()

@@ -26,7 +26,7 @@ class ExecutorHostFactory(factory.django.DjangoModelFactory):
 
 
 class ContainerJobFactory(factory.django.DjangoModelFactory):
-    """A small job without wishes."""
+    """A small job without preferences."""
 
     class Meta:
         model = ContainerJob

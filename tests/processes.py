@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
-"""For processes whose work would be little beside the measuring of its coverage, and is covered elsewhere."""
+"""For processes whose code is covered elsewhere: measuring coverage would cost more than their work."""
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:

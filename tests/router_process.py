@@ -3,7 +3,7 @@
 
 Sixteen tasks submit COUNT jobs each, route what waits and end what was routed, all through one writer, as the service
 does. Each acknowledged job is a line on stdout. A job with the image `freeze` stops the process inside the routing
-transaction, as a machine would that stands still.
+transaction, like a machine that freezes.
 """
 
 import asyncio

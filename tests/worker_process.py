@@ -1,7 +1,7 @@
 """A worker that stops or kills itself at a named step of a launch; run as a process of its own.
 
 Reads from stdin, a line each: the step, the signal's number, and the job to submit as JSON. Prints `at STEP ID` when it
-gets there, and `over` once it has let go of the job; `missed` when it never got there.
+gets there, and `over` once it has given up the job; `missed` when it never got there.
 """
 
 import asyncio

@@ -131,7 +131,7 @@ def code(number: int) -> int:
     return 3 if number % 10 == 0 else 0
 
 
-def test_three_hundred_jobs_end_in_their_true_state_whatever_dies(fleet: Fleet, tmp_path: Path) -> None:
+def test_three_hundred_jobs_end_in_their_true_state_though_parts_die(fleet: Fleet, tmp_path: Path) -> None:
     seed = random.randrange(1 << 30)
     random.seed(seed)
     journal = tmp_path / "journal"

@@ -36,7 +36,9 @@ def submit(served: Served, token: str) -> None:
 
 
 @pytest.mark.parametrize("client", ["graphql-ws", "urql", "apollo", "graphql-sse"])
-def test_a_client_goes_on_after_its_last_cursor_whatever_happens(scripts: Path, client: str, tmp_path: Path) -> None:
+def test_a_client_continues_after_its_last_cursor_through_kills_and_restarts(
+    scripts: Path, client: str, tmp_path: Path
+) -> None:
     port, count = str(free_port()), 3 * JOBS * PER_JOB
     home = tmp_path / "home"
     with Served(home, "serve", "--port", port, **UNMEASURED) as first:

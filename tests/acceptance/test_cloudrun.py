@@ -85,7 +85,7 @@ async def has_message(api: Api, job_id: str) -> str:
     return (await api(ATTEMPTS, id=job_id))["message"]
 
 
-async def test_ends_are_told_apart(admin: Api, cloudrun: CloudRun, region: dict) -> None:
+async def test_kinds_of_ends_are_distinguished(admin: Api, cloudrun: CloudRun, region: dict) -> None:
     async def end(script: str, **input: object) -> tuple[str, int | None, str]:
         job = await ended(admin, (await admin.submit(command=["sh", "-c", script], **input))["id"])
         assert job["attempt"] == 1
@@ -102,7 +102,7 @@ async def test_ends_are_told_apart(admin: Api, cloudrun: CloudRun, region: dict)
         return job["status"], job["exitCode"], job["error"]
 
     found = await asyncio.gather(
-        end("exit 7"), end("oom"), end("sleep 30", timeoutSeconds=1), cancelled_by("us"), cancelled_by("somebody")
+        end("exit 7"), end("oom"), end("sleep 30", timeoutSeconds=1), cancelled_by("us"), cancelled_by("another client")
     )
     assert found == [
         ("FAILED", 7, ""),
@@ -314,7 +314,7 @@ async def test_what_is_in_line_when_a_quota_is_used_up_asks_no_more(
     assert {job.status async for job in ContainerJob.objects.all()} == {"succeeded"}
     refusals = cloudrun.refused["RunJob RESOURCE_EXHAUSTED"]
     told = await RoutingEvent.objects.filter(kind="host_cooldown").acount()
-    assert told <= refusals <= told * 4, "those that are under way, and not the rest of the line"
+    assert told <= refusals <= told * 4, "only the launches in progress, not those that waited"
 
 
 async def test_a_cooldown_ends_by_itself_and_grows(
@@ -437,7 +437,7 @@ class Tokens(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Its output is not read."""
 
 
 @pytest.fixture
@@ -556,7 +556,7 @@ async def test_output_is_live(admin: Api, cloudrun: CloudRun, region: dict) -> N
 # ------------------------------------------------------------------ when much goes wrong
 
 
-async def test_two_hundred_jobs_end_in_their_true_state_whatever_the_network_does(
+async def test_two_hundred_jobs_end_in_their_true_state_over_a_bad_network(
     admin: Api, cloudrun: CloudRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(monkeypatch, infrastructure_retries=20)

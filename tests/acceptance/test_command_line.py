@@ -174,7 +174,7 @@ async def test_sigterm_completes_subscriptions_and_requests(home: Path) -> None:
         assert await asyncio.to_thread(served.process.wait, 10) == 0
         assert time.monotonic() - began < 10
     assert "Traceback" not in served.stderr.read_text(), served.stderr.read_text()
-    # The job was let go of as it was; the next start takes it up.
+    # The job was given up as it was; the next start takes it over.
     again = await asyncio.to_thread(Served, home)
     with again:
         api = Api(again.url, served.token)
@@ -271,7 +271,7 @@ async def test_killed_at_any_moment_nothing_is_lost_or_run_twice(
     assert [container for container in other_engine.containers() if container["State"] == "running"] == []
 
 
-def test_the_local_engine_is_registered_or_the_way_is_told(home: Path) -> None:
+def test_the_local_engine_is_registered_or_the_log_says_what_to_do(home: Path) -> None:
     with Served(home) as served:
         query = "{ hosts { edges { node { name config health { status } } } } }"
         sentence = "There is no host to run jobs on"
@@ -320,7 +320,7 @@ def test_uvicorn_with_a_bad_environment_says_so_in_one_sentence(home: Path) -> N
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux can be told for how long.")
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has TCP_USER_TIMEOUT.")
 def test_who_takes_nothing_any_more_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "STALLED_MS", 1000)
     with serve._listen("127.0.0.1", 0) as listener:

@@ -110,14 +110,14 @@ async def test_a_command_that_is_not_there_is_named(admin: Api, host: dict) -> N
     assert "/no/such/program" in job["error"]
 
 
-async def test_memory_beyond_the_limit_is_told_as_such(admin: Api, host: dict) -> None:
+async def test_an_end_for_want_of_memory_is_named(admin: Api, host: dict) -> None:
     # Not at once: the engine only begins to look a moment after the start, and knows of nothing before.
     hog = ["sh", "-c", "sleep 0.3; x=1234567890123456; while true; do x=$x$x; done"]
     job = await ended(admin, (await admin.submit(command=hog, memoryLimitMb=16))["id"])
     assert (job["status"], job["exitCode"], job["error"]) == ("FAILED", 137, "It used more memory than its limit.")
 
 
-async def test_a_hanging_engine_holds_up_nobody_else(admin: Api, host: dict, other_engine: Engine) -> None:
+async def test_a_hanging_engine_delays_no_other(admin: Api, host: dict, other_engine: Engine) -> None:
     input = {"name": "hanging", "executorType": "DOCKER", "config": {"url": other_engine.url}, "routingWeight": 0}
     await admin(CREATE_HOST, input=input)
     other_engine.pause()

@@ -156,7 +156,7 @@ async def test_an_engine_that_counts_what_has_ended_as_running_is_not_believed(e
     status = await asyncio.wait_for(docker.wait(execution), 20)
     assert (status.state, status.interrupted) == (ExecutionState.EXITED, True)
     assert status.error == "The engine of host here was restarted, which ended the container."
-    # Stopping has the engine find out, and the end that it makes up is none of the job's own either.
+    # Stopping makes the engine notice; the end that it then reports is not the job's own either.
     await docker.stop(execution, 0)
     status = await docker.explain(execution, await docker.status(execution))
     assert (status.state, status.exit_code, status.interrupted) == (ExecutionState.EXITED, 255, True)

@@ -1,4 +1,4 @@
-"""Running jobs through the API on real engines: their ends told apart, their output live, their wishes granted."""
+"""Jobs on real engines, through the API: the kinds of ends, live output, and what a job may ask for."""
 
 import asyncio
 import gc
@@ -47,7 +47,7 @@ async def test_an_exit_code_of_its_own_is_the_verdict(admin: Api, host: dict, co
     assert (job["attempt"], job["error"]) == (1, "")
 
 
-async def test_a_container_that_somebody_kills_has_failed(admin: Api, host: dict, engine: Engine) -> None:
+async def test_a_container_that_is_killed_from_outside_has_failed(admin: Api, host: dict, engine: Engine) -> None:
     job = await running(admin, (await admin.submit(command=["sleep", "60"]))["id"])
     engine.kill_container(job["executionId"])
     job = await ended(admin, job["id"])
@@ -100,7 +100,7 @@ async def test_what_a_restarted_engine_has_ended_runs_again(
     await eventually(lambda: other_engine.containers() == [], what="nothing is left")
 
 
-async def test_an_engine_whose_containerd_hangs_is_unhealthy_and_hurts_nobody_else(
+async def test_an_engine_whose_containerd_hangs_is_unhealthy_and_affects_no_other(
     admin: Api, host: dict, other_engine: Engine
 ) -> None:
     wedged = await add_host(admin, other_engine, "wedged", routingWeight=1000)
@@ -221,10 +221,10 @@ async def test_the_output_of_a_job_that_does_not_exist_is_an_error(admin: Api) -
                 pass
 
 
-# ------------------------------------------------------------------ wishes
+# ------------------------------------------------------------------ what a job may ask for
 
 
-async def test_a_job_gets_what_it_wishes_as_far_as_its_host_allows(admin: Api, engine: Engine) -> None:
+async def test_a_job_gets_what_it_asks_for_as_far_as_its_host_allows(admin: Api, engine: Engine) -> None:
     await add_host(admin, engine, "strict", config={"allow": {"user": False}}, routingWeight=1000)
     await add_host(admin, engine, "generous", config={"allow": {"user": True}})
     script = "id -u; pwd; touch /x 2>/dev/null || echo read-only; echo hi > /scratch/x && cat /scratch/x; grep -c /scratch /proc/mounts"

@@ -29,7 +29,7 @@ from container_manager.executors.simulated import SimulatedExecutor
 from tests.cloudrun import CloudRun, hurry
 from tests.eventually import eventually
 
-# The simulated one takes all settings, hangs up on nobody, and has what was created in its memory.
+# The simulator takes all settings, closes no connections, and keeps what was created in memory.
 real = pytest.mark.parametrize("make", ["docker", "cloudrun"], indirect=True)
 numbers = itertools.count(1)
 Make = Callable[..., ContainerExecutor]
@@ -162,7 +162,7 @@ async def test_another_executor_takes_over_where_one_left_off(executor: Containe
     await other.aclose()
 
 
-async def test_what_was_never_started_can_be_told(executor: ContainerExecutor) -> None:
+async def test_an_execution_that_was_never_started_is_known_as_such(executor: ContainerExecutor) -> None:
     execution = await created(executor, "true")
     await executor.remove(execution.id)
     assert await executor.has_run(execution) is False
@@ -207,7 +207,7 @@ async def test_hanging_up_ends_every_wait(make: Make) -> None:
     await again.aclose()
 
 
-async def test_a_place_that_is_not_there_is_told_soon(make: Make) -> None:
+async def test_a_host_that_does_not_exist_is_reported_soon(make: Make) -> None:
     kind = type(make())
     configs = {
         DockerExecutor: {"url": "tcp://127.0.0.1:1"},

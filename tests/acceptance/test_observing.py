@@ -33,7 +33,7 @@ async def scrape(api: Api) -> dict[tuple[str, str], float]:
     }
 
 
-async def test_metrics_tell_what_happens_and_how_the_fleet_is(admin: Api) -> None:
+async def test_metrics_count_what_happens_and_show_the_fleet(admin: Api) -> None:
     before = await scrape(admin)
 
     def more(now: dict[tuple[str, str], float], name: str, labels: str = "") -> float:
@@ -71,8 +71,8 @@ async def _has(api: Api, what: tuple[str, str], value: float) -> dict[tuple[str,
 
 
 async def test_metrics_need_a_token_and_no_known_host_name(url: str, admin: Api) -> None:
-    async with httpx.AsyncClient(base_url=url) as nobody:
-        refused = await nobody.get("/metrics")
+    async with httpx.AsyncClient(base_url=url) as stranger:
+        refused = await stranger.get("/metrics")
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"] == "Bearer"
     by_address = await admin.http.get("/metrics", headers={"Host": "10.1.2.3:8000"})
@@ -84,11 +84,11 @@ async def test_metrics_without_a_token_are_not_for_a_page_that_rebinds_its_name(
 
     async with (
         serving(make_application(no_auth=True, works=False)) as url,
-        httpx.AsyncClient(base_url=url) as everybody,
+        httpx.AsyncClient(base_url=url) as client,
     ):
-        assert (await everybody.get("/metrics")).status_code == 200
-        assert (await everybody.get("/metrics", headers={"Host": "evil.example"})).status_code == 400
-        assert (await everybody.get("/livez", headers={"Host": "10.1.2.3"})).status_code == 200
+        assert (await client.get("/metrics")).status_code == 200
+        assert (await client.get("/metrics", headers={"Host": "evil.example"})).status_code == 400
+        assert (await client.get("/livez", headers={"Host": "10.1.2.3"})).status_code == 200
 
 
 class Collector(ThreadingHTTPServer):

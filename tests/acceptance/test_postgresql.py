@@ -1,4 +1,4 @@
-"""Many processes on one PostgreSQL: nothing is over-committed, routed twice or lost, whoever dies or stands still."""
+"""Many processes on one PostgreSQL: nothing is over-committed, routed twice or lost, though processes die or freeze."""
 
 import asyncio
 import os
@@ -124,7 +124,7 @@ def jobs(connection: psycopg.Connection) -> int:
     return connection.execute("SELECT COUNT(*) FROM container_manager_containerjob").fetchone()[0]
 
 
-def test_a_process_frozen_in_the_routing_transaction_holds_nobody_up_for_long(database: dict[str, str]) -> None:
+def test_a_process_frozen_in_the_routing_transaction_does_not_block_others_for_long(database: dict[str, str]) -> None:
     with (
         router(database, "freeze", 3) as frozen,
         psycopg.connect(database["CONTAINER_MANAGER_DATABASE_URL"]) as connection,
@@ -173,7 +173,7 @@ def test_roles_share_the_work_and_hear_of_each_other_at_once(cluster: Postgres, 
         for job in (second, first):
             api.query(api.token, "mutation($id: ID!) { cancelJob(id: $id) { __typename } }", id=job["id"])
         cancelled = "{ jobs(filters: {status: [CANCELLED]}) { edges { node { id } } } }"
-        eventually_sync(lambda: len(api.query(api.token, cancelled)["edges"]) == 2, 5, "the worker hears of it")
+        eventually_sync(lambda: len(api.query(api.token, cancelled)["edges"]) == 2, 5, "the worker gets the event")
         assert worker.terminate() == 0
         assert api.terminate() == 0
 
@@ -207,7 +207,7 @@ def test_the_listener_comes_back_with_the_database(cluster: Postgres, tmp_path: 
 UPGRADE = "import django; django.setup(); from container_manager import startup; startup.migrate()"
 
 
-def test_an_upgrade_that_waits_for_a_backup_has_nobody_wait_behind_it(database: dict[str, str]) -> None:
+def test_an_upgrade_that_waits_for_a_backup_blocks_no_statement(database: dict[str, str]) -> None:
     before = [sys.executable, "-m", "django", "migrate", "container_manager", "0004", "-v", "0"]
     subprocess.run(before, env=database, cwd=ROOT, check=True)
     url, jobs = database["CONTAINER_MANAGER_DATABASE_URL"], "SELECT COUNT(*) FROM container_manager_containerjob"
@@ -239,7 +239,7 @@ print(len(connection.connection._notifies_backlog))
 """
 
 
-def test_notifications_that_a_pool_brings_to_whoever_did_not_ask_are_not_kept(database: dict[str, str]) -> None:
+def test_notifications_that_a_pool_delivers_to_the_wrong_client_are_dropped(database: dict[str, str]) -> None:
     script = [sys.executable, "-c", NOTIFIED]
     result = subprocess.run(script, env=database, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (result.stdout, result.stderr) == ("0\n", "")

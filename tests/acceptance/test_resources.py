@@ -79,7 +79,7 @@ async def test_two_hundred_thousand_lines_in_five_seconds(api: Api, served: Serv
     await eventually(lambda: connections(served, engine) <= before + 5, 10, "connections are given back")
 
 
-async def test_a_large_image_is_pulled_and_told_about(api: Api, served: Served, engine: Engine) -> None:
+async def test_a_large_image_is_pulled_with_progress(api: Api, served: Served, engine: Engine) -> None:
     registry = engine.serve_registry(5002)
     image = f"{registry}/large:1"
     await asyncio.to_thread(engine.push, image, ballast=400 * MEGABYTE)

@@ -1,4 +1,4 @@
-"""Many processes, many subscribers, and whatever may be restarted: nothing is lost, skipped or told twice."""
+"""Many processes and many subscribers, through restarts: no event is lost, skipped or sent twice."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ BATCHES = "subscription($after: String) { routingEventBatches(after: $after, eve
 
 
 class Reader:
-    """A subscriber that disconnects at random and goes on after the last cursor that it has seen."""
+    """A subscriber that disconnects at random and continues after its last cursor."""
 
     def __init__(self, number: int, urls: list[str], token: str) -> None:
         self._dice = random.Random(number)
@@ -247,7 +247,7 @@ def test_a_rolling_restart_behind_a_proxy_fails_no_request_and_loses_nothing(clu
 
 
 def _pretend(public: str, token: str) -> None:
-    """Change something, and say that one is somebody else."""
+    """Change something, with a false address in a header."""
     headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": "6.6.6.6"}
     request = {"query": CREATE_HOST, "variables": {"input": {"name": "other", "executorType": "SIMULATED"}}}
     httpx.post(f"{public}/graphql", json=request, headers=headers).raise_for_status()
@@ -356,7 +356,7 @@ def test_pgbouncer_in_transaction_mode_will_do(cluster: Postgres, tmp_path: Path
         ):
             loads = begin(api, [api.url])
             eventually_sync(lambda: all(len(load.acknowledged) > 50 for load in loads), 30)
-            # A subscriber of one process hears of what others commit.
+            # A subscriber of one process gets what others commit.
             events = asyncio.run(_some_events(api))
             assert events == sorted(events)
             for load in loads:
@@ -369,9 +369,7 @@ def test_pgbouncer_in_transaction_mode_will_do(cluster: Postgres, tmp_path: Path
                 assert '"level": "error"' not in (tmp_path / name / "stderr").read_text()
 
 
-def test_without_a_connection_that_hears_a_process_looks_by_itself_and_says_so(
-    cluster: Postgres, tmp_path: Path
-) -> None:
+def test_without_notifications_a_process_polls_and_says_so(cluster: Postgres, tmp_path: Path) -> None:
     if not postgres.PGBOUNCER.exists():
         pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer).")
     with PgBouncer(cluster.database(), connections=3) as bouncer:
@@ -408,7 +406,7 @@ def test_workers_share_a_port_and_are_replaced(cluster: Postgres, tmp_path: Path
             subprocess.run(["kill", "-9", str(pid)], check=True)
             eventually_sync(lambda pid=pid: len(_workers(children)) == 2 and pid not in _workers(children), 20)
         killed_at = datetime.now(UTC)
-        # Whoever looked after the hosts is dead.
+        # The leader of the hosts is dead.
         eventually_sync(lambda: _probed_since(url, killed_at), 15, "another one looks after the hosts")
         done = sum(len(load.acknowledged) for load in loads)
         eventually_sync(lambda: sum(len(load.acknowledged) for load in loads) > done + 50, 20)
@@ -429,7 +427,7 @@ def _probed_since(url: str, moment: datetime) -> bool:
 
 
 def _workers(children: Path) -> list[int]:
-    """Worker processes, without what the library keeps beside them."""
+    """Worker processes, without the helper processes of the library."""
     return [
         int(pid) for pid in children.read_text().split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]

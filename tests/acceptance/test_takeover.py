@@ -62,7 +62,7 @@ class OnCloudRun:
 
 
 class Fleet:
-    """A service on PostgreSQL with one host, and workers beside it that are told where to stop."""
+    """A service on PostgreSQL with one host, and workers that stop at a given step."""
 
     def __init__(self, folder: Path, place: OnEngine | OnCloudRun, url: str) -> None:
         self.place, self.url, self.folder = place, url, folder
@@ -169,7 +169,7 @@ def killed(fleet: Fleet, step: str) -> None:
     fleet.check(job_id, token)
 
 
-def test_whoever_stops_at_any_step_one_container_runs_once(fleet: Fleet) -> None:
+def test_a_worker_may_stop_at_any_step_and_one_container_runs_once(fleet: Fleet) -> None:
     with ThreadPoolExecutor(5) as pool:
         freezing = [pool.submit(frozen, fleet, *STEPS[begin::2]) for begin in range(2)]
         for done in [*freezing, *(pool.submit(killed, fleet, step) for step in STEPS)]:
@@ -184,7 +184,7 @@ def test_a_call_that_arrives_after_its_sender_is_gone_starts_nothing(fleet: Flee
     worker = fleet.worker("late")
     step = {"CreateJob": "before create", "RunJob": "before start"}[method]
     job_id, _ = fleet.stop_at(worker, step, signal.SIGSTOP, "late")
-    eventually_sync(lambda: stopped(worker.pid), 10, "it stands still")
+    eventually_sync(lambda: stopped(worker.pid), 10, "it is frozen")
     with server.hang(method, times=1) as held:
         os.kill(worker.pid, signal.SIGCONT)
         eventually_sync(held.is_set, 10, "the call has arrived")

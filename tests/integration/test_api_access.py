@@ -20,8 +20,8 @@ from tests.server import make_token
 
 
 async def test_a_stream_without_a_token_is_refused(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url) as nobody:
-        answer = await nobody.post("/graphql", json={}, headers={"Accept": "text/event-stream"})
+    async with httpx.AsyncClient(base_url=url) as stranger:
+        answer = await stranger.post("/graphql", json={}, headers={"Accept": "text/event-stream"})
     assert answer.status_code == 401
     assert answer.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
 

@@ -28,7 +28,7 @@ async def test_events_come_in_batches_each_once_and_not_too_often(admin: Api, si
             await admin.submit(name=str(number))
         while finished < 30:
             batch = await anext(values)
-            assert batch, "nothing is told by an empty batch"
+            assert batch, "an empty batch is never sent"
             batches, seen = batches + 1, [*seen, *batch]
             finished += sum(event["kind"] == "JOB_FINISHED" for event in batch)
         took = asyncio.get_running_loop().time() - began

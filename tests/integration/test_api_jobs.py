@@ -60,9 +60,9 @@ async def test_an_idempotency_key_gives_the_first_job_back(admin: Api, sim: dict
     assert (other["__typename"], other["message"][:15]) == ("Conflict", "idempotencyKey:")
     both = await admin(SUBMIT_MANY, inputs=[{"image": "x", "idempotencyKey": "twin"}] * 2)
     assert both[0]["id"] == both[1]["id"]
-    somebody = Api(url, await make_token(Role.OPERATOR))
-    assert (await somebody.submit(idempotencyKey="k", command=["echo 1"]))["id"] != first["id"]
-    await somebody.http.aclose()
+    another = Api(url, await make_token(Role.OPERATOR))
+    assert (await another.submit(idempotencyKey="k", command=["echo 1"]))["id"] != first["id"]
+    await another.http.aclose()
 
 
 async def test_routing_a_waiting_job_by_hand(admin: Api, sim: dict) -> None:

@@ -107,7 +107,7 @@ async def test_a_hanging_host_delays_no_other() -> None:
     assert reports[hanging.pk].error == "No answer within 0.2 s."
 
 
-async def test_a_probe_reports_whatever_goes_wrong() -> None:
+async def test_a_probe_reports_every_kind_of_error() -> None:
     factory = ExecutorFactory()
     hosts = [await make_host() for _ in range(3)]
     broken = {hosts[0].pk: RuntimeError("no such thing"), hosts[1].pk: ExecutorConnectionError("unplugged")}
@@ -153,7 +153,7 @@ async def test_available_hosts_pass_every_check() -> None:
     assert await factory.get_available_hosts(ContainerJobFactory.build()) == [good]
 
 
-async def test_a_simulated_host_takes_only_jobs_that_prefer_it_unless_told() -> None:
+async def test_a_simulated_host_takes_only_jobs_that_prefer_it_unless_configured() -> None:
     host = await make_host(config={})
     factory = ExecutorFactory()
     assert await factory.get_available_hosts() == [host]

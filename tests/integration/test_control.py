@@ -1,4 +1,4 @@
-"""The loops: they stay alive, take over what others left, and let go of it at the end."""
+"""The control loops: they stay alive, take over what others left, and give it up at the end."""
 
 import asyncio
 from collections.abc import Callable
@@ -93,7 +93,7 @@ async def test_jobs_of_a_worker_that_died_are_taken_over(db: None) -> None:
         lease_owner="dead",
     )
     launching = await make_job(host=host, status="launching", lease_owner="dead")
-    # SQLite has one process: whoever starts knows that all others are gone.
+    # SQLite serves one process, so a process that starts knows that all others are gone.
     left = timedelta(hours=1) if connection.vendor == "sqlite" else -timedelta(seconds=1)
     for job in (running_, launching):
         await ContainerJob.objects.filter(pk=job.pk).aupdate(lease_expires_at=timezone.now() + left)
@@ -106,7 +106,7 @@ async def _is(job: ContainerJob, status: str) -> bool:
     return await status_of(job) == status
 
 
-async def test_a_stopping_service_lets_go_of_its_jobs(db: None) -> None:
+async def test_a_stopping_service_gives_up_its_leases(db: None) -> None:
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
     job = await make_job(host=host, status="routed")
     async with running():
@@ -127,7 +127,7 @@ async def test_hosts_are_probed_all_the_time(db: None, monkeypatch: pytest.Monke
         await eventually(is_known)
 
 
-async def test_a_host_that_nobody_probes_becomes_unknown(db: None) -> None:
+async def test_a_host_that_is_not_probed_becomes_unknown(db: None) -> None:
     forgotten = await make_host(
         executor_type="docker", config={"node": "gone"}, last_health_check=timezone.now() - timedelta(minutes=5)
     )
@@ -145,13 +145,13 @@ async def test_a_host_that_nobody_probes_becomes_unknown(db: None) -> None:
 async def test_a_job_in_its_back_off_starts_when_that_ends(service: Service) -> None:
     await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
     job = await make_job(not_before=timezone.now() + timedelta(seconds=0.5))
-    # Whatever happens wakes the queue, which then sees when to wake by itself.
+    # Any helpful event wakes the scheduler, which then computes when to wake by itself.
     await service.process.writer.write(leases.claim, Worker("x", "x", timedelta(seconds=1)))
     loop_of(service, Scheduler).on_events([NewEvent(EventKind.HOST_UPDATED, "")])
     await eventually(lambda: _is(job, "succeeded"), 10)
 
 
-# ------------------------------------------------------------------ one job's run, with an executor told what to do
+# ------------------------------------------------------------------ the run of one job, on a stand-in executor
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
 
 def engine(**answers: object) -> AsyncMock:
-    """An executor that answers as told; by default all goes well."""
+    """An executor with these answers; by default the launch succeeds."""
     return executor_stand_in(at=ALIVE, **answers)
 
 
@@ -214,7 +214,7 @@ async def test_a_container_that_has_ended_is_harvested(run: Callable) -> None:
     assert await kinds() == ["job_started", "job_finished"]
 
 
-async def test_a_container_that_never_started_is_removed_and_made_anew(run: Callable) -> None:
+async def test_a_container_that_never_started_is_removed_and_created_again(run: Callable) -> None:
     executor = engine(find=state("created"))
     job = await run(executor, **TAKEN_OVER)
     assert (job.status, job.execution_id) == ("succeeded", "id")
@@ -334,7 +334,7 @@ async def test_a_job_cancelled_before_its_launch_never_gets_a_container(run: Cal
 
 @pytest.mark.parametrize(("had_to_stop", "verdict"), [(False, "succeeded"), (True, "cancelled")])
 async def test_only_an_end_of_its_own_outranks_our_cancel(run: Callable, had_to_stop: bool, verdict: str) -> None:
-    """A program may exit with 0 when it is told to stop; that is our doing all the same."""
+    """A program may exit with 0 when it gets TERM; this service has ended it nevertheless."""
     executor = engine(status=[state("running"), state("exited", 0)])
     executor.wait, executor.stop.return_value = lambda *_: asyncio.Event().wait(), had_to_stop
     job = await run(executor, **TAKEN_OVER, execution_id="found", cancel_requested_at=ALIVE)
@@ -398,7 +398,7 @@ async def test_adopting_and_cancelling_do_not_wait_behind_launches(writer: Write
     assert await status_of(job) == "cancelled"
 
 
-async def test_an_executor_that_was_replaced_is_asked_anew(run: Callable) -> None:
+async def test_a_call_on_a_replaced_executor_is_repeated_on_the_new_one(run: Callable) -> None:
     executor = engine(create=[ExecutorClosedError("its settings were changed"), "id"])
     job = await run(executor)
     assert (job.status, job.attempt) == ("succeeded", 1)
@@ -498,12 +498,12 @@ async def test_leases_are_renewed_however_busy_it_is(writer: Writer) -> None:
         assert job.lease_epoch == 1
 
 
-async def test_a_cancel_in_the_same_commit_as_the_claim_is_heard(writer: Writer) -> None:
+async def test_a_cancel_in_the_same_commit_as_the_claim_takes_effect(writer: Writer) -> None:
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
     dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 15)
     writer.on_commit(dispatcher.on_events)
     job = await make_job(host=host, status="routed")
-    # The commit of a claim and a cancel is told before the claim's answer is acted upon.
+    # The listeners get the commit of both before the claim's answer is used.
     claiming = asyncio.create_task(writer.write(leases.claim, dispatcher.worker))
     cancelling = asyncio.create_task(writer.write(job_store.cancel, (job.pk, None)))
     claimed = await claiming

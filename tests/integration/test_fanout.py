@@ -1,4 +1,4 @@
-"""Many subscribers to the same: executed and encoded once, and told what each would have been told alone."""
+"""Equal subscriptions: events are executed and encoded once, with the result that each would get alone."""
 
 import asyncio
 import json
@@ -140,7 +140,7 @@ async def test_what_depends_on_other_variables_is_not_shared(served: Any) -> Non
 
 
 @pytest.mark.parametrize("field", ["routingEvents", "routingEventBatches"])
-async def test_an_error_is_told_where_it_is_and_the_others_are_not_hurt(
+async def test_an_error_has_its_path_and_does_not_affect_other_events(
     served: Any, field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, api = served
@@ -163,9 +163,7 @@ async def test_an_error_is_told_where_it_is_and_the_others_are_not_hurt(
     assert "bug" not in str(message)
 
 
-async def test_what_is_told_of_a_job_is_as_of_now_however_quiet_it_was(
-    served: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_event_shows_the_present_state_of_its_job(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "FRESH_SECONDS", 0.01)
     service, api = served
     await some_events(service)
@@ -199,9 +197,7 @@ async def test_errors_are_executed_once_for_all_too(
     assert len(executions) == 1 + 3, "all in one list, then each by itself"
 
 
-async def test_many_events_are_executed_piece_by_piece_whatever_is_asked_of_them(
-    served: Any, executions: list[Any]
-) -> None:
+async def test_many_events_are_executed_in_portions(served: Any, executions: list[Any]) -> None:
     service, api = served
     await asyncio.gather(*(service.process.writer.write(tell, (str(number), None)) for number in range(120)))
     # As many aliases as a document may have.
@@ -224,7 +220,7 @@ async def test_what_each_event_costs_counts_as_often_as_there_may_be_events(serv
     assert "cost is" in message["payload"][0]["message"]
 
 
-async def test_a_caller_that_leaves_before_its_batch_begins_holds_nobody_up() -> None:
+async def test_a_caller_that_leaves_before_its_batch_starts_blocks_no_other() -> None:
     async def load(keys: list[int]) -> list[int]:
         return keys
 

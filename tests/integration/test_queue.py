@@ -89,7 +89,7 @@ async def test_a_pass_costs_the_classes_that_wait_and_not_the_jobs() -> None:
     assert counts[0] == counts[1]
 
 
-async def test_a_refusal_is_kept_once_a_class_and_told_when_it_changes() -> None:
+async def test_a_refusal_is_stored_once_per_class_and_recorded_when_it_changes() -> None:
     host = await make_host(max_concurrent_jobs=1)
     await make_job(host=host, status="running")
     first, second, third = await submit(3)
@@ -117,7 +117,7 @@ async def test_a_refusal_is_kept_once_a_class_and_told_when_it_changes() -> None
     assert await QueueRefusal.objects.filter(class_key=third.class_key).aexists()
     await ExecutorHost.objects.aupdate(max_concurrent_jobs=5)
     await a_pass()
-    assert not await QueueRefusal.objects.aexists(), "nobody waits for it any more"
+    assert not await QueueRefusal.objects.aexists(), "no job waits for it any more"
 
 
 async def test_what_waits_comes_before_what_is_new_at_equal_priority() -> None:
@@ -163,7 +163,7 @@ async def test_the_queue_says_what_waits_for_what() -> None:
     assert await threads.read(jobs.count_active) == 1
 
 
-async def test_refusals_that_nobody_waits_for_are_dropped() -> None:
+async def test_refusals_of_classes_without_pending_jobs_are_deleted() -> None:
     await make_host(max_concurrent_jobs=0)
     first, other = (await submit())[0], (await submit(memory_limit=65))[0]
     await write_directly(jobs.cancel, (first.pk, None))
@@ -259,7 +259,7 @@ async def test_there_is_one_reservation_and_it_is_given_up_with_its_host(impatie
     assert (await fresh(younger)).reserved_host_id == host.pk + other.pk - kept
 
 
-async def test_nobody_has_room_kept_before_the_set_wait() -> None:
+async def test_there_is_no_reservation_before_the_set_wait() -> None:
     await make_host(max_concurrent_jobs=0)
     host = await make_host(max_concurrent_jobs=1)
     await make_job(host=host, status="running")
@@ -312,7 +312,7 @@ async def test_a_class_is_known_by_the_key_that_its_jobs_carry() -> None:
 # ------------------------------------------------------------------ bounds and moments
 
 
-async def test_what_one_pass_leaves_is_routed_without_anybody_asking(
+async def test_what_one_pass_leaves_is_routed_by_the_next_one(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routing_pass, "MOST_RECORDED", 3)
@@ -324,7 +324,7 @@ async def test_what_one_pass_leaves_is_routed_without_anybody_asking(
     assert await RoutingDecision.objects.exclude(host_id=None).acount() == 12
 
 
-async def test_a_pass_that_had_enough_lets_nobody_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pass_that_had_enough_lets_no_new_job_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
     await make_host(max_concurrent_jobs=50)
     old = [await make_job(memory_limit=64 + number) for number in range(4)]
     monkeypatch.setattr(routing_pass, "MOST_RECORDED", 2)
@@ -430,7 +430,7 @@ async def test_a_launch_that_succeeds_is_forgiveness(service: Service) -> None:
 # ------------------------------------------------------------------ records
 
 
-async def test_a_decision_tells_of_hosts_that_were_renamed_and_deleted_since() -> None:
+async def test_a_decision_still_shows_hosts_that_were_renamed_or_deleted_since() -> None:
     chosen = await make_host(name="chosen")
     gone = await make_host(name="gone", is_active=False)
     (job,) = await submit()

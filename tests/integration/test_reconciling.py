@@ -1,4 +1,4 @@
-"""What is left on hosts is removed, what is needed is not; lost hosts, retries, and launches nobody can tell of."""
+"""Executions that no job needs are removed; lost hosts, retries, and launches of unknown outcome."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
@@ -79,7 +79,7 @@ async def test_only_what_its_attempt_still_needs_is_needed() -> None:
     assert await threads.read(leftovers.needed, found) == {"mine", "about to be committed"}
 
 
-async def test_what_nobody_needs_is_removed_after_the_grace_time(service: Service) -> None:
+async def test_what_no_job_needs_is_removed_after_the_grace_time(service: Service) -> None:
     host = await make_host(config=SLOW)
     reconciler = Reconciler(service.process.writer, service.process.factory, Leader(Writer(), "test-node", 60), 0.3)
     executor = service.process.factory.get_executor(host)
@@ -141,7 +141,7 @@ async def test_a_host_that_cannot_be_swept_does_not_end_the_sweeping(
 # ------------------------------------------------------------------ again, by hand and elsewhere
 
 
-async def test_a_retry_begins_afresh_and_keeps_the_attempt_before(service: Service) -> None:
+async def test_a_retry_starts_over_and_keeps_the_earlier_attempt(service: Service) -> None:
     host = await make_host(config={**QUICK, "exit_code": 4})
     job = await make_job(queue_timeout_seconds=60, max_attempts=2)
     await service.jobs.route([job.pk], ME)
@@ -205,7 +205,7 @@ async def test_runs_on_a_lost_host_do_not_wait_for_its_word(service: Service) ->
     await eventually(lambda: not dispatcher.running)
 
 
-# ------------------------------------------------------------------ launches nobody can tell of
+# ------------------------------------------------------------------ launches of unknown outcome
 
 
 async def drive(
@@ -296,7 +296,7 @@ async def test_a_database_that_is_away_for_a_moment_loses_nothing(
 # ------------------------------------------------------------------ watching
 
 
-async def test_a_watcher_hears_hints_and_looks_for_what_they_missed() -> None:
+async def test_a_watcher_uses_hints_and_looks_for_what_they_missed() -> None:
     told: asyncio.Queue[str] = asyncio.Queue()
     running, looks = {"a", "b", "c"}, []
 
@@ -391,7 +391,7 @@ async def test_output_of_an_older_version_is_still_read(db: None) -> None:
     assert [line.line.text for line in old.lines()] == ["kept", "as JSON"]
 
 
-async def test_progress_is_told_and_goes_with_the_launch(db: None) -> None:
+async def test_progress_is_shown_and_ends_with_the_launch(db: None) -> None:
     job = await make_job(host=await make_host(), status="routed")
     _, fence = await claim()
     notes = [OutputLine("stderr", 1, "[container-manager: Pulled.]")]
@@ -483,7 +483,7 @@ async def test_output_of_a_cancelled_job_is_kept_before_its_container_goes(
     assert [line.line.text for line in kept.lines()] == ["so far"]
 
 
-async def test_a_run_whose_job_somebody_else_has_ends(service: Service) -> None:
+async def test_a_run_ends_when_another_worker_holds_its_job(service: Service) -> None:
     job = await make_job(host=await make_host(config=SLOW), status="routed")
     dispatcher = loop_of(service, Dispatcher)
     dispatcher.wake()

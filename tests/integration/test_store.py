@@ -101,7 +101,7 @@ async def test_a_bad_item_fails_alone(writer: Writer) -> None:
     assert await RoutingEvent.objects.acount() == await ApiToken.objects.acount()
 
 
-async def test_what_a_caller_has_given_up_on_does_not_stop_the_writer(writer: Writer) -> None:
+async def test_a_write_whose_caller_has_given_up_does_not_stop_the_writer(writer: Writer) -> None:
     abandoned = asyncio.create_task(writer.write(add_token, "abandoned"))
     await asyncio.sleep(0)
     abandoned.cancel()
@@ -185,14 +185,14 @@ async def test_a_slow_subscriber_costs_bounded_memory_and_misses_nothing(writer:
     assert not log.audiences
 
 
-async def test_who_has_caught_up_with_the_tail_reads_no_more(writer: Writer, log: EventLog, monkeypatch) -> None:
+async def test_a_subscriber_that_has_caught_up_reads_no_more_pages(writer: Writer, log: EventLog, monkeypatch) -> None:
     from container_manager.store import events
 
     pages, read_page = [], events.page
 
     def page(cursor: int, *args: object) -> list:
         found = read_page(cursor, *args)
-        # Somebody always commits one more, as on a busy system.
+        # Another process commits one more each time, as on a busy system.
         transaction.commit_one(tell, len(pages))
         pages.append(found)
         return found
@@ -209,7 +209,7 @@ async def test_who_has_caught_up_with_the_tail_reads_no_more(writer: Writer, log
 
 
 @pytest.mark.parametrize("seconds", [0, 0.01])
-async def test_what_is_live_is_made_ready_once_for_all_who_want_the_same(
+async def test_live_events_are_prepared_once_for_all_equal_subscribers(
     writer: Writer, log: EventLog, seconds: float
 ) -> None:
     ready: list[str] = []
@@ -231,7 +231,7 @@ async def test_what_is_live_is_made_ready_once_for_all_who_want_the_same(
     assert ready == ["0", "2", "4"]
 
 
-async def test_who_cannot_be_made_ready_for_in_time_hears_all_the_same(
+async def test_a_preparation_that_is_too_slow_does_not_keep_events_back(
     writer: Writer, log: EventLog, monkeypatch
 ) -> None:
     monkeypatch.setattr("container_manager.events.audience.PREPARE_SECONDS", 0.01)
@@ -256,7 +256,7 @@ async def test_who_cannot_be_made_ready_for_in_time_hears_all_the_same(
     assert seen == [str(n) for n in range(100)]
 
 
-async def test_who_was_told_of_nothing_for_long_need_not_read_it_again(
+async def test_a_filtered_subscriber_does_not_read_again_what_it_did_not_want(
     writer: Writer, log: EventLog, monkeypatch
 ) -> None:
     from container_manager.store import events
@@ -290,7 +290,7 @@ async def test_who_was_told_of_nothing_for_long_need_not_read_it_again(
         assert seen == ["last", "missed"]
 
 
-async def test_whoever_was_too_slow_goes_on_from_memory_and_many_who_come_back_read_once(
+async def test_slow_subscribers_continue_from_memory_and_reconnecting_ones_share_a_read(
     writer: Writer, log: EventLog, monkeypatch
 ) -> None:
     from container_manager.store import events
@@ -333,7 +333,7 @@ async def test_catching_up_outlives_a_database_that_is_away(writer: Writer, log:
     assert failed
 
 
-async def test_old_events_are_dropped_and_whoever_wants_them_is_told(writer: Writer, log: EventLog) -> None:
+async def test_old_events_are_deleted_and_their_cursors_expire(writer: Writer, log: EventLog) -> None:
     from container_manager.store import events
 
     await threads.read(identify)
@@ -367,7 +367,7 @@ async def test_one_candidate_has_a_duty_until_it_resigns_or_its_lease_ends() -> 
     assert await stand(candidate("a", "", "here")) == {"", "here"}
     await write_directly(leadership.resign, "a")
     assert await stand(candidate("b", "", "there", lease=-1)) == {"", "there"}
-    assert await stand(candidate("a", "", "here")) == {"", "here"}, "a lease that has run out holds nobody up"
+    assert await stand(candidate("a", "", "here")) == {"", "here"}, "an expired lease blocks no other candidate"
 
 
 async def test_events_of_another_process_are_found_without_a_signal(log: EventLog, monkeypatch) -> None:
@@ -473,7 +473,7 @@ async def test_renewing_keeps_a_lease_and_releasing_gives_it_up() -> None:
     assert await write_directly(leases.renew, (me, [fence, stale])) == ([fence.job_id], [stale.job_id])
     assert await write_directly(leases.renew, (me, [])) == ([], [])
     assert await claimed(worker("you")) == []
-    assert await write_directly(leases.expire, "somebody") == 0
+    assert await write_directly(leases.expire, "another") == 0
     assert await write_directly(leases.expire, "me") == 1
     assert len(await claimed(worker("you"))) == 1
 
@@ -553,7 +553,7 @@ async def test_a_batch_done_again_begins_from_what_was_submitted(writer: Writer)
     assert state.jobs == 1
 
 
-async def test_a_fault_of_the_database_is_told_to_all_at_once(writer: Writer, monkeypatch) -> None:
+async def test_an_error_of_the_database_is_given_to_all_callers_at_once(writer: Writer, monkeypatch) -> None:
     tries = []
 
     def away(*_: object) -> None:
@@ -566,7 +566,7 @@ async def test_a_fault_of_the_database_is_told_to_all_at_once(writer: Writer, mo
     assert len(tries) <= 2
 
 
-async def test_a_back_off_that_is_over_wakes_nobody() -> None:
+async def test_a_back_off_that_is_over_is_no_next_change() -> None:
     await make_job(not_before=timezone.now() - timedelta(seconds=1))
     assert await threads.read(pending.next_change, timezone.now()) is None
     later = await make_job(not_before=timezone.now() + timedelta(hours=1))

@@ -125,7 +125,9 @@ async def test_too_many_waiting_changes_are_refused_at_once(monkeypatch: pytest.
         assert await writer.write(weigh, Heavy(11)) == 11
 
 
-async def test_a_client_hears_that_the_service_is_overloaded(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_gets_unavailable_when_the_service_is_overloaded(
+    admin: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def refuse(*_: object) -> object:
         raise Unavailable(writer_module.OVERLOADED)
 

@@ -1,4 +1,4 @@
-"""The environment: one sentence for whatever is wrong with it."""
+"""The environment: one sentence for each thing that can be wrong with it."""
 
 import re
 import stat

@@ -194,7 +194,7 @@ def test_within_a_class_the_oldest_comes_first() -> None:
     assert [decision.key for decision in placed if decision.host] == [2, 3]
 
 
-def test_a_large_job_that_cannot_run_holds_nobody_up() -> None:
+def test_a_large_job_that_cannot_run_does_not_block_others() -> None:
     jobs = [JobRequest(1, 1, JobRequirements(memory=9999, priority=9)), JobRequest(2, 2, JobRequirements(memory=10))]
     by_key = {d.key: d for d in router.decide([host(max_memory=100)], jobs, 0)}
     assert by_key[1].host is None
@@ -265,7 +265,7 @@ def test_an_empty_fleet_is_not_now() -> None:
     assert "no host yet" in decision.reason
 
 
-def test_reasons_tell_how_it_was_chosen() -> None:
+def test_reasons_say_how_the_host_was_chosen() -> None:
     def why(fleet: list[HostState], **needs: object) -> str:
         return router.decide(fleet, [JobRequest(1, 1, JobRequirements(**needs))], 0)[0].reason
 
