@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NO_JOB = "There is no such job."
+NO_HOST = "There is no such host."
+
 
 class UserError(Exception):
     """The request must change; the message says what."""

@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models.base import ModelState
 from django.utils import timezone
 
-from container_manager.domain import capabilities, lifecycle
+from container_manager.domain import capabilities, cloudrun_limits, lifecycle
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind, ExecutorType, Role
 from container_manager.executors.configs import grants_of, node_of, region_of, takes_only_preferred
@@ -235,17 +235,17 @@ class ContainerJob(models.Model):
             strategy=self.strategy,
             priority=self.priority,
             reserved_host=self.reserved_host_id,
-            grants=(*self._requested_grants(), *map(capabilities.current, self.required_capabilities)),
+            grants=(*self._requested_capabilities(), *capabilities.current(self.required_capabilities)),
         )
 
-    def _requested_grants(self) -> list[str]:
+    def _requested_capabilities(self) -> list[str]:
         network = [capabilities.network(self.network)] if self.network else []
         return [*([capabilities.USER] if self.user else []), *network]
 
     def capabilities_beyond_cloudrun(self) -> list[str]:
         """The codes of what the job asks for beyond the ordinary limits of Cloud Run."""
         memory, cpu = self.memory_limit or 0, round((self.cpu_limit or 0) * 1000)
-        found = capabilities.exceeding_cloudrun(
+        found = cloudrun_limits.exceeding(
             self.image, memory, cpu, self.timeout_seconds, self.environment, read_only_root=self.read_only_root
         )
         return list(found)

@@ -48,6 +48,7 @@ class Process:
         self.nodes = {"", environment.node} if works else {""}
         self._core = Supervisor([self.writer, self.events])
         self._loops = Supervisor(self._control_loops() if works else [])
+        self._sampling: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.writer.on_commit(self._on_commit)
 

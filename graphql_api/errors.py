@@ -74,7 +74,7 @@ class MaskInternalErrors(MaskErrors):
             return self._masked(error, shown)
         incident = secrets.token_hex(4)
         logger.error("incident %s at %s", incident, error.path, exc_info=error.original_error)
-        message = f"Something went wrong inside; the log has it as incident {incident}."
+        message = f"An internal error occurred; the log describes it under incident {incident}."
         return self._masked(error, GraphQLError(message, extensions={"code": "INTERNAL", "incident": incident}))
 
     def _masked(self, error: GraphQLError, shown: GraphQLError) -> GraphQLError:

@@ -52,7 +52,9 @@ class _Drain:
     async def _drain(
         self, number: signal.Signals, handler: "Callable[[int, FrameType | None], object] | int | None"
     ) -> None:
-        with suppress(TimeoutError):
-            await self._process.drain(self._seconds)
-        if callable(handler):
-            handler(number, None)
+        try:
+            with suppress(TimeoutError):
+                await self._process.drain(self._seconds)
+        finally:
+            if callable(handler):
+                handler(number, None)

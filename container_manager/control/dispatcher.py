@@ -94,8 +94,9 @@ class Dispatcher:
             if len(claimed) == leases.CLAIM_AT_ONCE:
                 self.wake()
             if self._renewed_at + self._turn <= time.monotonic():
-                self._renewed_at = time.monotonic()
+                began = time.monotonic()
                 await self._renew()
+                self._renewed_at = began
             await wait_for(self._wake, self._turn)
 
     async def _renew(self) -> None:

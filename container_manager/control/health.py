@@ -62,7 +62,7 @@ class HealthLoop:
             await wait_for(self._wake, max(began + turn - time.monotonic(), 0))
 
     async def stop(self) -> None:
-        """Break off the probes."""
+        """Cancel the probes."""
         await cancel_and_wait(*self._probing.values())
 
     async def _probe_hosts(self, nodes: Collection[str]) -> None:

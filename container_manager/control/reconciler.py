@@ -31,9 +31,9 @@ JITTER = 0.1
 class Reconciler:
     """Sweeps every host at the start, when it comes back, and every minute.
 
-    Executions of jobs that are under way are left to their runs, which adopt or harvest them. Others belong to an
-    attempt that was given up, to a worker that has lost its claim, or to a job that the database does not know. These
-    are removed once they have been seen for the grace time.
+    Executions of jobs that are under way are left to their runs, which adopt them or read their output. Others belong
+    to an attempt that was given up, to a worker that has lost its claim, or to a job that the database does not know.
+    These are removed once they have been seen for the grace time.
     """
 
     name = "reconciler"
@@ -73,7 +73,7 @@ class Reconciler:
                 await self._sweep_hosts(Q(pk__in=back))
 
     async def stop(self) -> None:
-        """Break off the sweeps."""
+        """Cancel the sweeps."""
         await cancel_and_wait(*self._sweeping.values())
 
     async def _sweep_hosts(self, where: Q) -> None:

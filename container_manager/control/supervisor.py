@@ -35,6 +35,7 @@ class Supervisor:
         self.loops = loops
         self._beats: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
 
     async def start(self) -> None:
         for loop in self.loops:
@@ -42,7 +43,10 @@ class Supervisor:
             self._tasks.append(asyncio.create_task(self._keep_running(loop), name=loop.name))
 
     async def stop(self) -> None:
-        """Cancel all loops, then let each of them clean up."""
+        """Cancel all loops, then let each of them clean up. Does nothing if they were not started."""
+        if not self._tasks:
+            return
+        self._is_stopping = True
         await cancel_and_wait(*self._tasks)
         stopped = await asyncio.gather(*(loop.stop() for loop in self.loops), return_exceptions=True)
         for loop, error in zip(self.loops, stopped, strict=True):
@@ -59,7 +63,8 @@ class Supervisor:
         def beat() -> None:
             self._beats[loop.name] = time.monotonic()
 
-        while True:
+        # A loop may lose its cancellation to an error, and must not be run again then.
+        while not self._is_stopping:
             try:
                 await loop.run(beat)
             except Exception:

@@ -80,6 +80,7 @@ class Audience:
         self._seconds = seconds
         self._events: list[Event] = []
         self._delivering: asyncio.Task[object] | None = None
+        self._preparing: set[asyncio.Task[object]] = set()
 
     def offer(self, events: Sequence[Event]) -> None:
         if self._prepare is None and not self._seconds:
@@ -88,9 +89,7 @@ class Audience:
         self._events += events
         if len(self._events) > QUEUE_LIMIT:
             # Preparing cannot keep up: the subscribers continue from the table, each at its own pace.
-            self._events.clear()
-            for subscriber in self.subscribers:
-                subscriber.overflow()
+            self._overflow()
         elif self._delivering is None:
             self._delivering = start_detached(self._deliver(), "delivering events")
 
@@ -102,20 +101,28 @@ class Audience:
                     await self._prepare_for_all(self._prepare, events)
                 self._hand_out(events)
                 await asyncio.sleep(self._seconds)
+        except Exception:
+            logger.exception("events could not be delivered; the subscribers read them from the table")
+            self._overflow()
         finally:
             self._delivering = None
+
+    def _overflow(self) -> None:
+        self._events.clear()
+        for subscriber in self.subscribers:
+            subscriber.overflow()
 
     async def _prepare_for_all(self, prepare: Prepare, events: Sequence[Event]) -> None:
         wanted = self._wanted(events)
         if not wanted:
             return
-        preparing = asyncio.create_task(prepare(wanted))
-        done, _ = await asyncio.wait({preparing}, timeout=PREPARE_SECONDS)
         # Without prepared events each subscriber does the work itself, and gets the error if there is one.
+        preparing = start_detached(prepare(wanted), "preparing events")
+        self._preparing.add(preparing)
+        preparing.add_done_callback(self._preparing.discard)
+        done, _ = await asyncio.wait({preparing}, timeout=PREPARE_SECONDS)
         if not done:
             logger.warning("preparing events takes longer than %s s", PREPARE_SECONDS)
-        elif (error := preparing.exception()) is not None:
-            logger.warning("preparing events failed: %r", error)
 
     def _wanted(self, events: Sequence[Event]) -> Sequence[Event]:
         """The events that any subscriber wants; the sequence itself if one of them has no filter."""
@@ -126,4 +133,9 @@ class Audience:
 
     def _hand_out(self, events: Sequence[Event]) -> None:
         for subscriber in self.subscribers:
-            subscriber.offer(events)
+            try:
+                subscriber.offer(events)
+            except Exception:
+                # It reads these events from the table, and its own client gets the error.
+                logger.exception("events could not be offered to a subscriber")
+                subscriber.overflow()

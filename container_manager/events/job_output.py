@@ -8,7 +8,7 @@ from itertools import islice
 
 from container_manager.aio import cancel_and_wait
 from container_manager.domain.lifecycle import TERMINAL, JobStatus
-from container_manager.errors import NotFound
+from container_manager.errors import NO_JOB, NotFound
 from container_manager.events.log import EventLog
 from container_manager.executors.base import Execution
 from container_manager.executors.exceptions import ExecutorError
@@ -51,7 +51,7 @@ async def follow(
         while True:
             job, parts = await threads.read(_with_output, job_id)
             if job is None:
-                raise NotFound("There is no such job.")
+                raise NotFound(NO_JOB)
             watched = job if _can_be_watched(job, nodes) else None
             async with aclosing(_lines(log, factory, watched, parts, after)) as lines:
                 async for line in lines:

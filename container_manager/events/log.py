@@ -71,7 +71,6 @@ class EventLog:
         """Read events as they are committed, for as long as the process runs."""
         self._beat = beat
         while True:
-            beat()
             try:
                 if self._listen_url:
                     await self._listen()
@@ -136,7 +135,8 @@ class EventLog:
             audience = self._audiences.setdefault((prepare, seconds), Audience(prepare, seconds))
             audience.subscribers.add(subscriber)
             self._empty.clear()
-            metrics.SUBSCRIBERS.inc()
+            with metrics.never_failing():
+                metrics.SUBSCRIBERS.inc()
             try:
                 # The subscriber is attached before the table is read, so that no event falls between the two.
                 async for page in self._catch_up(cursor, self.cursor):
@@ -153,12 +153,13 @@ class EventLog:
                 # A filtered subscriber need not read again what it did not want; it may have been deleted by now.
                 cursor = max(cursor, subscriber.passed)
             finally:
-                metrics.SUBSCRIBERS.dec()
                 audience.subscribers.discard(subscriber)
                 if not audience.subscribers:
                     self._audiences.pop((prepare, seconds), None)
                 if not self._audiences:
                     self._empty.set()
+                with metrics.never_failing():
+                    metrics.SUBSCRIBERS.dec()
 
     async def until_drained(self, values: AsyncIterator[T]) -> AsyncGenerator[T, None]:
         """The values, until the log drains."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from container_manager.domain import capabilities
+from container_manager.domain import capabilities, cloudrun_limits
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 SECRET_MASK = "********"  # noqa: S105 - shown in place of a secret
@@ -224,8 +224,9 @@ def grants_of(executor_type: str, config: Mapping[str, Any]) -> list[str]:
     if executor_type == "simulated":
         return [capabilities.EVERYTHING]
     if executor_type == "cloudrun":
-        timeout = config.get("limits", {}).get("timeout_seconds", capabilities.CLOUDRUN_TIMEOUT)
-        return [capabilities.LONG_TIMEOUT] if timeout > capabilities.CLOUDRUN_TIMEOUT else []
+        timeout = config.get("limits", {}).get("timeout_seconds", cloudrun_limits.TIMEOUT)
+        # Both spellings: a process of an earlier version may route beside this one during an upgrade.
+        return [cloudrun_limits.LONG_TIMEOUT, *capabilities.EARLIER] if timeout > cloudrun_limits.TIMEOUT else []
     if executor_type != "docker":
         return []
     allow = Allowed.model_validate(config.get("allow", {}))

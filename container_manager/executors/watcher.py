@@ -110,7 +110,7 @@ class Watcher:
             except ExecutorError as error:
                 logger.info("the hints of ended executions broke off: %s", error)
             except Exception:
-                # A hint that cannot be read is made up for by the next look.
+                # The next poll finds what an unreadable hint would have reported.
                 logger.exception("the hints of ended executions broke off")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)

@@ -33,8 +33,8 @@ class Service:
 async def running(*, works: bool = True) -> AsyncIterator[Service]:
     """A running service, from its start to its orderly stop. With `works` False it runs no jobs."""
     process = Process(await threads.read(identify), works=works)
-    await process.start()
     try:
+        await process.start()
         yield Service(process)
     finally:
         await process.stop()
@@ -43,6 +43,7 @@ async def running(*, works: bool = True) -> AsyncIterator[Service]:
 async def probe_all_hosts() -> list[tuple[ExecutorHost, HealthReport | None]]:
     """Probe the hosts of this node without a running service; see `Hosts.probe_all`."""
     process = Process(await threads.read(identify))
-    probed = await Hosts(process).probe_all()
-    await process.factory.aclose()
-    return probed
+    try:
+        return await Hosts(process).probe_all()
+    finally:
+        await process.factory.aclose()

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind
-from container_manager.errors import NotFound
+from container_manager.errors import NO_HOST, NotFound
 from container_manager.executors.configs import keep_secrets, region_of
 from container_manager.models import ExecutorHost
 from container_manager.process import Process
@@ -108,7 +108,7 @@ class Hosts:
             NotFound: there is no such host.
             Conflict: the host holds jobs.
         """
-        host: ExecutorHost = await self._writer.write(host_changes.delete_hosts, (host_id, actor))
+        host: ExecutorHost = await self._writer.write_for_client(host_changes.delete_hosts, (host_id, actor))
         self._factory.invalidate_executor_cache(host)
         return host
 
@@ -119,7 +119,7 @@ class Hosts:
             NotFound: there is no such host.
             Conflict: the host answers its probes.
         """
-        host: ExecutorHost = await self._writer.write(host_changes.declare_lost, (host_id, actor))
+        host: ExecutorHost = await self._writer.write_for_client(host_changes.declare_lost, (host_id, actor))
         return host
 
     async def check_health(self, host_ids: Sequence[int] | None, actor: Actor) -> list[ExecutorHost]:
@@ -128,7 +128,7 @@ class Hosts:
         hosts = await threads.read(host_store.bare, where)
         reports = await self._factory.check_health([host for host in hosts if host.node in self._nodes])
         await asyncio.gather(*(self._writer.write(health_store.record_reports, one) for one in reports.values()))
-        await self._writer.write(record_audit, (actor, "checkHealth", f"{len(reports)} hosts"))
+        await self._writer.write_for_client(record_audit, (actor, "checkHealth", f"{len(reports)} hosts"))
         return await self.matching(where)
 
     async def probe_all(self) -> list[tuple[ExecutorHost, HealthReport | None]]:
@@ -164,7 +164,7 @@ class Hosts:
     async def _one(self, host_id: int) -> ExecutorHost:
         found = await self.by_ids([host_id])
         if host_id not in found:
-            raise NotFound(host_changes.NO_HOST)
+            raise NotFound(NO_HOST)
         return found[host_id]
 
     async def _probed(self, host: ExecutorHost) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Hosts:
         return {name: getattr(host, name) for name in health_store.HEALTH_FIELDS}
 
     async def _save(self, change: HostChange) -> ExecutorHost:
-        host: ExecutorHost = await self._writer.write(host_changes.save_hosts, change)
+        host: ExecutorHost = await self._writer.write_for_client(host_changes.save_hosts, change)
         return host
 
 

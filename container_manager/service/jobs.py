@@ -41,12 +41,14 @@ class Jobs:
         """Save the jobs and route them, in one transaction; one answer each, in order."""
         action = "submitJob" if len(specs) == 1 else "submitJobs"
         submission = job_store.Submission([new_job(spec, actor) for spec in specs], actor, action)
-        answers: list[ContainerJob | Conflict] = await self._writer.write(job_store.submit, submission)
+        answers: list[ContainerJob | Conflict] = await self._writer.write_for_client(job_store.submit, submission)
         return answers
 
     async def route(self, job_ids: Sequence[int], actor: Actor) -> list[Decision | UserError]:
         """Route PENDING jobs now; one answer each, in order."""
-        answers: list[Decision | UserError] = await self._writer.write(scheduling.route_named, (job_ids, actor))
+        answers: list[Decision | UserError] = await self._writer.write_for_client(
+            scheduling.route_named, (job_ids, actor)
+        )
         return answers
 
     async def cancel(self, job_id: int, actor: Actor) -> ContainerJob:
@@ -56,7 +58,7 @@ class Jobs:
             NotFound: there is no such job.
             Conflict: the job has ended.
         """
-        job: ContainerJob = await self._writer.write(job_store.cancel, (job_id, actor))
+        job: ContainerJob = await self._writer.write_for_client(job_store.cancel, (job_id, actor))
         return job
 
     async def retry(self, job_id: int, actor: Actor) -> ContainerJob:
@@ -66,7 +68,7 @@ class Jobs:
             NotFound: there is no such job.
             Conflict: the job has not ended, or has succeeded.
         """
-        job: ContainerJob = await self._writer.write(job_store.retry, (job_id, actor))
+        job: ContainerJob = await self._writer.write_for_client(job_store.retry, (job_id, actor))
         return job
 
     # -------------------------------------------------------------- reading

@@ -30,13 +30,14 @@ class Tokens:
         found = await threads.read(token_store.find, set(secrets))
         since = timezone.now() - USE_RECORDED_EVERY
         stale = [token.pk for token in found.values() if token.last_used_at is None or token.last_used_at < since]
-        with suppress(Unavailable):  # an overloaded writer must not keep clients out
-            await asyncio.gather(*(self._writer.write(token_store.touch, pk) for pk in stale))
+        # A writer that is overloaded or stopping must not keep clients out.
+        with suppress(Unavailable):
+            await asyncio.gather(*(self._writer.write_for_client(token_store.touch, pk) for pk in stale))
         return [found.get(secret) for secret in secrets]
 
     async def any_exist(self) -> bool:
         """Whether there is any token."""
-        return bool(await threads.read(token_store.listed))
+        return await threads.read(token_store.any_exist)
 
 
 def create(name: str, role: str, expires: timedelta | None = None) -> str:

@@ -11,14 +11,13 @@ from container_manager.domain import lifecycle
 from container_manager.domain.host_health import UNHEALTHY_AFTER, HealthStatus
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
-from container_manager.errors import Conflict, NotFound
+from container_manager.errors import NO_HOST, Conflict, NotFound
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.store import attempts, reservations
 from container_manager.store.health import WITHOUT_FAULTS, health_event
 from container_manager.store.hosts import with_usage
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
 
-NO_HOST = "There is no such host."
 EXECUTOR_FIELDS = {"config", "max_concurrent_jobs"}
 """The fields from which an executor is built."""
 

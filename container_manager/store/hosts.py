@@ -52,7 +52,7 @@ def snapshot() -> list[HostState]:
         rows = cursor.fetchall()
     # Many hosts share the same labels and grants, so each text is decoded once.
     labels = {text: orjson.loads(text) for text in {row[4] for row in rows}}
-    grants = {text: tuple(map(capabilities.current, orjson.loads(text))) for text in {row[-1] for row in rows}}
+    grants = {text: capabilities.current(orjson.loads(text)) for text in {row[-1] for row in rows}}
     return [HostState._make((*row[:4], labels[row[4]], *row[5:-1], grants[row[-1]])) for row in rows]
 
 
@@ -112,7 +112,7 @@ def state(host: ExecutorHost) -> HostState:
         ejected=host.ejected,
         cooling=host.cooling,
         reserved_priority=host.reserved_priority,
-        grants=tuple(map(capabilities.current, host.grants)),
+        grants=capabilities.current(host.grants),
     )
 
 
@@ -129,11 +129,6 @@ def matching(where: Q, limit: int | None = None) -> list[ExecutorHost]:
 def by_ids(ids: Iterable[int]) -> dict[int, ExecutorHost]:
     """Hosts with their usage; those that do not exist are left out."""
     return {host.pk: host for host in with_usage(ExecutorHost.objects.filter(pk__in=list(ids)))}
-
-
-def by_ids_bare(ids: Iterable[int]) -> dict[int, ExecutorHost]:
-    """Hosts without usage and config."""
-    return ExecutorHost.objects.defer("config").in_bulk(list(ids))
 
 
 def bare(where: Q) -> list[ExecutorHost]:

@@ -11,10 +11,10 @@ from django.utils import timezone
 from container_manager.domain import lifecycle
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
-from container_manager.errors import Conflict, NotFound, UserError
+from container_manager.errors import NO_JOB, Conflict, NotFound, UserError
 from container_manager.models import ContainerJob
 from container_manager.store import attempts, bulk, reservations
-from container_manager.store.scheduling import NO_JOB, route
+from container_manager.store.scheduling import route
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
 
 

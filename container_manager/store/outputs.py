@@ -72,7 +72,7 @@ def of_jobs(job_ids: Iterable[int]) -> dict[int, list[Part]]:
 
 
 def compress(output: Output) -> bytes:
-    """Output as it is stored; empty output is empty."""
+    """Output as it is stored."""
     return zlib.compress(output.packed) if output else b""
 
 

@@ -205,7 +205,7 @@ class RoutingPass:
         return job.pk, job.attempt
 
     def _update_refusals(self) -> list[Decision]:
-        """Store why each class waits, if that is new; returns the refusals to record."""
+        """Store why each class waits, unless it is stored already; returns the refusals to record."""
         changed: list[tuple[str, Evaluation]] = []
         resolved: list[str] = []
         news: list[Decision] = []

@@ -56,6 +56,11 @@ def touch(tx: Transaction, items: Sequence[int]) -> list[None]:  # noqa: ARG001
     return [None] * len(items)
 
 
+def any_exist() -> bool:
+    """Whether there is any token."""
+    return ApiToken.objects.exists()
+
+
 def listed() -> list[ApiToken]:
     """All tokens, by name."""
     return list(ApiToken.objects.order_by("name"))

@@ -227,7 +227,10 @@ def _write(tx: Transaction) -> None:
 def _for_caller(error: Exception) -> Exception:
     """The error as the item's caller may see it."""
     if isinstance(error, IntegrityError):
-        conflict = Conflict("The same object was changed at the same moment; read it again and repeat the request.")
+        conflict = Conflict(
+            "The change does not fit the present state; the same object may have been changed at the same moment. "
+            "Read it again, then repeat or correct the request."
+        )
         conflict.__cause__ = error
         return conflict
     if isinstance(error, DatabaseError):

@@ -12,6 +12,7 @@ from django.utils import timezone
 from container_manager.domain import lifecycle, retry
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus, sources
+from container_manager.domain.outcome import End, HostFault
 from container_manager.executors.output import Output, OutputLine
 from container_manager.models import ContainerJob, ExecutorHost, JobOutput
 from container_manager.store import attempts, bulk, health
@@ -27,36 +28,6 @@ Rows = dict[int, tuple[Any, ...]]
 
 class LeaseLostError(Exception):
     """Another worker holds the job now: stop, and change nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How an attempt ended. `output` is compressed; `final`: another attempt would end the same way."""
-
-    status: JobStatus
-    exit_code: int | None = None
-    error: str = ""
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    output: bytes = b""
-    final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HostFault:
-    """The host failed a job, either before it ran or by ending what ran.
-
-    `retries`: how many such faults are followed by another attempt. None: the host did not answer, which counts like a
-    failed probe, and the job is retried without limit.
-    `end`: how an execution that had started ended. `exhausted`: the cause is a quota that is used up.
-    `misconfigured`: the cause is the host's settings or permissions.
-    """
-
-    error: str
-    retries: int | None
-    end: End | None = None
-    exhausted: bool = False
-    misconfigured: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from container_manager.aio import wait_for
 from container_manager.errors import Unavailable
 from container_manager.observability import metrics, tracing
 from container_manager.store import threads
-from container_manager.store.transaction import Claimed, Committed, NewEvent, Unit, Worker, commit
+from container_manager.store.transaction import Claimed, Committed, NewEvent, Unit, Worker, commit, commit_one
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +22,14 @@ LARGEST_BATCH, HEAVIEST_BATCH = 1000, 10_000
 """A transaction takes no further item beyond this number of items, or beyond this sum of their weights."""
 
 MOST_WAITING = 50_000
-"""The sum of weights that may wait for a commit; beyond it callers are refused at once."""
+"""The sum of weights that may wait for a commit; beyond it clients are refused at once."""
 
 BEAT_SECONDS = 1.0
 """How often an idle writer shows that it is alive."""
 
-OVERLOADED = "More changes wait to be written than the service accepts; nothing was changed, so send it again later."
+OVERLOADED = (
+    "More changes wait to be written than the service accepts; nothing was changed, so send the request again later."
+)
 STOPPED = "The service is stopping or has not started; nothing was changed."
 INTERRUPTED = "the writer was stopped during a commit"
 
@@ -69,20 +71,28 @@ class Writer:
         """Do `unit` for `item` and return its answer after the commit.
 
         Raises:
-            Unavailable: too many changes are waiting, or the writer is closed; nothing was changed.
+            Unavailable: the writer is closed; nothing was changed.
             Exception: what the unit answered for this item, or why its transaction failed.
         """
-        weight = _weight(item)
         if not self._is_open:
             raise Unavailable(STOPPED)
-        if self._weight and self._weight + weight > MOST_WAITING:
-            raise Unavailable(OVERLOADED)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._weight += weight
+        self._weight += _weight(item)
         self._waiting.append((unit, item, answer))
         self._wake.set()
         with tracing.span(f"commit {unit.__name__}"):
             return await answer
+
+    async def write_for_client(self, unit: Unit, item: Any) -> Any:
+        """`write` for a client's request. Control loops are not bounded: clients must not cost a worker its leases.
+
+        Raises:
+            Unavailable: too many changes are waiting, or the writer is closed; nothing was changed.
+            Exception: as `write`.
+        """
+        if self._weight and self._weight + _weight(item) > MOST_WAITING:
+            raise Unavailable(OVERLOADED)
+        return await self.write(unit, item)
 
     async def run(self, beat: Callable[[], None]) -> None:
         """Commit what is waiting, for as long as the process runs."""
@@ -113,21 +123,24 @@ class Writer:
         done = Committed([InterfaceError(INTERRUPTED)] * len(batch))
         try:
             # In a task of its own: a transaction that has begun is answered for, even if this loop is cancelled.
-            entries = [(unit, item) for unit, item, _ in batch]
-            committing = asyncio.create_task(threads.write(commit, entries, self._worker))
+            committing = asyncio.create_task(self._transact(batch))
             try:
                 done = await asyncio.shield(committing)
             except asyncio.CancelledError:
                 done = await committing
                 raise
-        except Exception as error:  # noqa: BLE001 - each caller gets it, and the writer must go on
-            done = Committed([error] * len(batch))
         finally:
             for (_, _, answer), outcome in zip(batch, done.outcomes, strict=True):
                 _answer(answer, outcome)
             self._tell(done)
             with metrics.never_failing():
                 _count(done, perf_counter() - began)
+
+    async def _transact(self, batch: Sequence[Entry]) -> Committed:
+        try:
+            return await threads.write(commit, [(unit, item) for unit, item, _ in batch], self._worker)
+        except Exception as error:  # noqa: BLE001 - each caller gets it, and the writer must go on
+            return Committed([error] * len(batch))
 
     def _tell(self, done: Committed) -> None:
         claims = [partial(self._on_claim, done.claimed)] if done.claimed else []
@@ -142,7 +155,10 @@ class Writer:
 def _answer(answer: "asyncio.Future[Any]", outcome: Any) -> None:
     if answer.done():
         return
-    if isinstance(outcome, Exception):
+    if isinstance(outcome, StopIteration):
+        # A future does not accept this one.
+        answer.set_exception(RuntimeError(repr(outcome)))
+    elif isinstance(outcome, Exception):
         answer.set_exception(outcome)
     else:
         answer.set_result(outcome)
@@ -164,7 +180,4 @@ def _weight(item: Any) -> int:
 
 async def write_directly(unit: Unit, item: Any) -> Any:
     """The same without a running writer, in a transaction of its own: for commands and for callers of the factory."""
-    (outcome,) = (await threads.write(commit, [(unit, item)])).outcomes
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    return await threads.write(commit_one, unit, item)

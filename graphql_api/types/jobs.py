@@ -70,8 +70,8 @@ class ContainerJob(Node):
     row: strawberry.Private[models.ContainerJob]
 
     @strawberry.field(
-        description="Why it waits, while PENDING after a refusal; always the latest one. Jobs that need the same wait "
-        "for the same: a refusal that changes is told and recorded for the oldest of them."
+        description="Why it waits, while PENDING after a refusal; always the latest one. Jobs of equal requirements "
+        "wait for the same: a new refusal is recorded, with its event, for the oldest of them."
     )
     async def waiting_on(self, info: Info) -> RoutingRefused | None:
         if self.row.status != JobStatus.PENDING or (self.row.not_before and self.row.not_before > timezone.now()):
@@ -86,7 +86,7 @@ class ContainerJob(Node):
             requirements=self.row.requirements(),
         )
 
-    @strawberry.field(description="The host that keeps its room for this job, because it has waited long.")
+    @strawberry.field(description="The host on which room is reserved for this job, because it has waited longest.")
     async def reserved_host(self, info: Info) -> ExecutorHost | None:
         return await host(info, self.row.reserved_host_id)
 

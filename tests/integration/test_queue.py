@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from container_manager.domain.kinds import EventKind
+from container_manager.domain.outcome import HostFault
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import (
     ContainerJob,
@@ -37,7 +38,6 @@ from container_manager.store import (
 from container_manager.store.decisions import verdicts
 from container_manager.store.pending import delete_unused_refusals
 from container_manager.store.transaction import Actor, Fence, commit_one
-from container_manager.store.transitions import HostFault
 from container_manager.store.writer import write_directly
 from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory

@@ -17,6 +17,7 @@ from container_manager.control.leader import Leader
 from container_manager.control.reconciler import Reconciler
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import End
 from container_manager.errors import Conflict, NotFound
 from container_manager.events.job_output import StoppingError
 from container_manager.executors.base import ExecutionState, ExecutionStatus, LaunchSpec, OwnedExecution
@@ -38,7 +39,7 @@ from container_manager.store import jobs as job_store
 from container_manager.store import leases, leftovers, outputs, threads, transitions
 from container_manager.store.outputs import LogCursor, Part
 from container_manager.store.transaction import Actor, Fence, Worker, commit
-from container_manager.store.transitions import End, Progress
+from container_manager.store.transitions import Progress
 from container_manager.store.writer import Writer, write_directly
 from tests.client import Api
 from tests.eventually import eventually

@@ -13,6 +13,7 @@ from django.utils import timezone
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import End, HostFault
 from container_manager.errors import Conflict
 from container_manager.events.audience import QUEUE_LIMIT
 from container_manager.events.log import EventLog
@@ -33,7 +34,7 @@ from container_manager.store import jobs as job_store
 from container_manager.store.health import HealthReport
 from container_manager.store.installation import identify
 from container_manager.store.transaction import Fence, Worker
-from container_manager.store.transitions import End, HostFault, LeaseLostError
+from container_manager.store.transitions import LeaseLostError
 from container_manager.store.writer import Writer, write_directly
 from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory

@@ -5,16 +5,17 @@ from collections.abc import Callable
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import InterfaceError
+from django.db import InterfaceError, OperationalError
 
 from container_manager.control.job_run.run import JobRun
+from container_manager.control.supervisor import Supervisor
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import Unavailable
 from container_manager.models import ContainerJob, RoutingEvent
 from container_manager.observability import metrics
 from container_manager.service import Service
-from container_manager.store import leases
+from container_manager.store import leases, scheduling
 from container_manager.store import writer as writer_module
 from container_manager.store.transaction import Transaction
 from container_manager.store.writer import Writer, write_directly
@@ -111,18 +112,31 @@ async def test_a_commit_that_stands_still_makes_the_process_not_ready(
     service.process.writer.patience = 30
 
 
-async def test_too_many_waiting_changes_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_waiting_changes_of_clients_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "MOST_WAITING", 10)
     writer = Writer()
     writer.open()
-    # A single item is accepted whatever its weight, so that every request can be made.
-    accepted = [asyncio.create_task(writer.write(weigh, Heavy(weight))) for weight in (4, 6)]
+    accepted = [asyncio.create_task(writer.write_for_client(weigh, Heavy(weight))) for weight in (4, 6)]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable, match="nothing was changed"):
-        await writer.write(weigh, Heavy(1))
+        await writer.write_for_client(weigh, Heavy(1))
+    # A worker's own writes are accepted: clients must not cost it its leases.
+    accepted.append(asyncio.create_task(writer.write(weigh, Heavy(1))))
+    await asyncio.sleep(0)
     async with running_loop(writer):
-        assert await asyncio.gather(*accepted) == [4, 6]
-        assert await writer.write(weigh, Heavy(11)) == 11
+        assert await asyncio.gather(*accepted) == [4, 6, 1]
+        # A single item is accepted whatever its weight, so that every request can be made.
+        assert await writer.write_for_client(weigh, Heavy(11)) == 11
+
+
+async def test_a_unit_that_raises_stop_iteration_is_answered(writer: Writer) -> None:
+    def exhaust(_: Transaction, items: list[str]) -> list[str]:
+        return [next(iter(())) for _ in items]
+
+    async with asyncio.timeout(10):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await writer.write(exhaust, "one")
+        assert await writer.write(tell, "after") == "after"
 
 
 async def test_a_client_gets_unavailable_when_the_service_is_overloaded(
@@ -131,7 +145,7 @@ async def test_a_client_gets_unavailable_when_the_service_is_overloaded(
     async def refuse(*_: object) -> object:
         raise Unavailable(writer_module.OVERLOADED)
 
-    monkeypatch.setattr(Writer, "write", refuse)
+    monkeypatch.setattr(Writer, "write_for_client", refuse)
     error = await admin.error(SUBMIT, input={"image": "busybox"})
     assert error["extensions"] == {"code": "UNAVAILABLE"}
     assert error["message"] == writer_module.OVERLOADED
@@ -204,6 +218,80 @@ async def test_a_tail_that_dies_is_run_again(service: Service, monkeypatch: pyte
     assert [message for message in seen if message in {"one", "two"}] == ["one", "two"]
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
+
+
+async def test_a_tail_that_cannot_be_read_makes_the_process_not_ready(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> object:
+        raise OperationalError("canceling statement due to statement timeout")
+
+    monkeypatch.setattr("container_manager.events.log.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("container_manager.store.events.following", fail)
+    monkeypatch.setattr(service.process.events, "patience", 0.2)
+
+    async def is_stalled() -> bool:
+        return "The event log loop has not ticked lately." in await service.process.problems()
+
+    await service.process.writer.write(tell, "unread")
+    await eventually(is_stalled)
+    monkeypatch.undo()
+
+
+async def test_metrics_that_cannot_be_recorded_stop_neither_subscriptions_nor_routing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for metric, method in (
+        (metrics.SUBSCRIBERS, "inc"), (metrics.SUBSCRIBERS, "dec"), (metrics.DECISION_SECONDS, "observe"),
+    ):  # fmt: skip
+        monkeypatch.setattr(metric, method, full)
+    events = service.process.events.subscribe(0)
+    async with asyncio.timeout(10):
+        await service.process.writer.write(tell, "one")
+        assert (await anext(events)).message == "one"
+        await events.aclose()
+        await service.process.events.drained()
+        await service.process.writer.write(scheduling.route_pending, None)
+
+
+async def test_a_subscriber_whose_filter_fails_takes_no_events_from_the_others(service: Service) -> None:
+    def broken(_: object) -> bool:
+        raise RuntimeError("a bug")
+
+    log = service.process.events
+    waiting = [asyncio.ensure_future(anext(log.subscribe(None, wanted))) for wanted in (broken, None)]
+    await eventually(lambda: log.audiences and len(log.audiences[0].subscribers) == 2)
+    await service.process.writer.write(tell, "one")
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(waiting[0], 10)
+    assert (await asyncio.wait_for(waiting[1], 10)).message == "one"
+
+
+# ------------------------------------------------------------------ the supervisor
+
+
+async def test_a_loop_that_answers_its_cancellation_with_an_error_is_not_run_again() -> None:
+    class Stubborn:
+        name, patience, runs = "stubborn", 1.0, 0
+
+        async def run(self, beat: Callable[[], None]) -> None:
+            self.runs += 1
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise RuntimeError("cleaning up failed") from None
+
+        async def stop(self) -> None: ...
+
+    loop = Stubborn()
+    supervisor = Supervisor([loop])
+    await supervisor.start()
+    await eventually(lambda: loop.runs == 1)
+    await asyncio.wait_for(supervisor.stop(), 10)
+    assert loop.runs == 1
 
 
 # ------------------------------------------------------------------ launch slots

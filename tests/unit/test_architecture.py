@@ -113,6 +113,16 @@ def test_the_pure_parts_import_the_standard_library_alone() -> None:
             assert all(any(is_in(name, pure) for pure in PURE) for name in outside), (module, outside)
 
 
+def test_a_verdict_depends_on_the_domain_and_the_executor_interface_alone() -> None:
+    ours = {
+        name
+        for name in imports(modules()["container_manager.control.job_run.verdict"])
+        if is_in(name, "container_manager")
+    }
+    allowed = ("container_manager.domain", "container_manager.executors.base")
+    assert all(any(is_in(name, module) for module in allowed) for name in ours), ours
+
+
 def test_the_api_and_the_commands_query_through_the_service() -> None:
     for module, path in modules().items():
         if any(is_in(module, name) for name in NO_QUERIES):

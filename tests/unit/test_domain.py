@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from container_manager.domain import capabilities, host_health, retry
+from container_manager.domain import capabilities, cloudrun_limits, host_health, retry
 from container_manager.domain.host_health import HealthStatus, Probes
 from container_manager.domain.lifecycle import ACTIVE, CLAIMED, TERMINAL, TRANSITIONS, JobStatus, sources
 
@@ -133,25 +133,25 @@ PLAIN = {"image": "busybox", "memory_mb": 512, "cpu_millis": 1000, "timeout_seco
     ("changes", "codes"),
     [
         ({}, []),
-        ({"image": "quay.io/team/app:1"}, ["cloudrun/registry quay.io"]),
-        ({"image": "localhost:5000/app"}, ["cloudrun/registry localhost:5000"]),
+        ({"image": "quay.io/team/app:1"}, ["cloudrun: registry quay.io"]),
+        ({"image": "localhost:5000/app"}, ["cloudrun: registry localhost:5000"]),
         ({"image": "eu.gcr.io/project/app"}, []),
         ({"image": "europe-docker.pkg.dev/project/app"}, []),
-        ({"cpu_millis": 8001}, ["cloudrun/size"]),
-        ({"memory_mb": 32_769}, ["cloudrun/size"]),
+        ({"cpu_millis": 8001}, ["cloudrun: size"]),
+        ({"memory_mb": 32_769}, ["cloudrun: size"]),
         ({"timeout_seconds": 86_400}, []),
-        ({"timeout_seconds": 86_401}, ["cloudrun/timeout-over-24h"]),
-        ({"timeout_seconds": 604_801}, ["cloudrun/timeout-over-7d"]),
+        ({"timeout_seconds": 86_401}, ["cloudrun: timeout-over-24h"]),
+        ({"timeout_seconds": 604_801}, ["cloudrun: timeout-over-7d"]),
         ({"environment": {f"N{n}": "" for n in range(998)}}, []),
-        ({"environment": {f"N{n}": "" for n in range(999)}}, ["cloudrun/variables"]),
+        ({"environment": {f"N{n}": "" for n in range(999)}}, ["cloudrun: variables"]),
         ({"environment": {"A": "é" * 16_384}}, []),
-        ({"environment": {"A": "é" * 16_385}}, ["cloudrun/variable-size"]),
-        ({"environment": {"PORT": "1", "K_SERVICE": "x"}}, ["cloudrun/reserved-variable K_SERVICE"]),
-        ({"read_only_root": True}, ["cloudrun/read-only-root"]),
+        ({"environment": {"A": "é" * 16_385}}, ["cloudrun: variable-size"]),
+        ({"environment": {"PORT": "1", "K_SERVICE": "x"}}, ["cloudrun: reserved-variable K_SERVICE"]),
+        ({"read_only_root": True}, ["cloudrun: read-only-root"]),
     ],
 )
 def test_what_exceeds_cloud_run_is_a_code(changes: dict, codes: list[str]) -> None:
-    assert list(capabilities.exceeding_cloudrun(**PLAIN | changes)) == codes
+    assert list(cloudrun_limits.exceeding(**PLAIN | changes)) == codes
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def test_what_exceeds_cloud_run_is_a_code(changes: dict, codes: list[str]) -> No
     [
         ("user", "", "user"),
         ("network build", "", "network build"),
-        ("cloudrun/registry quay.io", "cloudrun", "an image of quay.io, which is not docker.io, gcr.io or pkg.dev"),
-        ("cloudrun/timeout-over-24h", "cloudrun", "a timeout of more than 24 hours"),
-        ("cloudrun/size", "cloudrun", "more than 8 cores or 32768 MiB of memory"),
-        ("cloudrun/reserved-variable PORT", "cloudrun", "the reserved environment variable PORT"),
+        ("cloudrun: registry quay.io", "cloudrun", "an image of quay.io, which is not docker.io, gcr.io or pkg.dev"),
+        ("cloudrun: timeout-over-24h", "cloudrun", "a timeout of more than 24 hours"),
+        ("cloudrun: size", "cloudrun", "more than 8 cores or 32768 MiB of memory"),
+        ("cloudrun: reserved-variable PORT", "cloudrun", "the reserved environment variable PORT"),
         # Records of an earlier version have sentences.
         ("cloudrun: a read-only root", "cloudrun", "a read-only root"),
         # Records of a later version may have codes that this one does not know.
-        ("cloudrun/of-tomorrow", "cloudrun", "cloudrun/of-tomorrow"),
+        ("cloudrun: of-tomorrow", "cloudrun", "of-tomorrow"),
     ],
 )
 def test_codes_are_described_in_words(code: str, kind: str, words: str) -> None:
@@ -176,5 +176,5 @@ def test_codes_are_described_in_words(code: str, kind: str, words: str) -> None:
 
 
 def test_a_sentence_stored_by_an_earlier_version_is_read_as_its_code() -> None:
-    assert capabilities.current("cloudrun: a timeout of more than 24 hours") == capabilities.LONG_TIMEOUT
-    assert capabilities.current("network build") == "network build"
+    codes = ["cloudrun: a timeout of more than 24 hours", "network build", "cloudrun: timeout-over-24h"]
+    assert capabilities.current(codes) == ("cloudrun: timeout-over-24h", "network build")

@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from container_manager.domain.capabilities import registry_of
+from container_manager.domain.image import registry_of
 from container_manager.domain.lifecycle import ACTIVE, TERMINAL, TRANSITIONS, JobStatus, sources
 from container_manager.errors import ValidationFailed
 from container_manager.executors.base import Execution, ExecutionState, ExecutorSettings, LaunchSpec

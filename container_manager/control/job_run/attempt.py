@@ -11,6 +11,7 @@ from django.utils import timezone
 from container_manager.control.job_run.progress import LaunchProgress
 from container_manager.control.job_run.verdict import Stop, judge
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import End, HostFault
 from container_manager.executors.base import Execution, ExecutionStatus, LaunchSpec
 from container_manager.executors.exceptions import (
     ExecutorConnectionError,
@@ -21,7 +22,6 @@ from container_manager.executors.exceptions import (
 from container_manager.models import ContainerJob
 from container_manager.store import transitions
 from container_manager.store.transaction import Fence, Unit
-from container_manager.store.transitions import End, HostFault
 from container_manager.store.writer import Writer
 
 
@@ -87,7 +87,7 @@ class Attempt:
         return self.execution
 
     async def commit_start(self, status: ExecutionStatus) -> None:
-        """Commit that the execution has started, if that is new."""
+        """Commit that the execution has started, unless it is committed already."""
         if self.started_at is None:
             at = self._plausible(status.started_at)
             await self.write(transitions.started, at)

@@ -10,17 +10,17 @@ from django.conf import settings
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.control.job_run.verdict import stopped_as
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import End, HostFault
 from container_manager.executors.base import ContainerExecutor, Execution, ExecutionStatus
 from container_manager.executors.exceptions import ExecutorConnectionError, ExecutorError
 from container_manager.executors.output import Output, OutputLine
 from container_manager.store import transitions
 from container_manager.store.outputs import compress
-from container_manager.store.transitions import End, HostFault
 
 logger = logging.getLogger(__name__)
 
 MOST_OUTPUT_FAILURES = 5
-"""How often reading the output may fail for want of an answer before the attempt ends without it."""
+"""How often reading the output may fail because the host does not answer, before the attempt ends without it."""
 
 
 async def conclude(
@@ -60,7 +60,7 @@ async def _read_output(attempt: Attempt, executor: ContainerExecutor, execution:
         attempt.output_failures += 1
         if isinstance(error, ExecutorConnectionError) and attempt.output_failures < MOST_OUTPUT_FAILURES:
             raise
-        # The host has no output to give, for instance by its log driver, or never to the end: the verdict must go on.
+        # The host cannot give the output (its log driver cannot be read), or never finishes. The attempt ends anyway.
         why = str(error) if isinstance(error, ExecutorError) else "an unexpected error, which is in the log"
         text = f"[container-manager: the output could not be read: {why}]"
         output = Output.of([OutputLine("stderr", time.time_ns(), text)])

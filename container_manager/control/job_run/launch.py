@@ -11,6 +11,7 @@ from django.utils import timezone
 from container_manager.aio import background
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import End, HostFault
 from container_manager.executors.base import ContainerExecutor, Execution, ExecutionState, ExecutionStatus
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
@@ -22,7 +23,7 @@ from container_manager.executors.exceptions import (
 )
 from container_manager.store import hosts as host_store
 from container_manager.store import threads, transitions
-from container_manager.store.transitions import End, HostFault, Progress
+from container_manager.store.transitions import Progress
 
 T = TypeVar("T")
 

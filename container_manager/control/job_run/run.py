@@ -11,6 +11,7 @@ from container_manager.control.job_run.conclude import conclude
 from container_manager.control.job_run.launch import NotStartedError, launch
 from container_manager.control.job_run.watch import watch, watch_start
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import End
 from container_manager.errors import Unavailable
 from container_manager.executors.base import ContainerExecutor, ExecutionState, ExecutionStatus
 from container_manager.executors.exceptions import (
@@ -26,7 +27,7 @@ from container_manager.observability.logs import bound_contextvars
 from container_manager.store import hosts as host_store
 from container_manager.store import threads
 from container_manager.store.transaction import Fence
-from container_manager.store.transitions import End, LeaseLostError
+from container_manager.store.transitions import LeaseLostError
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)

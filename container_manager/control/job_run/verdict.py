@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import End
 from container_manager.executors.base import ExecutionStatus
-from container_manager.store.transitions import End
 
 ENDED_BY_SIGNAL = {137, 143}
 """The exit codes of a process that KILL or TERM has ended."""

@@ -17,7 +17,7 @@ from google.cloud.run_v2.services.executions.transports import ExecutionsGrpcAsy
 from google.cloud.run_v2.services.jobs.transports import JobsGrpcAsyncIOTransport
 from google.cloud.run_v2.services.tasks.transports import TasksGrpcAsyncIOTransport
 
-from container_manager.domain.capabilities import cloudrun_size
+from container_manager.domain.cloudrun_limits import task_size
 from container_manager.executors.base import LaunchSpec
 from container_manager.executors.cloudrun.channel import default_endpoint, open_channel
 from container_manager.executors.cloudrun.errors import (
@@ -69,10 +69,11 @@ class CloudRunApi:
             ExecutorConfigurationError: Cloud Run does not offer what the job asks for.
         """
         unfit = [name for name in ("user", "network", "read_only_root") if getattr(spec, name)]
-        size = cloudrun_size(spec.memory_mb, spec.cpu_millis)
+        size = task_size(spec.memory_mb, spec.cpu_millis)
         if unfit or size is None:
             raise ExecutorConfigurationError(
-                f"{self._where}: Cloud Run does not take the job's {', '.join(unfit) or 'size'}."
+                f"{self._where}: Cloud Run does not offer the job's {', '.join(unfit) or 'size'}; "
+                "change the job, or prefer another executor."
             )
         return job_template(spec, size, self._config, instance)
 
@@ -267,7 +268,7 @@ async def open_api(name: str, config: CloudRunConfig) -> CloudRunApi:
 
 
 def _again(timeout: float) -> Any:
-    """Retries passing errors within the timeout, but not a call that was not sent for want of an access token."""
+    """Retries passing errors within the timeout, but not a call that was not sent because there is no access token."""
     passing = if_exception_type(errors.ServiceUnavailable, errors.Aborted, errors.InternalServerError, errors.Unknown)
     return AsyncRetry(
         lambda error: passing(error) and NO_TOKEN not in str(error), initial=0.2, maximum=2.0, timeout=timeout

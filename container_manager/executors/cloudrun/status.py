@@ -34,7 +34,7 @@ def status_of_execution(job_id: str, found: "run_v2.Execution", task: "run_v2.Ta
         return replace(status, error=reason) if found.start_time else never_ran
     return replace(
         status,
-        # An exit code that was not set is 0, too.
+        # 0 also means that no exit code was set.
         exit_code=result.exit_code or (KILLED + result.term_signal if result.term_signal else None),
         timed_out=result.status.code == DEADLINE_EXCEEDED,
         out_of_memory=bool(OUT_OF_MEMORY.search(f"{reason} {result.status.message}")),

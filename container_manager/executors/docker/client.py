@@ -1,6 +1,6 @@
 """The connection to one Docker engine: deadlines, streamed answers, and errors as executors raise them.
 
-It uses three private methods of aiodocker (`_do_query`, `_query` and the `api_version` they read), because the public
+It uses two private methods of aiodocker (`_do_query` and `_query`) and sets its `api_version`, because the public
 ones hide an answer's status, merge streams, or leak their connection when they are left early. pyproject.toml caps the
 version, and tests/unit/test_private_apis.py fails when these methods change.
 """
@@ -101,9 +101,13 @@ class EngineClient:
         async with self.call("opening a new connection", self._connect_timeout):
             await _disconnect(await self._open())
 
+    def refuse_calls(self) -> None:
+        """From now on every call raises ExecutorClosedError."""
+        self._closed = True
+
     async def aclose(self) -> None:
         """Close the connection; calls in progress raise ExecutorClosedError."""
-        self._closed = True
+        self.refuse_calls()
         for scope in self._deadlines:
             with suppress(RuntimeError):  # its block has ended already
                 scope.reschedule(0)
@@ -112,15 +116,15 @@ class EngineClient:
             await _disconnect(docker)
 
     async def _client(self) -> Docker:
-        if self._docker is not None:
-            return self._docker
         async with self._connecting:
-            if self._docker is None:
+            if self._docker is None and not self._closed:
                 docker = await self._open()
                 if self._closed:
                     await _disconnect(docker)
-                    raise ExecutorClosedError(f"{self._where}: its settings were changed.")
-                self._docker = docker
+                else:
+                    self._docker = docker
+        if self._closed or self._docker is None:
+            raise ExecutorClosedError(f"{self._where}: its settings were changed.")
         return self._docker
 
     async def _open(self) -> Docker:

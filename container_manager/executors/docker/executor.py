@@ -83,6 +83,7 @@ class DockerExecutor(ContainerExecutor):
         return self._config.max_launches
 
     async def aclose(self) -> None:
+        self._client.refuse_calls()
         await self.watcher.aclose()
         await self._client.aclose()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiodocker import DockerError
 
-from container_manager.domain.capabilities import registry_of
+from container_manager.domain.image import registry_of
 from container_manager.executors.base import ExecutorSettings, Report
 from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker.client import EngineClient
