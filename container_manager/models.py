@@ -156,7 +156,7 @@ class ContainerJob(models.Model):
     attempt = models.PositiveIntegerField(default=1)
     max_attempts = models.PositiveIntegerField(default=1)
     infrastructure_failures = models.PositiveIntegerField(default=0)
-    # Those of them that count against INFRASTRUCTURE_RETRIES: the host answered. Reset when a client asks for a retry.
+    # Those of them that count against INFRASTRUCTURE_RETRIES. Reset when a client asks for a retry.
     answered_failures = models.PositiveIntegerField(default=0)
 
     submitted_at = models.DateTimeField(default=timezone.now)

@@ -33,21 +33,21 @@ SAMPLE_SECONDS = 0.5
 
 
 class Process:
-    """The parts of one process and their wiring. With `works` False it runs no jobs and has no control loops.
+    """The parts of one process and their wiring. With `runs_jobs` False it runs no jobs and has no control loops.
 
     The writer and the event log are under a supervisor of their own: they start first and stop last, because the
     control loops write while they stop.
     """
 
-    def __init__(self, instance: str, *, works: bool = True) -> None:
+    def __init__(self, instance: str, *, runs_jobs: bool = True) -> None:
         environment = settings.CONTAINER_MANAGER
         self.writer = Writer()
         self.factory = ExecutorFactory(self.writer.write, instance)
         self.events = EventLog(environment.listen_url or listen.default_url())
         # A process that runs no jobs does not use the engines of any node either.
-        self.nodes = {"", environment.node} if works else {""}
+        self.nodes = {"", environment.node} if runs_jobs else {""}
         self._core = Supervisor([self.writer, self.events])
-        self._loops = Supervisor(self._control_loops() if works else [])
+        self._loops = Supervisor(self._control_loops() if runs_jobs else [])
         self._sampling: asyncio.Task[None] | None = None
         self._is_stopping = False
         self.writer.on_commit(self._on_commit)
@@ -73,7 +73,7 @@ class Process:
         return [scheduler, dispatcher, leader, health, reconciler, Housekeeping(writer, leader, *retention)]
 
     async def start(self) -> None:
-        """Start writing, reading events and, if it works, the control loops."""
+        """Start writing, reading events and, if it runs jobs, the control loops."""
         self.writer.open()
         await self.events.open()
         await self._core.start()
@@ -111,7 +111,7 @@ class Process:
         try:
             async with asyncio.timeout(READY_WITHIN_SECONDS):
                 await threads.read(host_store.any_exist)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the database does not answer
+        except Exception as error:  # noqa: BLE001 - without this query no request can be answered
             logger.warning("the database does not answer: %r", error)
             found.append("The database does not answer.")
         return found

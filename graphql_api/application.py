@@ -53,7 +53,7 @@ class State(TypedDict):
 
 
 def make_application(
-    *, no_auth: bool = False, populate: Populate | None = None, serves: bool = True, works: bool = True
+    *, no_auth: bool = False, populate: Populate | None = None, serves: bool = True, runs_jobs: bool = True
 ) -> Starlette:
     """Build the application.
 
@@ -61,7 +61,7 @@ def make_application(
         no_auth: every caller is an admin.
         populate: runs beside the service, from its start to its end.
         serves: answer GraphQL, and not only probes and metrics.
-        works: run jobs.
+        runs_jobs: run jobs.
     """
     view = GraphQLView(schema, no_auth=no_auth, allowed_origins=settings.CONTAINER_MANAGER.allowed_origins)
     probes = [Route("/livez", _livez), Route("/readyz", _readyz), Route(METRICS, partial(_metrics, view, set()))]
@@ -85,7 +85,7 @@ def make_application(
             ),
         ],
         exception_handlers=dict.fromkeys(threads.DATABASE_AWAY, _unavailable),
-        lifespan=lambda _: _lifespan(populate, serves=serves, works=works),
+        lifespan=lambda _: _lifespan(populate, serves=serves, runs_jobs=runs_jobs),
     )
 
 
@@ -112,7 +112,7 @@ class AllowedHosts:
 
 
 @asynccontextmanager
-async def _lifespan(populate: Populate | None, *, serves: bool, works: bool) -> AsyncIterator[State]:
+async def _lifespan(populate: Populate | None, *, serves: bool, runs_jobs: bool) -> AsyncIterator[State]:
     try:
         if settings.SENDS_TRACES:
             tracing.configure()
@@ -120,7 +120,7 @@ async def _lifespan(populate: Populate | None, *, serves: bool, works: bool) -> 
     except ConfigurationError as error:
         sys.exit(str(error))
     tune_garbage_collector()
-    async with running(works=works) as service:
+    async with running(runs_jobs=runs_jobs) as service:
         drain_on_signals(service.process, settings.CONTAINER_MANAGER.drain_seconds if serves else 0)
         populating = asyncio.create_task(_populate(service, populate)) if populate else None
         try:

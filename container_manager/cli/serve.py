@@ -141,7 +141,7 @@ def _application(no_auth: bool, populate: str, role: str) -> "Starlette":
         no_auth=no_auth,
         populate=import_string(populate) if populate else None,
         serves=role != "worker",
-        works=role != "api",
+        runs_jobs=role != "api",
     )
 
 

@@ -28,7 +28,7 @@ HOST_CHANGES = frozenset({EventKind.HOST_UPDATED, EventKind.HOST_HEALTH_CHANGED,
 
 
 class Dispatcher:
-    """Wakes on routed jobs and cancellations. The slow turn renews leases and takes over jobs with expired ones."""
+    """Wakes on routed jobs and cancellations. Each turn also claims jobs with expired leases."""
 
     name = "dispatcher"
 
@@ -100,7 +100,7 @@ class Dispatcher:
             await wait_for(self._wake, self._turn)
 
     async def _renew(self) -> None:
-        # Only the leases of live runs: the lease of a run that broke off must expire.
+        # Only the leases of live runs: the lease of a run that has failed must expire.
         runs = {run.fence: (run, task) for run, task in self._runs.values()}
         renewed = await self._writer.write(leases.renew, (self.worker, list(runs)))
         for fence, (run, task) in runs.items():
@@ -146,7 +146,7 @@ class Dispatcher:
             self._count_runs()
         if not task.cancelled() and (error := task.exception()) is not None:
             # Its lease expires, and the next claim takes the job up again.
-            logger.error("the run of job %s broke off", job_id, exc_info=error, extra={"job": job_id})
+            logger.error("the run of job %s failed", job_id, exc_info=error, extra={"job": job_id})
 
     def _count_runs(self) -> None:
         with metrics.never_failing():

@@ -1,4 +1,4 @@
-"""Deletes what is older than its retention time."""
+"""Deletes what is older than its retention time, and refusals that no job refers to."""
 
 import asyncio
 from collections.abc import Callable, Sequence

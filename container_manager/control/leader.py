@@ -16,7 +16,7 @@ FLEET = ""
 
 
 class Leader:
-    """Campaigns for the fleet and for its own node. When it stops, another process takes over as the lease expires."""
+    """Campaigns for the fleet and for its own node. When it dies, another process takes over once the lease expires."""
 
     name = "leader"
 
@@ -31,11 +31,11 @@ class Leader:
 
     @property
     def nodes(self) -> set[str]:
-        """The nodes whose hosts this process looks after now; "" stands for hosts that belong to no node."""
+        """The nodes whose hosts this process probes and sweeps now; "" stands for hosts that belong to no node."""
         return self._nodes if time.monotonic() < self._until else set()
 
     def on_election(self, wake: asyncio.Event) -> None:
-        """Set `wake` whenever this process has won another node."""
+        """Set `wake` whenever this process has become the leader of another node."""
         self._on_election.append(wake)
 
     async def run(self, beat: Callable[[], None]) -> None:

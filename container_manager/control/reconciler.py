@@ -29,10 +29,10 @@ JITTER = 0.1
 
 
 class Reconciler:
-    """Sweeps every host at the start, when it comes back, and every minute.
+    """Sweeps every host at the start, when its health changes, and at least every minute.
 
     Executions of jobs that are under way are left to their runs, which adopt them or read their output. Others belong
-    to an attempt that was given up, to a worker that has lost its claim, or to a job that the database does not know.
+    to an attempt that was given up or is driven under another claim, or to a job that the database does not know.
     These are removed once they have been seen for the grace time.
     """
 
@@ -47,7 +47,7 @@ class Reconciler:
         self.patience = self._turn * 3 + 30
         self._first_seen: dict[tuple[int, str], float] = {}
         self._sweeping: dict[int, asyncio.Task[object]] = {}
-        self._back: set[int] = set()
+        self._changed: set[int] = set()
         self._again: set[int] = set()
         self._wake = asyncio.Event()
         leader.on_election(self._wake)
@@ -56,21 +56,21 @@ class Reconciler:
         """Notice committed events, of this process or of others."""
         back = {event.host_id for event in events if event.kind == EventKind.HOST_HEALTH_CHANGED and event.host_id}
         if back:
-            self._back |= back
+            self._changed |= back
             self._wake.set()
 
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
             beat()
-            self._back.clear()
+            self._changed.clear()
             nodes = self._leader.nodes
             await self._sweep_hosts(Q())
             ends = time.monotonic() + self._turn * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
             while await wait_for(self._wake, max(ends - time.monotonic(), 0)):
                 if self._leader.nodes - nodes:
                     break
-                back, self._back = self._back, set()
-                await self._sweep_hosts(Q(pk__in=back))
+                changed, self._changed = self._changed, set()
+                await self._sweep_hosts(Q(pk__in=changed))
 
     async def stop(self) -> None:
         """Cancel the sweeps."""
@@ -89,7 +89,7 @@ class Reconciler:
         del self._sweeping[host_id]
         if host_id in self._again:
             self._again.discard(host_id)
-            self._back.add(host_id)
+            self._changed.add(host_id)
             self._wake.set()
 
     async def sweep(self, host: ExecutorHost) -> None:

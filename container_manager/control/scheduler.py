@@ -22,10 +22,11 @@ HELPFUL = frozenset(
         EventKind.HOST_UPDATED,
         EventKind.HOST_RESUMED,
         EventKind.HOST_HEALTH_CHANGED,
-        # Losing a host may end the ejection of the last usable host of its type.
+        EventKind.HOST_RELEASED,
+        # One usable host less may end the ejection of the last one of its type.
         EventKind.HOST_DRAINED,
         EventKind.HOST_DELETED,
-        EventKind.HOST_RELEASED,
+        EventKind.HOST_LOST,
     }
 )
 """Events after which a pending job may find a host."""
@@ -37,7 +38,10 @@ DECIDED = frozenset({EventKind.JOB_ROUTED, EventKind.JOB_REFUSED})
 
 
 class Scheduler:
-    """Wakes on events, and when a back-off, queue timeout, ejection or cooldown ends. The slow turn only repairs."""
+    """Wakes on events, and when a back-off, queue timeout, ejection or cooldown ends.
+
+    It also routes every `REPAIR_SECONDS`, in case an event was missed.
+    """
 
     name = "scheduler"
     patience = REPAIR_SECONDS * 2

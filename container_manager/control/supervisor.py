@@ -63,7 +63,7 @@ class Supervisor:
         def beat() -> None:
             self._beats[loop.name] = time.monotonic()
 
-        # A loop may lose its cancellation to an error, and must not be run again then.
+        # A loop may raise another error while it is cancelled, and must not be run again then.
         while not self._is_stopping:
             try:
                 await loop.run(beat)

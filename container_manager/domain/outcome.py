@@ -23,8 +23,8 @@ class End:
 class HostFault:
     """The host failed a job, either before it ran or by ending what ran.
 
-    `retries`: how many such faults are followed by another attempt. None: the host did not answer, which counts like a
-    failed probe, and the job is retried without limit.
+    `retries`: how many such faults are followed by another attempt. None: the job is retried without limit,
+    because the host did not answer or a quota is used up.
     `end`: how an execution that had started ended. `exhausted`: the cause is a quota that is used up.
     `misconfigured`: the cause is the host's settings or permissions.
     """

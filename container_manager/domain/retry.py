@@ -2,7 +2,7 @@
 
 Two budgets are counted apart. A failure of the job itself (exit code, timeout) uses up its `max_attempts`. A fault of
 the host (a refused launch, an engine that restarts) uses up the retries that the installation allows; a host that does
-not answer at all uses up nothing.
+not answer, or whose quota is used up, costs the job nothing.
 """
 
 from datetime import timedelta
@@ -16,12 +16,12 @@ def back_off(failures: int) -> timedelta:
 
 
 def after_own_failure(attempt: int, host_faults: int, max_attempts: int) -> timedelta | None:
-    """The pause before the next attempt of a job that failed by itself; None when its attempts are used up.
+    """The pause before the next attempt after a failure of the job itself; None when its attempts are used up.
 
     Args:
         attempt: the number of the attempt that failed, from 1.
         host_faults: how many of the attempts so far were failed by a host.
-        max_attempts: how often the job may fail by itself.
+        max_attempts: how often the job itself may fail.
     """
     own = own_attempts(attempt, host_faults)
     return back_off(own) if own < max_attempts else None
@@ -39,7 +39,7 @@ def after_host_fault(
 
     Args:
         host_faults: faults of hosts so far, this one included.
-        counted_faults: those of them that came from hosts which answered.
+        counted_faults: those of them that use up a retry.
         allowed: how many counted faults are followed by a retry; None is any number.
         quota_exhausted: another host may have room at once, and routing avoids the one whose quota is used up.
     """

@@ -18,7 +18,7 @@ Prepare = Callable[[Sequence[Event]], Coroutine[Any, Any, None]]
 
 
 class Subscriber:
-    """A bounded queue. When it overflows it is dropped, and its subscriber continues from the table at its cursor."""
+    """A subscriber's queue. If it overflows it is emptied, and the subscriber reads on from the table."""
 
     def __init__(self, wanted: Wanted | None) -> None:
         self.wanted = wanted

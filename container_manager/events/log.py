@@ -60,7 +60,7 @@ class EventLog:
 
     @property
     def audiences(self) -> Sequence[Audience]:
-        """The present subscribers, by what they share."""
+        """The present subscribers, in groups of equal preparation and rate."""
         return list(self._audiences.values())
 
     async def open(self) -> None:
@@ -150,7 +150,7 @@ class EventLog:
                         if new:
                             cursor = new[-1].id
                             yield new
-                # A filtered subscriber need not read again what it did not want; it may have been deleted by now.
+                # Skip events that the filter has rejected already; they may have been deleted by now.
                 cursor = max(cursor, subscriber.passed)
             finally:
                 audience.subscribers.discard(subscriber)

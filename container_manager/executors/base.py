@@ -86,8 +86,8 @@ class ExecutionState(Enum):
 class ExecutionStatus:
     """What an executor reports about an execution.
 
-    `interrupted`: the executor itself ended it, for instance by a restart, or never ran it; `error` says how.
-    `timed_out`: the executor enforced the job's timeout. `cancelled`: a client of the executor had it stopped.
+    `interrupted`: the host ended it, for instance by a restart of its engine, or never ran it; `error` says how.
+    `timed_out`: the executor enforced the job's timeout. `cancelled`: a client of the host's own API had it stopped.
     """
 
     id: str
@@ -185,7 +185,7 @@ class ContainerExecutor(abc.ABC):
     async def wait(self, execution: Execution, seen: ExecutionState = ExecutionState.RUNNING) -> ExecutionStatus | None:
         """Return the status once the execution has left the state `seen`; None when the host does not know it.
 
-        Also notices executions that end while the host does not answer, and connections that die unnoticed.
+        Also notices executions that end while the host does not answer, and connections that end without a signal.
         """
 
     @abc.abstractmethod
@@ -202,7 +202,7 @@ class ContainerExecutor(abc.ABC):
 
     @abc.abstractmethod
     async def stop(self, execution: Execution, grace: float) -> bool:
-        """Send TERM, and KILL after `grace` seconds. Returns False when it had ended by itself before."""
+        """Send TERM, and KILL after `grace` seconds. Returns False when it had ended before."""
 
     @abc.abstractmethod
     async def remove(self, execution_id: str) -> None:

@@ -45,8 +45,11 @@ RESERVE_TRIES = 3
 
 
 class ExecutorFactory:
-    """Decides where jobs run. Safe to use from many tasks, and from threads that each have an event loop of their own.
+    """Builds the executors of hosts, and decides for Python callers where jobs run.
 
+    Safe to use from many tasks, and from threads that each have an event loop of their own.
+
+    A running service routes by `store.scheduling` and uses the factory for its executors and probes.
     `write` commits units of work; a running service passes its writer's method, so that they join its group commit.
     `instance` is the id of the installation; executors recognise its containers by it.
     """

@@ -14,11 +14,11 @@ from container_manager.executors.exceptions import ExecutorClosedError, Executor
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LAST_PAUSE = 0.2, 5.0
-"""Seconds between two attempts to connect to the hints again."""
+"""Seconds between two tries to connect to the hints again."""
 
 JITTER = 0.2
 LONGEST_PAUSE = 60.0
-"""Seconds between two looks at a host that does not answer."""
+"""Seconds between two polls of a host that does not answer."""
 
 
 class Watcher:
@@ -108,10 +108,10 @@ class Watcher:
                             self._look_now.set()
                             pause = FIRST_PAUSE
             except ExecutorError as error:
-                logger.info("the hints of ended executions broke off: %s", error)
+                logger.info("the stream of ended executions was lost: %s", error)
             except Exception:
                 # The next poll finds what an unreadable hint would have reported.
-                logger.exception("the hints of ended executions broke off")
+                logger.exception("the stream of ended executions was lost")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LAST_PAUSE)
 

@@ -20,7 +20,11 @@ DECISIONS = Counter(
     "Committed routing decisions. `code` of a refusal: the check that most hosts failed.",
     ["outcome", "code", "executor_type"],
 )
-ENDS = Counter("container_manager_job_ends", "Attempts that ended, by their end state.", ["status", "executor_type"])
+ENDS = Counter(
+    "container_manager_job_ends",
+    "Jobs that reached an end state.",
+    ["status", "executor_type"],
+)
 EVENTS = Counter(
     "container_manager_events", "Committed events: job_launched counts launches.", ["kind", "executor_type"]
 )

@@ -30,9 +30,9 @@ class Service:
 
 
 @asynccontextmanager
-async def running(*, works: bool = True) -> AsyncIterator[Service]:
-    """A running service, from its start to its orderly stop. With `works` False it runs no jobs."""
-    process = Process(await threads.read(identify), works=works)
+async def running(*, runs_jobs: bool = True) -> AsyncIterator[Service]:
+    """A running service, from its start to its orderly stop. With `runs_jobs` False it runs no jobs."""
+    process = Process(await threads.read(identify), runs_jobs=runs_jobs)
     try:
         await process.start()
         yield Service(process)

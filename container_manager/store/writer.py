@@ -22,7 +22,8 @@ LARGEST_BATCH, HEAVIEST_BATCH = 1000, 10_000
 """A transaction takes no further item beyond this number of items, or beyond this sum of their weights."""
 
 MOST_WAITING = 50_000
-"""The sum of weights that may wait for a commit; beyond it clients are refused at once."""
+"""The sum of weights that may wait for a commit; beyond it clients are refused at once. An item of any weight
+is accepted while nothing waits."""
 
 BEAT_SECONDS = 1.0
 """How often an idle writer shows that it is alive."""
@@ -84,7 +85,7 @@ class Writer:
             return await answer
 
     async def write_for_client(self, unit: Unit, item: Any) -> Any:
-        """`write` for a client's request. Control loops are not bounded: clients must not cost a worker its leases.
+        """`write` for a client's request. Only these are bounded, so that client load cannot delay lease renewals.
 
         Raises:
             Unavailable: too many changes are waiting, or the writer is closed; nothing was changed.
@@ -179,5 +180,5 @@ def _weight(item: Any) -> int:
 
 
 async def write_directly(unit: Unit, item: Any) -> Any:
-    """The same without a running writer, in a transaction of its own: for commands and for callers of the factory."""
+    """Do `unit` for `item` without a running writer, in a transaction of its own."""
     return await threads.write(commit_one, unit, item)

@@ -31,7 +31,7 @@ class HostHealth:
 class ExecutorHost(Node):
     name: str
     executor_type: ExecutorType
-    is_active: bool = strawberry.field(description="False: never routed to. Running jobs are left alone.")
+    is_active: bool = strawberry.field(description="False: never routed to. Running jobs go on.")
     is_draining: bool = strawberry.field(description="True: takes no new jobs, finishes the ones it has.")
     region: str
     labels: JSON
@@ -41,11 +41,11 @@ class ExecutorHost(Node):
     capacity: Capacity
     health: HostHealth
     ejected_until: datetime | None = strawberry.field(
-        description="Left alone until then, because launches kept failing; does not count for the last usable host "
+        description="Avoided until then, because launches kept failing; does not count for the last usable host "
         "of its kind."
     )
     cooldown_until: datetime | None = strawberry.field(
-        description="Left alone until then by all jobs, because a quota was used up."
+        description="Avoided until then by all jobs, because a quota was used up."
     )
     row: strawberry.Private[models.ExecutorHost]
 

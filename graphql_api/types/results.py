@@ -55,7 +55,7 @@ def verdict_of(verdict: routing_types.Verdict) -> Verdict:
     return Verdict[verdict.name]
 
 
-@strawberry.type(description="The smallest change, checked by routing again, that would let the job run.")
+@strawberry.type(description="One change, verified by routing again, that would let the job run.")
 class Suggestion:
     message: str
     hosts: int = strawberry.field(description="How many hosts could take the job then.")
@@ -70,7 +70,7 @@ class RoutingRefused(UserError):
 
     @strawberry.field(
         description="Single changes, of the job first, then of one host; each alone would let the job run now, "
-        "were it its turn."
+        "if no other job came first."
     )
     async def suggestions(self, info: Info) -> list[Suggestion]:
         if self.suggest is None:

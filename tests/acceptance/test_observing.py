@@ -83,7 +83,7 @@ async def test_metrics_without_a_token_are_not_for_a_page_that_rebinds_its_name(
     from graphql_api.application import make_application
 
     async with (
-        serving(make_application(no_auth=True, works=False)) as url,
+        serving(make_application(no_auth=True, runs_jobs=False)) as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
         assert (await client.get("/metrics")).status_code == 200

@@ -50,7 +50,7 @@ async def served() -> Any:
     from tests.server import make_token
 
     services: asyncio.Queue[Service] = asyncio.Queue()
-    async with serving(make_application(works=False, populate=services.put)) as url:
+    async with serving(make_application(runs_jobs=False, populate=services.put)) as url:
         api = Api(url, await make_token(Role.VIEWER))
         yield await services.get(), api
         await api.http.aclose()

@@ -34,9 +34,9 @@ class Attempt:
     spec: LaunchSpec
     writer: Writer
     execution: Execution | None
-    """The execution whose id is committed."""
+    """The execution whose id is committed, or that was found by its name."""
     may_exist: bool
-    """An execution under this attempt's name may exist; only the first claim of an attempt can exclude it."""
+    """An execution under this attempt's name may exist; only the first claim of the job can exclude it."""
     start_sent: bool
     """A start may have been sent, so a host that does not answer may be running the job."""
     started_at: datetime | None
@@ -110,7 +110,7 @@ class Attempt:
     async def begin_stop(self, reason: JobStatus) -> None:
         """Commit why the execution is being stopped, before the signal is sent.
 
-        Without it, a worker that takes over would take the end for the job's own.
+        Without it, a worker that takes over would not know that this service caused the end.
         """
         await self.write(transitions.stopping, reason)
         self.stop = Stop(reason, timezone.now())
@@ -131,7 +131,10 @@ class Attempt:
         self.ended = True
 
     async def fail_before_run(self, error: ExecutorError) -> None:
-        """Commit that the host failed the attempt before anything ran; hosts that do not answer are retried forever."""
+        """Commit that the host failed the attempt before anything ran.
+
+        When the host did not answer or a quota is used up, the job is retried without limit.
+        """
         unlimited = isinstance(error, (ExecutorConnectionError, ExecutorResourceError))
         await self.fail_by_host(
             HostFault(

@@ -28,7 +28,7 @@ async def conclude(
 ) -> None:
     """End the attempt of an execution that has ended or is gone (`status` None).
 
-    An execution that its host has ended gets another attempt, unless the job is to be cancelled.
+    If the host has ended it, the job gets another attempt, unless it is to be cancelled.
     """
     if status is None:
         await _finish(attempt, executor, execution, attempt.judge(None))

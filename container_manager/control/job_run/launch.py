@@ -61,7 +61,7 @@ async def launch(attempt: Attempt, executor: ContainerExecutor, slots: asyncio.S
             await attempt.commit_execution(found.id)
         return found
     if found is not None:
-        # Removed, not started: the worker that created it may start it late, and then finds nothing.
+        # Remove it instead of starting it, so that a late start by the worker that created it cannot run it.
         attempt.execution = attempt.execution or Execution(found.id, attempt.spec)
         await attempt.write(transitions.check_claim, None)
         await executor.remove(found.id)
@@ -102,7 +102,7 @@ async def _launch_slot(slots: asyncio.Semaphore, cancelled: asyncio.Event) -> As
 
 
 async def _check_quota(attempt: Attempt, executor: ContainerExecutor) -> None:
-    """Raise NotStartedError if the host has been avoided since the job was routed to it."""
+    """Raise NotStartedError if the host is avoided because a quota is used up."""
     if executor.has_quota and await threads.read(host_store.is_cooling, attempt.job.host_id or 0):
         why = f"Host {attempt.host_name} is avoided for a while: a quota was used up."
         raise NotStartedError(ExecutorResourceError(why))
@@ -196,7 +196,7 @@ async def _unless_cancelled(attempt: Attempt, work: Coroutine[Any, Any, T]) -> T
 
 
 async def _remove_leftover(attempt: Attempt, executor: ContainerExecutor) -> None:
-    """Remove what a create call that was broken off may have left: it can still take effect for a moment."""
+    """Remove what a cancelled create call may have left: it can still take effect for a moment."""
     for _ in range(LEFTOVER_LOOKS):
         found = await executor.find(attempt.spec)
         if found is not None:

@@ -37,7 +37,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
 
 
 class JobRun:
-    """Drives one job under one claim. Whatever the host does not answer is unknown, and is looked up again."""
+    """Drives one job under one claim. While the host does not answer, the state is unknown and is asked for again."""
 
     def __init__(
         self, job: ContainerJob, fence: Fence, writer: Writer, factory: ExecutorFactory, slots: asyncio.Semaphore
@@ -70,7 +70,7 @@ class JobRun:
         self._try_now.set()
 
     def try_now(self) -> None:
-        """The host answers again: end the pause before the next try."""
+        """The host's health has changed: end the pause before the next try."""
         self._try_now.set()
 
     async def drive(self) -> None:
@@ -111,7 +111,7 @@ class JobRun:
                 status = await launch(attempt, executor, self._slots)
         except (ExecutorConfigurationError, ExecutorAuthenticationError) as error:
             if attempt.execution is not None or attempt.start_sent:
-                # The job may be running on a host whose settings were broken since: unknown, until it is seen.
+                # The settings may have become invalid after the start, so the job may be running: try again.
                 raise
             if isinstance(error, ExecutorHostError):
                 await attempt.fail_before_run(error)
@@ -122,9 +122,9 @@ class JobRun:
             await attempt.fail_before_run(refused.error)
             return
         if status is not None:
-            await self._see_through(executor, status)
+            await self._watch_and_conclude(executor, status)
 
-    async def _see_through(self, executor: ContainerExecutor, status: ExecutionStatus | None) -> None:
+    async def _watch_and_conclude(self, executor: ContainerExecutor, status: ExecutionStatus | None) -> None:
         """Watch an execution that was started until it has ended, and conclude the attempt."""
         attempt, execution = self._attempt, self._attempt.execution
         assert execution is not None  # noqa: S101 - a launch that returns a status has committed it

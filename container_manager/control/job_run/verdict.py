@@ -42,7 +42,7 @@ def stopped_as(status: ExecutionStatus, stop: Stop | None) -> JobStatus | None:
 
 
 def judge(status: ExecutionStatus | None, stop: Stop | None, *, cancel_requested: bool, timeout_seconds: int) -> End:
-    """The end of an attempt. An end of the job's own stands, whatever this service was about to do.
+    """The end of an attempt. An end that this service did not cause stands, whatever it was about to do.
 
     `status`: the last state of the execution; None when it is gone from its host.
     """

@@ -17,7 +17,7 @@ from container_manager.store.transitions import Progress
 
 
 async def watch_start(attempt: Attempt, executor: ContainerExecutor, execution: Execution) -> ExecutionStatus | None:
-    """Wait until the execution runs. One that does not start in time was failed by its host.
+    """Wait until the execution runs. One that does not start in time counts as a fault of its host.
 
     Returns the next status; None when the execution is gone.
     """
@@ -63,7 +63,7 @@ def time_left(attempt: Attempt) -> float:
 async def _give_up_starting(
     attempt: Attempt, executor: ContainerExecutor, execution: Execution
 ) -> ExecutionStatus | None:
-    """Stop an execution that has not started in time, which is no end of the job's own."""
+    """Stop an execution that has not started in time; the job did not cause this end."""
     status = await executor.status(execution)
     if status is None or status.state is not ExecutionState.STARTING:
         return status
@@ -83,7 +83,7 @@ async def _stop(
     if first:
         await attempt.begin_stop(reason)
     stopped = await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
-    # Only for the first signal is it certain that the execution had ended before; an earlier one may have been lost.
+    # If an earlier stop may have sent a signal, it is not certain that the execution had ended without one.
     attempt.confirm_stop(stopped or (False if first else None))
     status = await executor.status(execution)
     if status is not None and status.state is not ExecutionState.EXITED:

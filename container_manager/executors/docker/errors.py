@@ -27,8 +27,8 @@ JOB_ERROR = re.compile(
 """The job asks for something impossible, although the engine reports an internal error."""
 
 AMBIGUOUS = "no such file or directory"
-"""Also reported by an engine that is killed during a start. The engine then blames the job, because it searches the
-message for the words of the command, and finds "sh" in "shim"."""
+"""Also reported by an engine that is killed during a start. It then blames the job by mistake: it finds the word of the
+command, such as "sh", in the "shim" of the message."""
 
 NO_CREDENTIALS = re.compile(r"unauthorized|no basic auth credentials|access denied|denied:|forbidden", re.IGNORECASE)
 NO_IMAGE = re.compile(r"not found|manifest unknown|no such image|does not exist|invalid reference", re.IGNORECASE)
@@ -40,7 +40,7 @@ def status_of(error: ExecutorOperationError) -> int:
 
 
 def launch_error(error: ExecutorOperationError, host_name: str, what: str) -> ExecutorError:
-    """Whose fault a refused create or start is: the host's, the job's, or, if neither is certain, the engine's."""
+    """The cause of a refused create or start: the host's settings, the job, or, if neither is certain, the engine."""
     text = str(error)
     if HOST_ERROR.search(text):
         return ExecutorHostError(f"host {host_name}: {what}: {text}")

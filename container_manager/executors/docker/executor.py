@@ -48,8 +48,8 @@ INIT_FAILED = "[FATAL tini"
 KILLED_OUTSIDE = "It was killed on its host, and not by this service."
 
 EVENTS_KEPT, EVENTS_MEANWHILE = 256, 64
-"""An engine remembers this many events, and none from before its start. Of those, so many may be newer than the end
-that is looked up."""
+"""An engine remembers this many events, and none from before its start. We allow for this many after the one that is
+looked up."""
 
 EVENT_DELAY = 0.2
 """Seconds after which an engine has reported the signal that ended a container."""
@@ -159,7 +159,7 @@ class DockerExecutor(ContainerExecutor):
         for _ in range(NAME_LOOKUPS):
             found = await self.find(spec)
             if found is not None and found.state is not ExecutionState.CREATED:
-                # Not this attempt's: before it creates one, it looks for its own.
+                # It is not this attempt's, which would have found its own before it created one.
                 raise ExecutorOperationError(f"host {self.settings.name} has another container named {spec.name}.")
             if found is not None:
                 return found.id
@@ -232,7 +232,8 @@ class DockerExecutor(ContainerExecutor):
         if status.exit_code in COMMAND_FAILED and (why := await self._failed_command(execution)):
             return replace(status, error=why)
         async with self._histories:
-            # An engine that is shutting down ends its containers first; then it accepts no new connection.
+            # An engine that is shutting down ends its containers, then accepts no connection. If this one fails, the
+            # end is explained after the restart.
             await self._client.check_new_connection()
             history, survives_restarts = await self._history()
         # Whether the engine has restarted is unknown when its history is full and the start has dropped out of it.
