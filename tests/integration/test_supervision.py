@@ -1,20 +1,23 @@
 """When a part of a process fails, it is restarted or the process is not ready; no caller waits forever."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import InterfaceError, OperationalError
 
+from container_manager.aio import background
 from container_manager.control.job_run.run import JobRun
 from container_manager.control.supervisor import Supervisor
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import Unavailable
+from container_manager.events.log import EventLog
 from container_manager.models import ContainerJob, RoutingEvent
 from container_manager.observability import metrics
 from container_manager.service import Service
+from container_manager.store import events as event_store
 from container_manager.store import leases, scheduling
 from container_manager.store import writer as writer_module
 from container_manager.store.transaction import Transaction
@@ -191,11 +194,25 @@ async def test_a_commit_in_progress_is_answered_although_the_writer_is_stopped(
 # ------------------------------------------------------------------ the event log
 
 
-async def test_a_tail_that_dies_is_run_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+async def tail(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[EventLog, Supervisor]]:
+    """A supervised event log that polls, on every database."""
+    for name, seconds in (("events.log.REPAIR_SECONDS", 0.05), ("events.log.RETRY_SECONDS", 0.01)):
+        monkeypatch.setattr(f"container_manager.{name}", seconds)
     monkeypatch.setattr("container_manager.control.supervisor.RESTART_AFTER", 0.01)
-    from container_manager.store import events
+    log = EventLog()
+    await log.open()
+    supervisor = Supervisor([log])
+    await supervisor.start()
+    yield log, supervisor
+    await supervisor.stop()
 
-    following, failed = events.following, []
+
+async def test_a_tail_that_dies_is_run_again(
+    tail: tuple[EventLog, Supervisor], writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = tail
+    following, failed = event_store.following, []
 
     def fail_once(*arguments: object) -> object:
         if not failed:
@@ -206,36 +223,31 @@ async def test_a_tail_that_dies_is_run_again(service: Service, monkeypatch: pyte
     seen: list[str] = []
 
     async def read() -> None:
-        async for event in service.process.events.subscribe(0):
+        async for event in log.subscribe(None):
             seen.append(event.message)
 
-    reading = asyncio.create_task(read())
-    monkeypatch.setattr("container_manager.store.events.following", fail_once)
-    await service.process.writer.write(tell, "one")
-    await eventually(lambda: failed)
-    await service.process.writer.write(tell, "two")
-    await eventually(lambda: {"one", "two"} <= set(seen))
-    assert [message for message in seen if message in {"one", "two"}] == ["one", "two"]
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+    async with background(read()):
+        await eventually(lambda: log.audiences)
+        monkeypatch.setattr(event_store, "following", fail_once)
+        await writer.write(tell, "one")
+        await eventually(lambda: failed)
+        await writer.write(tell, "two")
+        await eventually(lambda: seen == ["one", "two"])
 
 
-async def test_a_tail_that_cannot_be_read_makes_the_process_not_ready(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+async def test_a_tail_that_cannot_be_read_is_stalled_until_it_can(
+    tail: tuple[EventLog, Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    log, supervisor = tail
+
     def fail(*_: object) -> object:
         raise OperationalError("canceling statement due to statement timeout")
 
-    monkeypatch.setattr("container_manager.events.log.RETRY_SECONDS", 0.01)
-    monkeypatch.setattr("container_manager.store.events.following", fail)
-    monkeypatch.setattr(service.process.events, "patience", 0.2)
-
-    async def is_stalled() -> bool:
-        return "The event log loop has not ticked lately." in await service.process.problems()
-
-    await service.process.writer.write(tell, "unread")
-    await eventually(is_stalled)
-    monkeypatch.undo()
+    log.patience = 3
+    with monkeypatch.context() as failing:
+        failing.setattr(event_store, "following", fail)
+        await eventually(supervisor.stalled)
+    await eventually(lambda: not supervisor.stalled())
 
 
 async def test_metrics_that_cannot_be_recorded_stop_neither_subscriptions_nor_routing(
