@@ -92,7 +92,8 @@ def message_of(error: BaseException) -> str:
     """The message of the server or the library as a sentence, without codes and repetitions."""
     if isinstance(error, errors.RetryError):
         error = error.cause or error
-    text = error.details() if isinstance(error, grpc.aio.AioRpcError) else getattr(error, "message", "") or str(error)
+    # An error of Google's without a message is its code as text.
+    text = error.details() if isinstance(error, grpc.aio.AioRpcError) else getattr(error, "message", str(error))
     if "Connection refused" in (text or ""):
         return "connection refused."
     text = " ".join((text or "no reason given").split())
