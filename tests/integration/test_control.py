@@ -466,7 +466,7 @@ async def test_a_run_taken_over_by_another_stops(run: Callable) -> None:
     executor.start.assert_not_called()
 
 
-async def test_a_run_that_breaks_off_is_logged_and_taken_up_when_its_lease_ends(writer: Writer, caplog) -> None:
+async def test_a_run_that_fails_is_logged_and_taken_up_when_its_lease_ends(writer: Writer, caplog) -> None:
     host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
     factory = ExecutorFactory(writer.write, "x")
     dispatcher = Dispatcher(writer, factory, "test-node", 0.3)
@@ -483,7 +483,7 @@ async def test_a_run_that_breaks_off_is_logged_and_taken_up_when_its_lease_ends(
     with patch("container_manager.control.job_run.run.launch", break_once):
         async with running_loop(dispatcher):
             await eventually(lambda: _is(job, "succeeded"))
-    assert f"the run of job {job.pk} broke off" in caplog.text
+    assert f"the run of job {job.pk} failed" in caplog.text
 
 
 async def test_leases_are_renewed_however_busy_it_is(writer: Writer) -> None:
