@@ -7,6 +7,7 @@ gets there, and `over` once it has given up the job; `missed` when it never got 
 import asyncio
 import json
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -19,9 +20,7 @@ from container_manager.executors.cloudrun import CloudRunExecutor  # noqa: E402
 from container_manager.executors.docker import DockerExecutor  # noqa: E402
 from container_manager.service import Service, running  # noqa: E402
 from container_manager.specs import read_job  # noqa: E402
-from container_manager.store import (  # noqa: E402
-    transitions,
-)
+from container_manager.store import transitions  # noqa: E402
 from container_manager.store.transaction import Actor  # noqa: E402
 from container_manager.store.writer import Writer  # noqa: E402
 from tests.loops import loop_of  # noqa: E402
@@ -74,7 +73,19 @@ for name in ("create", "start", "wait"):
     watched(CloudRunExecutor, name)
 
 
+def show_tasks() -> None:
+    """Say where each task stands: for a test that waits in vain."""
+    say(vars(told))
+    for task in asyncio.all_tasks():
+        say(task.get_name())
+        place = task.get_coro()
+        while (frame := getattr(place, "cr_frame", None) or getattr(place, "ag_frame", None)) is not None:
+            say("   ", frame.f_code.co_qualname, frame.f_lineno)
+            place = getattr(place, "cr_await", None) or getattr(place, "ag_await", None)
+
+
 async def main() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, show_tasks)
     async with running() as service:
         say("ready")
         while line := await asyncio.to_thread(sys.stdin.readline):

@@ -130,7 +130,12 @@ class Fleet:
 
 def said(process: subprocess.Popen[str], timeout: float = 90) -> str:
     ready, _, _ = select.select([process.stdout], [], [], timeout)
-    assert ready, f"the worker says nothing: {process.args} {process.pid}"
+    if not ready:
+        process.send_signal(signal.SIGUSR1)
+        where = b""
+        while select.select([process.stdout], [], [], 2)[0]:
+            where += os.read(process.stdout.fileno(), 65536)
+        raise AssertionError(f"worker {process.pid} says nothing. Its tasks:\n{where.decode()}")
     return process.stdout.readline().strip()
 
 
