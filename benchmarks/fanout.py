@@ -168,11 +168,13 @@ def main() -> None:
         table.row(f"{few} of a bare broadcast", **bare)
     with serving("-m", "container_manager", "serve", "--port", "0", "--role", "api") as (url, pid):
         with subprocess.Popen([*producer, "--produce", f"{options.rate},1,0"]) as background:
-            for name, (count, query) in cases.items():
-                if options.only in name:
-                    row = subscribe(url, pid, token, count, options.seconds, query)
-                    table.row(name, **row, **{"of bare": row["us/delivery"] / bare["us/delivery"]})
-            background.kill()
+            try:
+                for name, (count, query) in cases.items():
+                    if options.only in name:
+                        row = subscribe(url, pid, token, count, options.seconds, query)
+                        table.row(name, **row, **{"of bare": row["us/delivery"] / bare["us/delivery"]})
+            finally:
+                background.kill()
         if options.only in "flood":
             table.row("10 of routingEvents, flooded", **flood(url, pid, token, producer, options.flood))
     if options.json:

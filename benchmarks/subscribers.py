@@ -2,8 +2,9 @@
 
     python -m benchmarks.subscribers PORT TOKEN COUNT SECONDS QUERY
 
-For each line on stdin, prints one JSON object about the next SECONDS: deliveries, milliseconds from an event's commit
-to its arrival (p50, p99), and whether every tenth subscriber saw the same events, in order and without a gap.
+For each line on stdin, prints one JSON object about the next SECONDS, and longer while a subscriber has received
+nothing: deliveries, milliseconds from an event's commit to its arrival (p50, p99), and whether every tenth subscriber
+saw the same events, in order and without a gap.
 """
 
 import asyncio
@@ -45,6 +46,7 @@ class Subscriber(asyncio.Protocol):
         self._buffer = bytearray()
         self._open = False
         self.ready = asyncio.get_running_loop().create_future()
+        self.received = asyncio.Event()
         self.deliveries = 0
         self.cursors: list[int] = []
         self.delays: list[float] = []
@@ -84,6 +86,7 @@ class Subscriber(asyncio.Protocol):
             at = oldest[2]
             if at not in self._moments:
                 self._moments[at] = datetime.fromisoformat(at.decode()).timestamp()
+            self.received.set()
             self.delays.append(now - self._moments[at])
             self.deliveries += data.count(b'"cursor"')
             if self._thorough:
@@ -112,9 +115,12 @@ async def main(port: int, token: str, count: int, seconds: float, query: str) ->
     print("subscribed", flush=True)
     while sys.stdin.readline():
         for subscriber in subscribers:
+            subscriber.received.clear()
             subscriber.delays.clear()
             subscriber.deliveries = 0
         await asyncio.sleep(seconds)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(subscriber.received.wait() for subscriber in subscribers))
         print(json.dumps(seen_by(subscribers)), flush=True)
     for subscriber in subscribers:
         subscriber.close()
