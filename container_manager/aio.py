@@ -1,6 +1,8 @@
-"""Small additions to asyncio: bounded waits, and tasks that never outlive their owner or fail in silence."""
+"""Small additions to asyncio: bounded waits, slots by priority, and tasks that never outlive their owner in silence."""
 
 import asyncio
+import heapq
+import itertools
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -55,3 +57,39 @@ def start_detached(work: Coroutine[Any, Any, object], name: str) -> asyncio.Task
 def _log_exception(task: "asyncio.Task[object]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.error("background task %r failed", task.get_name(), exc_info=error)
+
+
+class Slots:
+    """A semaphore that lets the waiter with the highest priority in first, and equal ones in the order they came."""
+
+    def __init__(self, count: int) -> None:
+        self._free = self.count = count
+        self._order = itertools.count()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    def locked(self) -> bool:
+        """Whether `acquire` would have to wait."""
+        return not self._free
+
+    async def acquire(self, priority: int = 0) -> None:
+        """Wait for a slot and take it; a cancelled wait takes none."""
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (-priority, next(self._order), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a slot to the next waiter."""
+        while self._waiting:
+            turn = heapq.heappop(self._waiting)[2]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

@@ -1,5 +1,6 @@
 """Model fields that store integers or ciphertext and give Python plain values."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -14,6 +15,11 @@ else:
     _Binary = models.BinaryField
 
 MILLI = 1000
+
+
+def choices(kinds: type[StrEnum]) -> list[tuple[str, str]]:
+    """The choices of a column: the value and the title of each member."""
+    return [(kind.value, kind.name.replace("_", " ").title()) for kind in kinds]
 
 
 class CoresField(_Integer):

@@ -14,6 +14,7 @@ from django.db import DatabaseError, OperationalError, connection, transaction
 from container_manager.domain.kinds import Role
 from container_manager.environment import ConfigurationError
 from container_manager.errors import Conflict
+from container_manager.models import ExecutorHost
 from container_manager.store import tokens
 from container_manager.store.installation import identify
 from container_manager.store.tokens import NewToken
@@ -50,6 +51,7 @@ def migrate() -> None:
         for _ in range(UPGRADE_TRIES):
             try:
                 _migrate()
+                _keep_local_engines()
                 return
             except OperationalError as error:
                 if getattr(error.__cause__, "sqlstate", None) != LOCK_NOT_AVAILABLE:
@@ -72,6 +74,17 @@ def _migrate() -> None:
                 sql.execute("SET LOCAL lock_timeout = '1s'")
         call_command("migrate", verbosity=0, interactive=False)
         identify()
+
+
+def _keep_local_engines() -> None:
+    """SQLite serves one machine, so its local engines are this machine's, whatever the machine was called before."""
+    if connection.vendor != "sqlite":
+        return
+    node = settings.CONTAINER_MANAGER.node
+    for host in ExecutorHost.objects.exclude(node__in=["", node]):
+        if not host.config.get("node"):
+            logger.warning("host %s belongs to node %s now; this machine was called %s", host.name, node, host.node)
+            ExecutorHost.objects.filter(pk=host.pk).update(node=node)
 
 
 def first_token() -> str | None:

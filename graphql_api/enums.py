@@ -45,6 +45,11 @@ class CheckCode(Enum):
         description="What the job asks for that not every host takes: a user, a network; on Cloud Run the image's "
         "registry, the size, the timeout, the environment.",
     )
+    HOST_LACKS = strawberry.enum_value(
+        "HOST_LACKS",
+        description="An earlier attempt of the job showed that this host lacks something it needs: a registry's login, "
+        "the image for its platform, a network, a folder.",
+    )
     REGION = "REGION"
     SELECTOR = "SELECTOR"
     SLOTS = "SLOTS"

@@ -109,9 +109,30 @@ class Engine:
             made = self._client.post("/containers/create", json=settings).json()
             self._client.delete(f"/containers/{made['Id']}").raise_for_status()
 
-    def kill_container(self, container: str) -> None:
+    def kill_container(self, container: str, signal: str = "KILL") -> None:
         """As a person at the host would."""
-        self._client.post(f"/containers/{container}/kill").raise_for_status()
+        self._client.post(f"/containers/{container}/kill", params={"signal": signal}).raise_for_status()
+
+    def stop_container(self, container: str, grace: int = 10) -> None:
+        """As a person at the host would."""
+        self._client.post(f"/containers/{container}/stop", params={"t": grace}).raise_for_status()
+
+    def restart_container(self, container: str) -> None:
+        """As a person at the host would."""
+        self._client.post(f"/containers/{container}/restart", params={"t": 1}).raise_for_status()
+
+    def create_container(self, name: str, command: list[str], **labels: str) -> str:
+        """A container that is not the service's; its id."""
+        settings = {"Image": IMAGE, "Cmd": command, "Labels": labels, "HostConfig": {"NetworkMode": "none"}}
+        return self._client.post("/containers/create", params={"name": name}, json=settings).json()["Id"]
+
+    def remove_container(self, container: str) -> None:
+        """As a person at the host would."""
+        self._client.delete(f"/containers/{container}", params={"force": "1"}).raise_for_status()
+
+    def inspect(self, container: str) -> dict:
+        """What the engine says about a container."""
+        return self._client.get(f"/containers/{container}/json").raise_for_status().json()
 
     def running(self) -> list[dict]:
         """The containers that run, as far as the engine says so."""

@@ -2,10 +2,14 @@
 
 import asyncio
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from container_manager.cli.setup import setup
+
+if TYPE_CHECKING:
+    from container_manager.models import ExecutorHost
 
 
 @click.command()
@@ -31,7 +35,8 @@ async def _has_problems() -> bool:
         return True
     for host, report in probed:
         if report is None:
-            click.echo(f"Host {host.name} ({host.executor_type}) belongs to node {host.node}; it is checked there.")
+            where = f"Host {host.name} ({host.executor_type}) belongs to node {host.node}, not to this one"
+            click.echo(f"{where}: {_told_by_its_node(host) or 'its workers say that it is healthy.'}")
         elif report.exhausted:
             click.echo(f"Host {host.name} ({host.executor_type}) is healthy, but takes no jobs now: {report.exhausted}")
         elif report.healthy:
@@ -42,4 +47,19 @@ async def _has_problems() -> bool:
             click.echo(f"Host {host.name} ({host.executor_type}) is not healthy: {report.error}")
         if host.launch_error:
             click.echo(f"Host {host.name} ({host.executor_type}) has refused its last launches: {host.launch_error}")
-    return any(report and (not report.healthy or host.launch_error) for host, report in probed)
+    return any(
+        host.launch_error or (not report.healthy if report else _told_by_its_node(host)) for host, report in probed
+    )
+
+
+def _told_by_its_node(host: "ExecutorHost") -> str:
+    """What is wrong with a host that only another node reaches, from its last probe; "" when nothing is."""
+    from django.conf import settings
+    from django.utils import timezone
+
+    from container_manager.store.health import FRESH_INTERVALS, unprobed
+
+    age = FRESH_INTERVALS * settings.CONTAINER_MANAGER.probe_interval_seconds
+    if host.last_health_check is None or (timezone.now() - host.last_health_check).total_seconds() > age:
+        return unprobed(host.node)
+    return "" if host.health_status == "healthy" else host.health_error or f"it is {host.health_status}."

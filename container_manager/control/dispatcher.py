@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from container_manager.aio import cancel_and_wait, wait_for
+from container_manager.aio import Slots, cancel_and_wait, wait_for
 from container_manager.control.job_run.run import JobRun
 from container_manager.domain.kinds import EventKind
 from container_manager.executors.factory import ExecutorFactory
@@ -42,7 +42,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._runs: dict[int, tuple[JobRun, asyncio.Task[None]]] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
-        self._slots: dict[int, asyncio.Semaphore] = {}
+        self._slots: dict[int, Slots] = {}
         writer.claim_for(self.worker, self.start_runs)
 
     @property
@@ -133,7 +133,7 @@ class Dispatcher:
                 # This process's own lease expired unnoticed; the old claim can write nothing more.
                 task.cancel()
         assert job.host is not None  # noqa: S101 - a claimed job has a host
-        slots = self._slots.setdefault(job.host.pk, asyncio.Semaphore(self._factory.max_launches(job.host)))
+        slots = self._slots.setdefault(job.host.pk, Slots(self._factory.max_launches(job.host)))
         run = JobRun(job, fence, self._writer, self._factory, slots)
         task = asyncio.create_task(run.drive(), name=f"job {job.pk}")
         self._runs[job.pk] = (run, task)

@@ -26,9 +26,6 @@ from container_manager.store.writer import Writer
 logger = logging.getLogger(__name__)
 
 JITTER = 0.1
-FRESH_INTERVALS = 3
-"""For how many intervals the result of a probe is valid."""
-
 CHANGED = frozenset({EventKind.HOST_CREATED, EventKind.HOST_UPDATED})
 
 
@@ -70,8 +67,8 @@ class HealthLoop:
             if host.pk not in self._probing:
                 self._probing[host.pk] = start_detached(self._probe(host), f"probe of host {host.name}")
         if FLEET in nodes:
-            stale = timezone.now() - FRESH_INTERVALS * self._interval
-            if await threads.read(host_store.any_stale, stale):
+            stale = timezone.now() - health_store.FRESH_INTERVALS * self._interval
+            if await threads.read(lambda: health_store.stale_since(stale).exists()):
                 await self._writer.write(health_store.expire_stale, stale)
 
     async def _probe(self, host: ExecutorHost) -> None:

@@ -24,13 +24,15 @@ class HostFault:
     """The host failed a job, either before it ran or by ending what ran.
 
     `retries`: how many such faults are followed by another attempt. None: the job is retried without limit,
-    because the host did not answer or a quota is used up.
+    because the host did not answer, a quota is used up, or each other host is tried once.
     `end`: how an execution that had started ended. `exhausted`: the cause is a quota that is used up.
-    `misconfigured`: the cause is the host's settings or permissions.
+    `lacking`: the host lacks what this job needs, such as an image or a login, and may run others.
+    `ejects`: enough such faults in a row eject the host.
     """
 
     error: str
     retries: int | None
     end: End | None = None
     exhausted: bool = False
-    misconfigured: bool = False
+    lacking: bool = False
+    ejects: bool = True

@@ -33,7 +33,7 @@ def own_attempts(attempt: int, host_faults: int) -> int:
 
 
 def after_host_fault(
-    host_faults: int, counted_faults: int, allowed: int | None, *, quota_exhausted: bool = False
+    host_faults: int, counted_faults: int, allowed: int | None, *, at_once: bool = False
 ) -> timedelta | None:
     """The pause before a job that a host has failed is routed again; None when its retries are used up.
 
@@ -41,8 +41,8 @@ def after_host_fault(
         host_faults: faults of hosts so far, this one included.
         counted_faults: those of them that use up a retry.
         allowed: how many counted faults are followed by a retry; None is any number.
-        quota_exhausted: another host may have room at once, and routing avoids the one whose quota is used up.
+        at_once: routing avoids this host now, and another one may take the job at once.
     """
     if allowed is not None and counted_faults > allowed:
         return None
-    return timedelta() if quota_exhausted else back_off(host_faults)
+    return timedelta() if at_once else back_off(host_faults)

@@ -37,7 +37,7 @@ class ExecutorSettings:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """One attempt of one job. `name` is derived from both, so that a repeated launch finds the first one.
+    """One attempt of one job. `name` is derived from both; an executor adds what makes it unique.
 
     Empty fields are left to the image or the host. `tmpfs` has sizes in MiB by path.
     """
@@ -150,9 +150,21 @@ class ContainerExecutor(abc.ABC):
         """How long a start that got no answer may take to become visible once the host answers again."""
         return 2.0
 
+    async def prepare(self, spec: LaunchSpec, report: Report = lambda _: None) -> bool:  # noqa: ARG002
+        """Make ready what `create` needs and what may take minutes, such as the image; returns True.
+
+        It does not count as one of the `max_launches`. `report` is called with its progress.
+
+        Raises:
+            ExecutorConfigurationError: the image does not exist.
+            ExecutorAuthenticationError: a registry refuses the image to the host.
+            ExecutorOperationError: the image could not be brought to the host.
+        """
+        return True
+
     @abc.abstractmethod
     async def create(self, spec: LaunchSpec, report: Report = lambda _: None) -> str:
-        """Prepare the execution without running it and return its id, which no other execution ever has.
+        """Prepare a new execution without running it and return its id, which no other execution ever has.
 
         `report` is called with the progress of a preparation that takes long.
 
@@ -168,16 +180,21 @@ class ContainerExecutor(abc.ABC):
 
     @abc.abstractmethod
     async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
-        """The execution of this attempt, by its name; None when there is none."""
+        """An execution that says that it is this attempt's; None when there is none.
+
+        It may have been created by another worker, by a person or before a backup was restored, so it is never started
+        and its result is never taken.
+        """
 
     @abc.abstractmethod
     async def status(self, execution: Execution) -> ExecutionStatus | None:
         """The state of an execution; None when the host does not know it."""
 
     async def explain(self, execution: Execution, status: ExecutionStatus) -> ExecutionStatus:  # noqa: ARG002
-        """The status of a failed execution, with `error` and `interrupted` if the host knows more about its end.
+        """The status of an execution that has ended, with what the host knows about the cause.
 
-        Called only when nothing else explains the end, because it may take several calls.
+        `interrupted` and `error` are set when the end was caused from outside, whatever the exit code is. Not called
+        for an execution that this service has stopped.
         """
         return status
 

@@ -110,6 +110,7 @@ class DockerConfig(Settings):
     pull: Literal["if-not-present", "always", "never"] = "if-not-present"
     registry_auth: dict[str, RegistryLogin] = {}
     max_launches: int = Field(5, ge=1, le=100)
+    max_pulls: int = Field(10, ge=1, le=100)
 
     @field_validator("url")
     @classmethod
@@ -239,10 +240,10 @@ def region_of(executor_type: str, config: Mapping[str, Any]) -> str:
     return str(config.get("region", "")) if executor_type == "cloudrun" else ""
 
 
-def node_of(executor_type: str, config: Mapping[str, Any], here: str) -> str:
+def node_of(executor_type: str, config: Mapping[str, Any], default: str) -> str:
     """The node to which the host belongs; "" when processes of all nodes can reach it."""
     local = executor_type == "docker" and config.get("url", DEFAULT_SOCKET).startswith("unix://")
-    return (config.get("node") or here) if local else ""
+    return (config.get("node") or default) if local else ""
 
 
 _KINDS = {"dict_type": "an object", "model_type": "an object", "list_type": "a list", "string_type": "a string"}

@@ -2,12 +2,14 @@
 
 ExecutorError
 ├── ExecutorConfigurationError     the job's or the host's settings can never work as they are
-│   └── ExecutorHostError          the host's settings: another host may run the job
+│   ├── ExecutorHostError          the host's settings: another host may run the job
+│   └── ExecutorLackError          the host lacks what this job needs: another host may have it
 ├── ExecutorResourceError          there is no room
 ├── ExecutorConnectionError        no answer: the call may or may not have had its effect
 │   └── ExecutorClosedError        this service closed the connection itself
 ├── ExecutorAuthenticationError    credentials are missing or were refused
 └── ExecutorOperationError         the executor answered, and refused or failed
+    └── ExecutorImageError         the image could not be brought to the host
 """
 
 
@@ -21,6 +23,10 @@ class ExecutorConfigurationError(ExecutorError):
 
 class ExecutorHostError(ExecutorConfigurationError):
     """The host's settings are wrong, whatever the job."""
+
+
+class ExecutorLackError(ExecutorConfigurationError):
+    """The host lacks what this job needs: an image, a network, a permission for jobs. Others may run there."""
 
 
 class ExecutorResourceError(ExecutorError):
@@ -41,3 +47,7 @@ class ExecutorAuthenticationError(ExecutorError):
 
 class ExecutorOperationError(ExecutorError):
     """The host answered that it refuses the operation or that it failed."""
+
+
+class ExecutorImageError(ExecutorOperationError):
+    """The image could not be brought to the host, which says nothing about jobs of other images."""

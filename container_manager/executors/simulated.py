@@ -60,9 +60,6 @@ class SimulatedExecutor(ContainerExecutor):
         return {"max_jobs": limit, "current_jobs": current, "available_slots": max(limit - current, 0)}
 
     async def create(self, spec: LaunchSpec, report: Report = lambda _: None) -> str:  # noqa: ARG002 - it is quick
-        for execution in self._created.values():
-            if execution.spec.name == spec.name:
-                return execution.id
         if random.Random(f"{self._config.seed} {spec.name}").random() < self._config.fail_launch:  # noqa: S311
             raise ExecutorOperationError("The simulated launch failed (config.fail_launch).")
         run_ms, exit_code, _ = _plan(spec, self._config)

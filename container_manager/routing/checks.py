@@ -165,6 +165,13 @@ CHECKS: list[Check] = [
         ),
     ),
     Check(
+        "HOST_LACKS",
+        lambda job: job.unfit_hosts,
+        lambda host, unfit: NEVER if host.id in unfit else FEASIBLE,
+        lambda job: "a host that has what its image needs" if job.unfit_hosts else "nothing that a host has lacked",
+        lambda host: f"what an earlier attempt on host {host.name} showed",
+    ),
+    Check(
         "REGION",
         lambda job: job.region_preference if job.region_required else None,
         lambda host, region: FEASIBLE if region is None or host.region == region else NEVER,

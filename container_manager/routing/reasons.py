@@ -38,6 +38,8 @@ def _preferences(job: JobRequirements, host: HostState) -> str:
     if job.region_preference:
         met = host.region == job.region_preference
         parts.append(f"Region {host.region} as preferred" if met else f"No room in region {job.region_preference}")
+    if host.id in job.failed_hosts:
+        parts.append("Each host that could take it now has failed it before")
     return "".join(f"{part}. " for part in parts)
 
 

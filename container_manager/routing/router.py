@@ -82,13 +82,14 @@ class _Column:
 class Fleet:
     """The hosts of one batch, which fill up as jobs are placed.
 
-    A check runs once for all jobs with equal needs, and again only on hosts that have changed since.
+    A check runs once for all jobs with equal needs, and again only on hosts that have changed since. `codes`: run only
+    the checks with these codes.
     """
 
-    def __init__(self, hosts: Iterable[HostState], seed: int) -> None:
+    def __init__(self, hosts: Iterable[HostState], seed: int, codes: Collection[str] | None = None) -> None:
         self.hosts = list(hosts)
         self._seeds = random.Random(seed)  # noqa: S311 - balances load, guards nothing
-        self._checks = tuple(checks.CHECKS)
+        self._checks = tuple([check for check in checks.CHECKS if codes is None or check.code in codes])
         self._codes = tuple(check.code for check in self._checks)
         self._columns: dict[tuple[str, Hashable], _Column] = {}
         self._changed: list[int] = []
@@ -158,9 +159,11 @@ class Fleet:
         return column.frozen
 
 
-def evaluate(hosts: Iterable[HostState], job: JobRequirements, seed: int | None = None) -> Evaluation:
-    """Run every check on every host for one class. `seed` is kept for the random draws."""
-    return Fleet(hosts, 0).evaluate(job)._replace(seed=seed)
+def evaluate(
+    hosts: Iterable[HostState], job: JobRequirements, seed: int | None = None, codes: Collection[str] | None = None
+) -> Evaluation:
+    """Run every check on every host for one class, or only those with the given codes. `seed` is kept for the draws."""
+    return Fleet(hosts, 0, codes).evaluate(job)._replace(seed=seed)
 
 
 def choose(evaluation: Evaluation, count: int) -> list[int]:
@@ -182,7 +185,10 @@ def _choose(evaluation: Evaluation, groups: Sequence[Sequence[int]], count: int)
 
 
 def tiers(evaluation: Evaluation) -> list[list[int]]:
-    """Feasible hosts in the order in which they are tried: by preferred executor, preferred region, weight above 0."""
+    """Feasible hosts in the order in which they are tried.
+
+    The order is by preferred executor, preferred region, hosts that have not failed the job, and weight above 0.
+    """
     grouped: defaultdict[int, list[int]] = defaultdict(list)
     for at in evaluation.feasible():
         grouped[tier(evaluation.hosts[at], evaluation.requirements)].append(at)
@@ -192,10 +198,12 @@ def tiers(evaluation: Evaluation) -> list[list[int]]:
 def tier(host: HostState, job: JobRequirements) -> int:
     """How far a host is from the job's preferences; the lowest tier is tried first."""
     far = 0 if host.weight else 1
-    if job.region_preference and host.region != job.region_preference:
+    if host.id in job.failed_hosts:
         far += 2
-    if job.preferred_executor and host.executor_type != job.preferred_executor:
+    if job.region_preference and host.region != job.region_preference:
         far += 4
+    if job.preferred_executor and host.executor_type != job.preferred_executor:
+        far += 8
     return far
 
 

@@ -57,6 +57,8 @@ class JobRequirements(NamedTuple):
 
     `reserved_host`: the id of the host whose room is reserved for this job.
     `grants`: codes of `domain.capabilities` that a host must allow.
+    `failed_hosts`: ids of hosts that have failed the job, which are tried after the others.
+    `unfit_hosts`: ids of hosts that lack something which the job turned out to need.
     """
 
     memory: int = 0
@@ -70,6 +72,8 @@ class JobRequirements(NamedTuple):
     priority: int = 0
     reserved_host: int | None = None
     grants: tuple[str, ...] = ()
+    failed_hosts: tuple[int, ...] = ()
+    unfit_hosts: tuple[int, ...] = ()
 
 
 class JobRequest(NamedTuple):

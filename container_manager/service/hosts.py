@@ -23,8 +23,8 @@ from container_manager.store.health import HealthReport
 from container_manager.store.host_changes import HostChange
 from container_manager.store.transaction import Actor, record_audit
 
-PLACE = ("url", "node", "project", "region", "endpoint")
-"""The keys of a config that say where executions are."""
+PLACE = ("url", "project", "region", "endpoint")
+"""The keys of a config that, with the node, say where executions are."""
 
 
 class CapacityGroup(NamedTuple):
@@ -77,7 +77,7 @@ class Hosts:
         moves = False
         if "config" in fields:
             fields["config"] = keep_secrets(fields["config"], host.config)
-            moves = any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
+            node, moves = host.node, any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
             read_config(host.executor_type, fields["config"])
             if host.region == region_of(host.executor_type, host.config):
                 # The region came from the config, so it follows the new one.
@@ -87,6 +87,7 @@ class Hosts:
             host.pk = None
             host.health_status = HealthStatus.UNKNOWN
             fields |= await self._probed(host)
+            moves = moves or host.node != node
         saved = await self._save(HostChange(host_id, fields, actor, moves=moves))
         if fields.keys() & host_changes.EXECUTOR_FIELDS:
             # Calls in progress on the old executor end with an error and are repeated on the new one.

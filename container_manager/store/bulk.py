@@ -16,11 +16,15 @@ FEW = 20
 
 
 class Rows(NamedTuple):
-    """Rows for one table: the column names, and values as the database stores them."""
+    """Rows for one table: the column names, and values as the database stores them.
+
+    `on_conflict`: an SQL clause for rows that exist already; without it they are an error.
+    """
 
     model: type[models.Model]
     columns: Sequence[str]
     values: Sequence[Sequence[Any]]
+    on_conflict: str = ""
 
 
 Ids = Mapping[type[models.Model], Sequence[int]]
@@ -66,22 +70,23 @@ def insert(*tables: Rows, after: str = "") -> None:
         filled = filled[-1:]
     with connection.cursor() as cursor:
         if connection.vendor != "postgresql":
-            for model, columns, values in filled:
+            for model, columns, values, on_conflict in filled:
                 places = ", ".join(["%s"] * len(columns))
-                cursor.executemany(f"INSERT INTO {_into(model, columns)} VALUES ({places})", values)  # noqa: S608
+                cursor.executemany(f"INSERT INTO {_into(model, columns)} VALUES ({places}) {on_conflict}", values)  # noqa: S608
             return
         # One round trip for all small inserts.
         statements = [after] if after else []
         parameters: list[Any] = []
-        for model, columns, values in filled:
-            if len(values) <= FEW:
-                places = f"({', '.join(['%s'] * len(columns))})"
-                statements.append(f"INSERT INTO {_into(model, columns)} VALUES {', '.join([places] * len(values))}")  # noqa: S608
+        for model, columns, values, on_conflict in filled:
+            # COPY knows no conflicts.
+            if len(values) <= FEW or on_conflict:
+                places = ", ".join([f"({', '.join(['%s'] * len(columns))})"] * len(values))
+                statements.append(f"INSERT INTO {_into(model, columns)} VALUES {places} {on_conflict}")  # noqa: S608
                 parameters += [value for row in values for value in row]
         if statements:
             cursor.execute("; ".join(statements), parameters)
-        for model, columns, values in filled:
-            if len(values) > FEW:
+        for model, columns, values, on_conflict in filled:
+            if len(values) > FEW and not on_conflict:
                 with cursor.copy(f"COPY {_into(model, columns)} FROM STDIN") as copy:
                     for row in values:
                         copy.write_row(row)

@@ -151,7 +151,8 @@ def replay(decision: RoutingDecision, recorded: records.Recorded | None) -> str:
     if recorded is None:
         return "EXPIRED"
     before = recorded.evaluation
-    again = router.evaluate(before.hosts, before.requirements, before.seed)
+    # Checks that were added since are left out, so that what was recorded before can still be decided again.
+    again = router.evaluate(before.hosts, before.requirements, before.seed, before.codes)
     if recorded.algorithm != router.ALGORITHM or again.codes != before.codes:
         return "OTHER_VERSION"
     if decision.host_id is None:

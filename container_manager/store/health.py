@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Case, F, Q, When
+from django.db.models import Case, F, Q, QuerySet, When
 from django.utils import timezone
 
 from container_manager.domain import host_health
@@ -12,6 +12,9 @@ from container_manager.domain.host_health import EJECTED_AFTER, HealthStatus, Pr
 from container_manager.domain.kinds import EventKind
 from container_manager.models import ExecutorHost
 from container_manager.store.transaction import Transaction, under_routing_lock
+
+FRESH_INTERVALS = 3
+"""For how many probe intervals the result of a probe is valid."""
 
 HEALTH_FIELDS = [
     "health_status",
@@ -88,17 +91,32 @@ def health_event(tx: Transaction, host: ExecutorHost, before: str) -> None:
         tx.event(EventKind.HOST_HEALTH_CHANGED, message, host=host)
 
 
+def stale_since(before: datetime) -> QuerySet[ExecutorHost]:
+    """Hosts that no process has probed since this time and that do not say so yet."""
+    unprobed = Q(last_health_check__lt=before) | Q(last_health_check=None, created_at__lt=before)
+    return ExecutorHost.objects.filter(unprobed).exclude(health_status=HealthStatus.UNKNOWN, health_error__gt="")
+
+
 @under_routing_lock
 def expire_stale(tx: Transaction, items: Sequence[datetime]) -> list[None]:
     """Hosts whose last probe is older than this become UNKNOWN: the process that should probe them is gone."""
-    stale = ExecutorHost.objects.defer("config").exclude(health_status=HealthStatus.UNKNOWN)
-    for host in stale.filter(last_health_check__lt=max(items)):
-        message = f"{host.health_status} to unknown. No process has probed it lately."
-        tx.event(EventKind.HOST_HEALTH_CHANGED, message, host=host)
-        ExecutorHost.objects.filter(pk=host.pk).update(
-            health_status=HealthStatus.UNKNOWN, consecutive_failures=0, consecutive_successes=0
-        )
+    for host in stale_since(max(items)).defer("config"):
+        before, why = host.health_status, unprobed(host.node)
+        _set_probes(host, Probes(HealthStatus.UNKNOWN, 0, 0))
+        host.health_error = why
+        health_event(tx, host, before)
+        host.save(update_fields=["health_status", "health_error", "consecutive_failures", "consecutive_successes"])
     return [None] * len(items)
+
+
+def unprobed(node: str) -> str:
+    """Why the health of a host of this node is unknown, and what to do."""
+    if not node:
+        return "No worker has probed it lately; start a process with the role worker or all."
+    return (
+        f"No worker of node {node} has probed it lately; start one on that machine. If the machine has another name "
+        f"now, start it with CONTAINER_MANAGER_NODE={node}, or set config.node of this host to the new name."
+    )
 
 
 def count_unanswered_launch(tx: Transaction, host: ExecutorHost, error: str) -> None:
@@ -110,21 +128,20 @@ def count_unanswered_launch(tx: Transaction, host: ExecutorHost, error: str) -> 
     host.save(update_fields=["consecutive_failures", "consecutive_successes", "health_error", "health_status"])
 
 
-def count_failed_launch(tx: Transaction, host: ExecutorHost, error: str, *, misconfigured: bool = False) -> None:
-    """Count a failed launch; several in a row eject the host, unless it is the last usable one of its type.
+def count_failed_launch(tx: Transaction, host: ExecutorHost, error: str, *, ejects: bool) -> None:
+    """Show that a launch failed, until one succeeds or the host changes.
 
-    `misconfigured`: the cause is the host itself. The error stays visible until a launch succeeds or the host changes.
+    If it `ejects`, it is counted: several in a row eject the host, unless it is the last usable one of its type.
     """
     host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
-    host.launch_failures += 1
+    host.launch_failures += ejects
+    host.launch_error = error
     now = timezone.now()
     pause = host_health.ejection(host.launch_failures, host.ejections)
     if pause is not None and _has_usable_peer(host, now):
         host.launch_failures, host.ejections, host.ejected_until = 0, host.ejections + 1, now + pause
         message = f"{EJECTED_AFTER} launches in a row failed; ejected for {pause.total_seconds():g} s. {error}"
         tx.event(EventKind.HOST_EJECTED, message, host=host)
-    if misconfigured:
-        host.launch_error = error
     host.save(update_fields=["launch_failures", "ejections", "ejected_until", "launch_error"])
 
 
@@ -154,7 +171,7 @@ def cool_down(tx: Transaction, host: ExecutorHost, error: str) -> None:
 
 def reset_launch_failures(host_ids: Iterable[int | None]) -> None:
     """A launch has succeeded on these hosts, so earlier failures no longer count."""
-    failed = Q(launch_failures__gt=0) | Q(ejections__gt=0)
+    failed = Q(launch_failures__gt=0) | Q(ejections__gt=0) | Q(launch_error__gt="")
     # A launch from before the quota was used up says nothing about the quota.
     cooling = Q(cooldown_until__gt=(now := timezone.now()))
     hosts = ExecutorHost.objects.filter(failed | Q(cooldown_until__lte=now), pk__in=[pk for pk in host_ids if pk])

@@ -1,7 +1,6 @@
 """Reading hosts, with the usage that is derived from the job rows."""
 
 from collections.abc import Iterable
-from datetime import datetime
 
 import orjson
 from django.db import connection
@@ -10,7 +9,6 @@ from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from container_manager.domain import capabilities, lifecycle
-from container_manager.domain.host_health import HealthStatus
 from container_manager.models import ExecutorHost
 from container_manager.routing.types import HostState
 from container_manager.store import bulk
@@ -134,13 +132,6 @@ def by_ids(ids: Iterable[int]) -> dict[int, ExecutorHost]:
 def bare(where: Q) -> list[ExecutorHost]:
     """Hosts without their usage."""
     return list(ExecutorHost.objects.filter(where).order_by("pk"))
-
-
-def any_stale(before: datetime) -> bool:
-    """Whether a host has a known health but was last probed before this time."""
-    return (
-        ExecutorHost.objects.exclude(health_status=HealthStatus.UNKNOWN).filter(last_health_check__lt=before).exists()
-    )
 
 
 def is_cooling(host_id: int) -> bool:

@@ -39,6 +39,7 @@ _HEADS = """
     SELECT job.id, job.class_key, job.attempt, job.memory_limit, job.cpu_limit, job.preferred_executor,
            job.executor_required, job.region_preference, job.region_required, job.host_selector, job.strategy,
            job.priority, job.reserved_host_id, job.submitted_at, job.user, job.network, job.beyond,
+           job.failed_hosts, job.unfit_hosts,
            refusal.verdict AS refused_verdict, refusal.rejections AS refused_rejections
     FROM heads
     JOIN container_manager_containerjob job ON job.id = heads.id

@@ -73,7 +73,8 @@ def unpack(fleet: Columns, data: bytes) -> Recorded:
     # Fields that this version no longer has are dropped; replay of such a record is OTHER_VERSION by its algorithm.
     needs = {name: value for name, value in raw["requirements"].items() if name in JobRequirements._fields}
     needs["selector"] = tuple((key, value) for key, value in needs["selector"])
-    needs["grants"] = tuple(needs.get("grants", ()))
+    for name in ("grants", "failed_hosts", "unfit_hosts"):
+        needs[name] = tuple(needs.get(name, ()))
     columns = {name: values for name, values in {**fleet, **raw["hosts"]}.items() if name in HostState._fields}
     rows = zip(*columns.values(), strict=True)
     evaluation = Evaluation(

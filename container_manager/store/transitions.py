@@ -14,8 +14,11 @@ from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus, sources
 from container_manager.domain.outcome import End, HostFault
 from container_manager.executors.output import Output, OutputLine
-from container_manager.models import ContainerJob, ExecutorHost, JobOutput
+from container_manager.models import ContainerJob, ExecutorHost, JobOutput, class_key
+from container_manager.routing import router
+from container_manager.routing.types import Verdict
 from container_manager.store import attempts, bulk, health
+from container_manager.store import hosts as host_store
 from container_manager.store.outputs import NOTES, OUTPUT, compress
 from container_manager.store.transaction import Fence, Transaction, under_routing_lock
 
@@ -158,7 +161,9 @@ def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
 
 def _insert_output(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
     rows = [(job.pk, job.attempt, OUTPUT, end.output) for job, end in ended if end.output]
-    tx.rows.append(bulk.Rows(JobOutput, ("job_id", "attempt", "part", "lines"), rows))
+    # It may be there already, read by a run that failed before the end was committed.
+    newer = "ON CONFLICT (job_id, attempt, part) DO UPDATE SET lines = excluded.lines"
+    tx.rows.append(bulk.Rows(JobOutput, ("job_id", "attempt", "part", "lines"), rows, newer))
 
 
 @under_routing_lock
@@ -179,10 +184,14 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
         return
     if job.host is not None:
         _count_fault(tx, job.host, fault)
+    elsewhere = _avoid(job, fault)
     delay = retry.after_host_fault(
-        job.infrastructure_failures, job.answered_failures, fault.retries, quota_exhausted=fault.exhausted
+        job.infrastructure_failures,
+        job.answered_failures,
+        fault.retries,
+        at_once=fault.exhausted or fault.lacking,
     )
-    if delay is None:
+    if delay is None or (fault.lacking and not elsewhere):
         _finish(tx, [(job, end)])
         return
     _insert_output(tx, [(job, end)])
@@ -191,13 +200,32 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
     attempts.open_next(tx, job, fault.error, delay)
 
 
+def _avoid(job: ContainerJob, fault: HostFault) -> bool:
+    """Let routing avoid the host for this job from now on; returns whether another host could ever take it."""
+    if job.host_id is None or fault.exhausted:
+        return True
+    # All that routing reads of the job, which the claimed row does not have.
+    row = ContainerJob.objects.defer("environment").get(pk=job.pk)
+    row.failed_hosts = [*(pk for pk in row.failed_hosts if pk != job.host_id), job.host_id]
+    if fault.lacking:
+        row.unfit_hosts = [*row.unfit_hosts, job.host_id]
+    needs = row.requirements()
+    ContainerJob.objects.filter(pk=job.pk).update(
+        failed_hosts=row.failed_hosts, unfit_hosts=row.unfit_hosts, class_key=class_key(needs)
+    )
+    if not fault.lacking:
+        return True
+    in_service = [host for host in host_store.snapshot() if host.is_active and not host.is_draining]
+    return router.evaluate(in_service, needs).verdict() is not Verdict.NEVER and bool(in_service)
+
+
 def _count_fault(tx: Transaction, host: ExecutorHost, fault: HostFault) -> None:
     if fault.exhausted:
         health.cool_down(tx, host, fault.error)
         return
     if fault.end is None or fault.end.started_at is None:
-        health.count_failed_launch(tx, host, fault.error, misconfigured=fault.misconfigured)
-    if fault.retries is None:
+        health.count_failed_launch(tx, host, fault.error, ejects=fault.ejects)
+    if fault.retries is None and not fault.lacking:
         health.count_unanswered_launch(tx, host, fault.error)
 
 

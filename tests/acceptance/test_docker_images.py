@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -94,11 +95,10 @@ async def test_a_registry_that_is_down_is_the_hosts_fault(executor: Make) -> Non
         await run(executor(), "127.0.0.1:1/app:1")
 
 
-async def test_a_name_that_is_taken_gives_the_first_container(executor: Make) -> None:
+async def test_a_container_is_found_by_its_attempt_until_it_is_removed(executor: Make) -> None:
     docker = executor()
     job = spec("busybox:test", 2)
     first = await docker.create(job)
-    assert await docker.create(job) == first
     (owned,) = [execution for execution in await docker.list_owned() if execution.job_id == 2]
     assert (owned.id, owned.attempt, owned.state.value) == (first, 1, "created")
     assert (await docker.find(job)).id == first
@@ -110,6 +110,16 @@ async def test_a_name_that_is_taken_gives_the_first_container(executor: Make) ->
     await docker.remove(first)
 
 
+async def test_each_container_is_new_and_never_one_that_was_there(executor: Make, engine: Engine) -> None:
+    docker = executor()
+    job = spec("busybox:test", 7)
+    foreign = engine.create_container(job.name, ["echo", "I am foreign"])
+    first, second = await docker.create(job), await docker.create(job)
+    assert len({foreign, first, second}) == 3
+    for container in (first, second, foreign):
+        await docker.remove(container)
+
+
 async def test_settings_that_the_engine_refuses_are_a_configuration_error(executor: Make) -> None:
     docker = executor(network="no-such-network")
     job = spec("busybox:test", 3)
@@ -117,9 +127,15 @@ async def test_settings_that_the_engine_refuses_are_a_configuration_error(execut
     with pytest.raises(ExecutorConfigurationError, match="no-such-network"):
         await docker.start(execution)
     await docker.remove(execution.id)
-    too_many = LaunchSpec(4, 1, "cm-images-4", "busybox:test", (), {}, 32, 10_000_000)
-    with pytest.raises(ExecutorConfigurationError, match="CPU"):
-        await docker.create(too_many)
+    with pytest.raises(ExecutorConfigurationError, match="working directory"):
+        await docker.create(replace(spec("busybox:test", 4), working_dir="not/absolute"))
+
+
+async def test_more_cores_than_the_engine_has_are_all_of_them(executor: Make, engine: Engine) -> None:
+    docker = executor()
+    created = await docker.create(replace(spec("busybox:test", 8), cpu_millis=64_000))
+    assert 0 < engine.inspect(created)["HostConfig"]["NanoCpus"] <= 64_000 * 10**6
+    await docker.remove(created)
 
 
 async def test_long_lines_and_odd_bytes_come_whole(executor: Make) -> None:

@@ -72,7 +72,6 @@ async def test_a_job_runs_over_mutual_tls(
     assert await executor.health_check()
     spec = LaunchSpec(1, 1, f"cm-tls-{scheme}-{as_files}", "busybox:test", ("echo", "over tls"), {}, 32, 100)
     execution = Execution(await executor.create(spec), spec)
-    assert await executor.create(spec) == execution.id
     await executor.start(execution)
     assert (await executor.wait(execution)).exit_code == 0
     assert [line.text for line in await executor.logs(execution)] == ["over tls"]

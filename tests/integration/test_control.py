@@ -1,6 +1,7 @@
 """The control loops: they stay alive, take over what others left, and give it up at the end."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from unittest.mock import AsyncMock, patch
@@ -10,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 from django.utils import timezone
 
+from container_manager.aio import Slots
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.job_run.launch import launch
 from container_manager.control.job_run.run import JobRun
@@ -26,7 +28,8 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.factory import ExecutorFactory
-from container_manager.models import ContainerJob, RoutingEvent
+from container_manager.executors.output import Output, OutputLine
+from container_manager.models import ContainerJob, JobOutput, RoutingEvent
 from container_manager.service import Service, running
 from container_manager.store import jobs as job_store
 from container_manager.store import leases, outputs, scheduling, threads
@@ -139,7 +142,8 @@ async def test_a_host_that_is_not_probed_becomes_unknown(db: None) -> None:
     async with running():
         await eventually(is_unknown)
     event = await RoutingEvent.objects.aget(host_id=forgotten.pk)
-    assert event.message == "healthy to unknown. No process has probed it lately."
+    assert event.message.startswith("healthy to unknown. No worker of node gone has probed it lately; start one")
+    assert forgotten.health_error in event.message
 
 
 async def test_a_job_in_its_back_off_starts_when_that_ends(service: Service) -> None:
@@ -164,7 +168,7 @@ async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
         job = await make_job(host=await make_host(), **values)
         ((claimed, fence),) = await write_directly(leases.claim, Worker("me", "test-node", timedelta(seconds=15)))
         factory = factory_of(executor)
-        await asyncio.wait_for(JobRun(claimed, fence, writer, factory, asyncio.Semaphore(1)).drive(), 10)
+        await asyncio.wait_for(JobRun(claimed, fence, writer, factory, Slots(1)).drive(), 10)
         await job.arefresh_from_db()
         return job
 
@@ -193,16 +197,25 @@ async def test_a_fresh_job_is_created_committed_started_and_removed(run: Callabl
     assert (job.status, job.exit_code, job.execution_id) == ("succeeded", 0, "id")
     assert await kinds() == ["job_launched", "job_started", "job_finished"]
     called = [call[0] for call in executor.method_calls]
-    assert called == ["create", "start", "wait", "logs", "remove"]
+    assert called == ["prepare", "create", "start", "wait", "explain", "logs", "remove"]
 
 
 async def test_a_container_that_runs_is_adopted_not_started_again(run: Callable) -> None:
-    executor = engine(find=state("running"))
-    job = await run(executor, **TAKEN_OVER)
+    executor = engine(status=state("running"))
+    job = await run(executor, **TAKEN_OVER, execution_id="found")
     assert (job.status, job.execution_id, job.started_at) == ("succeeded", "found", ALIVE)
     executor.create.assert_not_called()
     executor.start.assert_not_called()
-    assert await kinds() == ["job_launched", "job_started", "job_finished"]
+    assert await kinds() == ["job_started", "job_finished"]
+
+
+@pytest.mark.parametrize("found", [state("running"), state("exited", 0)])
+async def test_what_runs_without_a_committed_id_is_not_the_jobs(run: Callable, found: ExecutionStatus) -> None:
+    executor = engine(find=found)
+    job = await run(executor, **TAKEN_OVER)
+    assert (job.status, job.execution_id) == ("succeeded", "id")
+    executor.create.assert_called_once()
+    executor.remove.assert_awaited_once_with("id")
 
 
 async def test_a_container_that_has_ended_is_harvested(run: Callable) -> None:
@@ -389,7 +402,7 @@ async def test_adopting_and_cancelling_do_not_wait_behind_launches(writer: Write
     job = await make_job(host=host, status="routed")
     ((claimed, fence),) = await write_directly(leases.claim, Worker("me", "test-node", timedelta(seconds=15)))
     factory = factory_of(engine())
-    taken = asyncio.Semaphore(0)
+    taken = Slots(0)
     waiting = JobRun(claimed, fence, writer, factory, taken)
     driving = asyncio.create_task(waiting.drive())
     await asyncio.sleep(0)
@@ -483,7 +496,47 @@ async def test_a_run_that_fails_is_logged_and_taken_up_when_its_lease_ends(write
     with patch("container_manager.control.job_run.run.launch", break_once):
         async with running_loop(dispatcher):
             await eventually(lambda: _is(job, "succeeded"))
-    assert f"the run of job {job.pk} failed" in caplog.text
+    assert f"job {job.pk}: the run failed unexpectedly" in caplog.text
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_run_that_fails_again_and_again_ends_with_an_incident(
+    run: Callable, cancelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor = engine(wait=RuntimeError("a bug"), status=state("running"), stop=True)
+    if cancelled:
+        job = await run(executor, max_attempts=3, cancel_requested_at=ALIVE, execution_id="id", **TAKEN_OVER)
+        assert job.status == "cancelled"
+        executor.remove.assert_awaited()
+        return
+    executor.stop.side_effect = RuntimeError("a bug in stop")
+    job = await run(executor, max_attempts=3)
+    assert (job.status, job.attempt) == ("failed", 1)
+    incident = re.fullmatch(r"The service failed to run it; its log has the cause as incident (\w{8})\.", job.error)[1]
+    assert f"incident {incident}: job {job.pk} is given up" in caplog.text
+    assert "a bug" in caplog.text
+    executor.stop.assert_awaited()
+
+
+SOME = OutputLine("stdout", 1, "some of it")
+
+
+async def test_output_that_was_stored_before_the_end_does_not_keep_it_from_being_committed(run: Callable) -> None:
+    executor = engine(logs=Output.of([SOME._replace(text="all of it")]), status=state("exited", 3))
+    number = (await make_job()).pk + 1
+    await JobOutput.objects.acreate(job_id=number, attempt=1, lines=outputs.compress(Output.of([SOME])))
+    job = await run(executor, **TAKEN_OVER, execution_id="found")
+    assert (job.pk, job.status, job.exit_code) == (number, "failed", 3)
+    (part,) = (await sync_to_async(outputs.of_jobs)([number]))[number]
+    assert [line.line.text for line in part.lines()] == ["all of it"]
+
+
+async def test_an_end_that_cannot_be_explained_is_an_end_nevertheless(run: Callable) -> None:
+    for trouble in (ExecutorOperationError("403"), KeyError("Actor")):
+        executor = engine(status=state("exited", 3))
+        executor.explain.side_effect = trouble
+        job = await run(executor, **TAKEN_OVER, execution_id="found")
+        assert (job.status, job.exit_code, job.attempt) == ("failed", 3, 1)
 
 
 async def test_leases_are_renewed_however_busy_it_is(writer: Writer) -> None:

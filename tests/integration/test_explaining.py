@@ -118,7 +118,7 @@ async def test_why_not_that_host(admin: Api, simulated: Hosts) -> None:
     assert set(failed) == {"EXECUTOR_TYPE", "SLOTS", "MEMORY"}
     assert failed["MEMORY"]["message"] == "needs 300 MiB; found 156 MiB free of 256 MiB"
     assert failed["SLOTS"]["verdict"] == "NOT_NOW"
-    assert len(found["checks"]) == 14
+    assert len(found["checks"]) == 15
     held = await admin(WHY_NOT, job=to_global("ContainerJob", job.pk), host=of(full))
     assert (held["verdict"], held["chosen"]) == ("FEASIBLE", True), "what it holds itself is no obstacle"
     elsewhere = await admin(WHY_NOT, job=to_global("ContainerJob", job.pk), host=of(roomy))

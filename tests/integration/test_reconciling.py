@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 from django.utils import timezone
 
+from container_manager.aio import Slots
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.job_run.run import JobRun
 from container_manager.control.leader import Leader
@@ -218,7 +219,7 @@ async def drive(
     job = await make_job(host=await make_host(), **{"status": "routed", **changes})
     claimed, fence = await claim()
     factory = factory_of(executor)
-    await asyncio.wait_for(JobRun(claimed, fence, writer, factory, asyncio.Semaphore(1)).drive(), 10)
+    await asyncio.wait_for(JobRun(claimed, fence, writer, factory, Slots(1)).drive(), 10)
     await job.arefresh_from_db()
     return job
 

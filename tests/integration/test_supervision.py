@@ -7,7 +7,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import InterfaceError, OperationalError
 
-from container_manager.aio import background
+from container_manager.aio import Slots, background
 from container_manager.control.job_run.run import JobRun
 from container_manager.control.supervisor import Supervisor
 from container_manager.domain.kinds import EventKind
@@ -313,7 +313,7 @@ async def test_a_loop_that_answers_its_cancellation_with_an_error_is_not_run_aga
 async def claimed_run(writer: Writer) -> Callable:
     """Build the run of a claimed job on a stand-in executor that shares these launch slots."""
 
-    async def build(slots: asyncio.Semaphore, **answers: object) -> tuple[JobRun, ContainerJob]:
+    async def build(slots: Slots, **answers: object) -> tuple[JobRun, ContainerJob]:
         from datetime import timedelta
 
         from container_manager.store.transaction import Worker
@@ -329,7 +329,7 @@ async def claimed_run(writer: Writer) -> Callable:
 async def test_a_run_that_is_cancelled_at_any_moment_gives_its_launch_slot_back(
     claimed_run: Callable, turns: int
 ) -> None:
-    slots = asyncio.Semaphore(1)
+    slots = Slots(1)
     run, _ = await claimed_run(slots)
     driving = asyncio.create_task(run.drive())
     for _ in range(turns):
@@ -344,7 +344,7 @@ async def test_a_run_that_is_cancelled_at_any_moment_gives_its_launch_slot_back(
 
 
 async def test_runs_that_wait_for_a_slot_give_none_back_that_they_do_not_have(claimed_run: Callable) -> None:
-    slots = asyncio.Semaphore(1)
+    slots = Slots(1)
     await slots.acquire()
     run, job = await claimed_run(slots)
     driving = asyncio.create_task(run.drive())
@@ -359,7 +359,7 @@ async def test_runs_that_wait_for_a_slot_give_none_back_that_they_do_not_have(cl
 
 
 async def test_a_launch_gives_its_slot_back_when_it_has_started(claimed_run: Callable) -> None:
-    slots = asyncio.Semaphore(1)
+    slots = Slots(1)
     run, job = await claimed_run(slots)
     await asyncio.wait_for(run.drive(), 10)
     await job.arefresh_from_db()

@@ -14,13 +14,16 @@ from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker.errors import launch_error, pull_error, reason_of, status_of
 from container_manager.executors.docker.frames import nanoseconds
 from container_manager.executors.docker.settings import MEBIBYTE, container_settings
-from container_manager.executors.docker.status import has_event, owned_execution, parse_time, status_of_container
+from container_manager.executors.docker.status import owned_execution, parse_time, status_of_container
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
     ExecutorConfigurationError,
     ExecutorError,
     ExecutorHostError,
+    ExecutorImageError,
+    ExecutorLackError,
     ExecutorOperationError,
+    ExecutorResourceError,
 )
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -42,7 +45,10 @@ def refused(status: int, text: str) -> ExecutorOperationError:
     ("status", "text", "kind"),
     [
         (400, "invalid mount config for type bind: bind source path does not exist: /data", ExecutorHostError),
-        (404, "network team not found", ExecutorHostError),
+        (404, "network home not found", ExecutorHostError),
+        (404, "network team not found", ExecutorLackError),
+        (500, 'exec: "docker-init": executable file not found in $PATH', ExecutorHostError),
+        (500, "write /var/lib/docker/tmp: no space left on device", ExecutorHostError),
         (400, "No command specified", ExecutorConfigurationError),
         (400, "invalid reference format", ExecutorConfigurationError),
         (404, "No such image: busybox:2", ExecutorConfigurationError),
@@ -59,12 +65,12 @@ def refused(status: int, text: str) -> ExecutorOperationError:
 def test_a_refused_launch_is_caused_by_the_host_the_job_or_the_engine(
     status: int, text: str, kind: type[ExecutorError]
 ) -> None:
-    assert type(launch_error(refused(status, text), "one", "create")) is kind
+    assert type(launch_error(refused(status, text), "one", "create", network="team")) is kind
 
 
 def test_a_refused_launch_names_what_to_change() -> None:
     error = launch_error(refused(404, "network team not found"), "one", "the container cannot be created")
-    assert str(error) == "host one: the container cannot be created: network team not found"
+    assert str(error) == "host one: the container cannot be created: network team not found."
     assert str(launch_error(refused(400, "No command specified"), "one", "create")).startswith("command: ")
 
 
@@ -83,8 +89,12 @@ def test_an_error_without_an_answer_has_no_status() -> None:
         (404, "whatever the registry says", ExecutorConfigurationError),
         (500, "manifest unknown", ExecutorConfigurationError),
         (500, "repository does not exist", ExecutorConfigurationError),
-        (500, "connection reset by peer", ExecutorOperationError),
-        (0, "unexpected EOF", ExecutorOperationError),
+        (500, "toomanyrequests: You have reached your pull rate limit", ExecutorResourceError),
+        (404, "no matching manifest for linux/amd64 in the manifest list entries", ExecutorLackError),
+        (500, "denied: requested access to the resource is denied", ExecutorAuthenticationError),
+        (500, "error parsing HTTP 403 response body: denied", ExecutorAuthenticationError),
+        (500, "connection reset by peer", ExecutorImageError),
+        (0, "unexpected EOF", ExecutorImageError),
     ],
 )
 def test_a_failed_pull_is_caused_by_credentials_the_reference_or_the_way(
@@ -208,19 +218,6 @@ def test_a_container_with_incomplete_labels_is_left_to_its_owner(
 ) -> None:
     assert owned_execution(listed(labels)) is None
     assert "abc" in caplog.text
-
-
-def test_events_are_found_by_container_action_and_signal() -> None:
-    def event(container_id: str, action: str, **attributes: str) -> dict[str, object]:
-        return {"Action": action, "Actor": {"ID": container_id, "Attributes": attributes}}
-
-    history = [event("a", "start"), event("a", "kill", signal="15"), event("b", "die")]
-    assert has_event(history, "a", "start")
-    assert has_event(history, "a", "kill")
-    assert has_event(history, "a", "kill", "15")
-    assert not has_event(history, "a", "kill", "9")
-    assert not has_event(history, "b", "start")
-    assert not has_event([], "a", "start")
 
 
 # ------------------------------------------------------------------ settings

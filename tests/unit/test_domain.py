@@ -73,7 +73,7 @@ def test_a_job_that_fails_by_itself_is_retried_within_its_attempts(
 def test_a_job_that_hosts_fail_is_retried_within_the_installations_limit(
     faults: int, counted: int, allowed: int | None, exhausted: bool, seconds: float | None
 ) -> None:
-    delay = retry.after_host_fault(faults, counted, allowed, quota_exhausted=exhausted)
+    delay = retry.after_host_fault(faults, counted, allowed, at_once=exhausted)
     assert delay == (None if seconds is None else timedelta(seconds=seconds))
 
 

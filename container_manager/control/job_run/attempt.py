@@ -16,7 +16,7 @@ from container_manager.executors.base import Execution, ExecutionStatus, LaunchS
 from container_manager.executors.exceptions import (
     ExecutorConnectionError,
     ExecutorError,
-    ExecutorHostError,
+    ExecutorImageError,
     ExecutorResourceError,
 )
 from container_manager.models import ContainerJob
@@ -141,6 +141,10 @@ class Attempt:
                 str(error),
                 retries=None if unlimited else settings.CONTAINER_MANAGER.infrastructure_retries,
                 exhausted=isinstance(error, ExecutorResourceError),
-                misconfigured=isinstance(error, ExecutorHostError),
+                ejects=not isinstance(error, ExecutorImageError),
             )
         )
+
+    async def fail_by_lack(self, error: ExecutorError) -> None:
+        """Commit that the host lacks what the job needs, so that it is routed to one that may have it."""
+        await self.fail_by_host(HostFault(str(error), retries=None, lacking=True, ejects=False))

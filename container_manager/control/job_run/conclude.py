@@ -12,7 +12,11 @@ from container_manager.control.job_run.verdict import stopped_as
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.domain.outcome import End, HostFault
 from container_manager.executors.base import ContainerExecutor, Execution, ExecutionStatus
-from container_manager.executors.exceptions import ExecutorConnectionError, ExecutorError
+from container_manager.executors.exceptions import (
+    ExecutorConnectionError,
+    ExecutorError,
+    ExecutorOperationError,
+)
 from container_manager.executors.output import Output, OutputLine
 from container_manager.store import transitions
 from container_manager.store.outputs import compress
@@ -33,8 +37,8 @@ async def conclude(
     if status is None:
         await _finish(attempt, executor, execution, attempt.judge(None))
         return
-    if status.exit_code and stopped_as(status, attempt.stop) is None:
-        status = await executor.explain(execution, status)
+    if stopped_as(status, attempt.stop) is None:
+        status = await _explain(executor, execution, status)
     end = replace(attempt.judge(status), output=await _read_output(attempt, executor, execution))
     if status.interrupted and stopped_as(status, attempt.stop) is None:
         if not attempt.cancel_requested.is_set():
@@ -44,6 +48,23 @@ async def conclude(
             return
         end = replace(end, status=JobStatus.CANCELLED, error="")
     await _finish(attempt, executor, execution, end)
+
+
+async def _explain(executor: ContainerExecutor, execution: Execution, status: ExecutionStatus) -> ExecutionStatus:
+    """The status with what the host knows about the end. A host that answers and does not tell is not asked again.
+
+    Raises:
+        ExecutorConnectionError: the host does not answer.
+    """
+    try:
+        return await executor.explain(execution, status)
+    except ExecutorConnectionError:
+        raise
+    except ExecutorError as error:
+        logger.warning("the end of %s could not be explained: %s", execution.spec.name, error)
+    except Exception:
+        logger.exception("the end of %s could not be explained", execution.spec.name)
+    return status
 
 
 async def _read_output(attempt: Attempt, executor: ContainerExecutor, execution: Execution) -> bytes:
@@ -81,7 +102,12 @@ async def _finish(attempt: Attempt, executor: ContainerExecutor, execution: Exec
 
 async def _remove(executor: ContainerExecutor, execution: Execution) -> None:
     try:
-        await executor.remove(execution.id)
+        try:
+            await executor.remove(execution.id)
+        except ExecutorOperationError:
+            # A person may have started it again, and nothing may run beside the next attempt.
+            await executor.stop(execution, 0)
+            await executor.remove(execution.id)
     except ExecutorError as error:
         # The reconciler removes it later.
         logger.warning("container %s could not be removed: %s", execution.id, error)

@@ -1,4 +1,4 @@
-"""Bringing an attempt's execution to life: find, adopt or create it, then start it."""
+"""Bringing an attempt's execution to life: adopt or create it, then start it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.utils import timezone
 
-from container_manager.aio import background
+from container_manager.aio import Slots, background
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.domain.outcome import End, HostFault
@@ -41,38 +41,40 @@ class NotStartedError(Exception):
         self.error = error
 
 
-async def launch(attempt: Attempt, executor: ContainerExecutor, slots: asyncio.Semaphore) -> ExecutionStatus | None:
+async def launch(attempt: Attempt, executor: ContainerExecutor, slots: Slots) -> ExecutionStatus | None:
     """Bring the execution to where it runs or has run; returns None when the attempt has ended instead.
 
-    `slots` limits the launches of the host. Finding, adopting and stopping do not wait for one.
+    `slots` limits the launches of the host. Adopting and stopping do not wait for one. Only an execution whose id is
+    committed is adopted.
 
     Raises:
         NotStartedError: the host failed the attempt before it ran.
         ExecutorConfigurationError, ExecutorAuthenticationError: the launch can never succeed as it is.
         ExecutorError: what became of the execution is unknown.
     """
-    found = await _find(attempt, executor)
-    if found is not None and found.state is ExecutionState.CREATED and attempt.start_sent:
-        # A start that was sent may still take effect.
-        await asyncio.sleep(executor.settle_seconds)
-        found = await _find(attempt, executor)
-    if found is not None and found.state is not ExecutionState.CREATED:
-        if attempt.execution is None:
-            await attempt.commit_execution(found.id)
-        return found
-    if found is not None:
-        # Remove it instead of starting it, so that a late start by the worker that created it cannot run it.
-        attempt.execution = attempt.execution or Execution(found.id, attempt.spec)
-        await attempt.write(transitions.check_claim, None)
-        await executor.remove(found.id)
-    if attempt.execution is not None:
+    if attempt.execution is None:
+        await _remove_uncommitted(attempt, executor)
+    else:
+        found = await executor.status(attempt.execution)
+        if found is not None and found.state is ExecutionState.CREATED and attempt.start_sent:
+            # A start that was sent may still take effect.
+            await asyncio.sleep(executor.settle_seconds)
+            found = await executor.status(attempt.execution)
+        if found is not None and found.state is not ExecutionState.CREATED:
+            return found
+        if found is not None:
+            # Remove it instead of starting it, so that a late start by the worker that created it cannot run it.
+            await _remove_created(attempt, executor, found.id)
         if attempt.started_at is not None:
             await attempt.end(attempt.judge(None))
             return None
         if attempt.start_sent and not await _has_not_run(attempt, executor, attempt.execution):
             return None
         attempt.execution = None
-    async with _launch_slot(slots, attempt.cancel_requested) as has_slot:
+    if await _in_progress(attempt, executor.prepare(attempt.spec, attempt.progress.report)) is None:
+        await attempt.end(End(JobStatus.CANCELLED))
+        return None
+    async with _launch_slot(attempt, slots) as has_slot:
         if not has_slot:
             await attempt.end(End(JobStatus.CANCELLED))
             return None
@@ -81,19 +83,22 @@ async def launch(attempt: Attempt, executor: ContainerExecutor, slots: asyncio.S
 
 
 @asynccontextmanager
-async def _launch_slot(slots: asyncio.Semaphore, cancelled: asyncio.Event) -> AsyncIterator[bool]:
-    """Hold one of the host's launch slots; yields False when `cancelled` is set before there is one.
+async def _launch_slot(attempt: Attempt, slots: Slots) -> AsyncIterator[bool]:
+    """Hold one of the host's launch slots; yields False when the job is cancelled before there is one.
 
     The slot is given back by a callback that nothing can interrupt, so that a cancelled run never leaks it.
     """
 
-    def give_back(acquired: "asyncio.Task[bool]") -> None:
+    def give_back(acquired: "asyncio.Task[None]") -> None:
         if not acquired.cancelled():
             slots.release()
 
-    acquiring = asyncio.create_task(slots.acquire())
+    if slots.locked():
+        message = f"Waits for its turn: host {attempt.host_name} starts at most {slots.count} containers at once."
+        await attempt.write(transitions.progress, Progress(message))
+    acquiring = asyncio.create_task(slots.acquire(attempt.job.priority))
     try:
-        async with background(cancelled.wait()) as cancelling:
+        async with background(attempt.cancel_requested.wait()) as cancelling:
             await asyncio.wait({acquiring, cancelling}, return_when=asyncio.FIRST_COMPLETED)
         yield acquiring.done()
     finally:
@@ -108,18 +113,29 @@ async def _check_quota(attempt: Attempt, executor: ContainerExecutor) -> None:
         raise NotStartedError(ExecutorResourceError(why))
 
 
-async def _find(attempt: Attempt, executor: ContainerExecutor) -> ExecutionStatus | None:
-    """The attempt's execution, by its committed id or by its name."""
-    if attempt.execution is not None:
-        return await executor.status(attempt.execution)
+async def _remove_uncommitted(attempt: Attempt, executor: ContainerExecutor) -> None:
+    """Remove what an earlier claim of the attempt may have created without committing its id.
+
+    It was never started, because the id is committed first. What runs or has run under the attempt's labels was
+    therefore started by a person, or before a backup of the database was restored: it is left to the reconciler.
+    """
+    if not attempt.may_exist:
+        return
     try:
-        return await executor.find(attempt.spec) if attempt.may_exist else None
+        found = await executor.find(attempt.spec)
     except ExecutorClosedError:
         raise
     except ExecutorError as error:
         if attempt.start_sent:
             raise
         raise NotStartedError(error) from error
+    if found is not None and found.state is ExecutionState.CREATED:
+        await _remove_created(attempt, executor, found.id)
+
+
+async def _remove_created(attempt: Attempt, executor: ContainerExecutor, execution_id: str) -> None:
+    await attempt.write(transitions.check_claim, None)
+    await executor.remove(execution_id)
 
 
 async def _has_not_run(attempt: Attempt, executor: ContainerExecutor, execution: Execution) -> bool:
@@ -140,7 +156,7 @@ async def _create_and_start(attempt: Attempt, executor: ContainerExecutor) -> Ex
     if attempt.cancel_requested.is_set():
         await attempt.end(End(JobStatus.CANCELLED))
         return None
-    execution_id = await _create(attempt, executor)
+    execution_id = await _in_progress(attempt, executor.create(attempt.spec, attempt.progress.report))
     if execution_id is None:
         await _remove_leftover(attempt, executor)
         await attempt.end(End(JobStatus.CANCELLED))
@@ -173,11 +189,11 @@ async def _after_refused_start(
     raise NotStartedError(error) from error
 
 
-async def _create(attempt: Attempt, executor: ContainerExecutor) -> str | None:
-    """Create the execution, which may pull an image for minutes; returns its id, or None when cancelled meanwhile."""
+async def _in_progress(attempt: Attempt, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of a step that may take minutes and shows its progress; None when the job is cancelled meanwhile."""
     try:
         async with background(_write_progress(attempt)):
-            return await _unless_cancelled(attempt, executor.create(attempt.spec, attempt.progress.report))
+            return await _unless_cancelled(attempt, work)
     except (ExecutorConfigurationError, ExecutorAuthenticationError, ExecutorClosedError):
         raise
     except ExecutorError as error:
@@ -199,7 +215,7 @@ async def _remove_leftover(attempt: Attempt, executor: ContainerExecutor) -> Non
     """Remove what a cancelled create call may have left: it can still take effect for a moment."""
     for _ in range(LEFTOVER_LOOKS):
         found = await executor.find(attempt.spec)
-        if found is not None:
+        if found is not None and found.state is ExecutionState.CREATED:
             await executor.remove(found.id)
             return
         await asyncio.sleep(LEFTOVER_PAUSE)

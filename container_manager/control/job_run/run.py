@@ -2,32 +2,35 @@
 
 import asyncio
 import logging
+import secrets
 
-from django.db import Error as DatabaseError
+from django.conf import settings
 
-from container_manager.aio import wait_for
+from container_manager.aio import Slots, wait_for
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.control.job_run.conclude import conclude
 from container_manager.control.job_run.launch import NotStartedError, launch
-from container_manager.control.job_run.watch import watch, watch_start
+from container_manager.control.job_run.watch import time_left, watch, watch_start
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.domain.outcome import End
 from container_manager.errors import Unavailable
-from container_manager.executors.base import ContainerExecutor, ExecutionState, ExecutionStatus
+from container_manager.executors.base import ContainerExecutor, Execution, ExecutionState, ExecutionStatus
 from container_manager.executors.exceptions import (
     ExecutorAuthenticationError,
     ExecutorConfigurationError,
+    ExecutorConnectionError,
     ExecutorError,
     ExecutorHostError,
+    ExecutorLackError,
 )
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.observability import tracing
 from container_manager.observability.logs import bound_contextvars
 from container_manager.store import hosts as host_store
-from container_manager.store import threads
+from container_manager.store import threads, transitions
 from container_manager.store.transaction import Fence
-from container_manager.store.transitions import LeaseLostError
+from container_manager.store.transitions import LeaseLostError, Progress
 from container_manager.store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -35,18 +38,21 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
 """Seconds before another try when the host or the database does not answer."""
 
+MOST_UNEXPECTED = 5
+"""After so many unexpected failures of one run the attempt ends."""
+
 
 class JobRun:
     """Drives one job under one claim. While the host does not answer, the state is unknown and is asked for again."""
 
-    def __init__(
-        self, job: ContainerJob, fence: Fence, writer: Writer, factory: ExecutorFactory, slots: asyncio.Semaphore
-    ) -> None:
+    def __init__(self, job: ContainerJob, fence: Fence, writer: Writer, factory: ExecutorFactory, slots: Slots) -> None:
         self._attempt = Attempt.of(job, fence, factory.launch_spec(job), writer)
         self._factory = factory
         self._slots = slots
         self._pause = FIRST_PAUSE
         self._has_looked = False
+        self._unexpected = 0
+        self._trouble = self._shown_trouble = ""
         self._try_now = asyncio.Event()
 
     @property
@@ -94,17 +100,57 @@ class JobRun:
                 return
             except ExecutorError as error:
                 logger.warning("job %s: %s", self._attempt.job.pk, error)
-            except (DatabaseError, Unavailable) as error:
+                if self._pause > 2 * FIRST_PAUSE:
+                    # It is not over after a moment.
+                    self._trouble = str(error)
+            except (*threads.DATABASE_AWAY, Unavailable) as error:
                 # The write may have been committed; the claim shows it at the next try.
                 logger.warning("job %s: a write failed: %s", self._attempt.job.pk, error)
+            except Exception:
+                self._unexpected += 1
+                logger.exception("job %s: the run failed unexpectedly", self._attempt.job.pk)
+                if self._unexpected >= MOST_UNEXPECTED and await self._give_up():
+                    return
             # A start may have been sent without an answer, so there may be an execution.
             self._attempt.may_exist = True
             self._try_now.clear()
             await wait_for(self._try_now, self._pause)
             self._pause = min(self._pause * 2, LAST_PAUSE)
 
+    async def _give_up(self) -> bool:
+        """End an attempt whose run fails again and again; returns whether its end is known.
+
+        What it may have started is stopped first. Another attempt would fail in the same way, so there is none.
+        """
+        attempt, incident = self._attempt, secrets.token_hex(4)
+        logger.error("incident %s: job %s is given up", incident, attempt.job.pk)
+        status, error = JobStatus.FAILED, f"The service failed to run it; its log has the cause as incident {incident}."
+        try:
+            executor = self._factory.get_executor(await self._current_host())
+            found = attempt.execution or await executor.find(attempt.spec)
+            if found is not None:
+                await executor.stop(Execution(found.id, attempt.spec), settings.CONTAINER_MANAGER.stop_grace_seconds)
+                await executor.remove(found.id)
+            if attempt.cancel_requested.is_set():
+                status = JobStatus.CANCELLED
+        except ExecutorConnectionError:
+            return False
+        except Exception:
+            logger.exception(
+                "what job %s has started could not be stopped; the reconciler will remove it", attempt.job.pk
+            )
+        try:
+            await attempt.end(End(status, error=error, final=True))
+        except LeaseLostError:
+            return True
+        except Exception:
+            logger.exception("job %s could not be given up", attempt.job.pk)
+            return False
+        return True
+
     async def _proceed(self) -> None:
         attempt = self._attempt
+        await self._show_trouble()
         try:
             executor = self._factory.get_executor(await self._current_host())
             with tracing.span("launch"):
@@ -115,6 +161,8 @@ class JobRun:
                 raise
             if isinstance(error, ExecutorHostError):
                 await attempt.fail_before_run(error)
+            elif isinstance(error, (ExecutorLackError, ExecutorAuthenticationError)):
+                await attempt.fail_by_lack(error)
             else:
                 await attempt.end(End(JobStatus.FAILED, error=str(error), final=True))
             return
@@ -132,14 +180,22 @@ class JobRun:
             self._pause = FIRST_PAUSE
             status = await watch_start(attempt, executor, execution)
         if status is not None and status.state is ExecutionState.RUNNING:
-            self._pause = FIRST_PAUSE
             await attempt.commit_start(status)
+            if time_left(attempt) and not attempt.cancel_requested.is_set():
+                self._pause, self._trouble = FIRST_PAUSE, ""
+                await self._show_trouble()
             with tracing.span("watch"):
                 status = await watch(attempt, executor, execution, ExecutionState.RUNNING)
         if status is not None and status.started_at is not None:
             await attempt.commit_start(status)
         with tracing.span("conclude"):
             await conclude(attempt, executor, execution, status)
+
+    async def _show_trouble(self) -> None:
+        """Show in the job's message what keeps it from going on, or that nothing does any more."""
+        if self._trouble != self._shown_trouble:
+            await self._attempt.write(transitions.progress, Progress(self._trouble))
+            self._shown_trouble = self._trouble
 
     async def _current_host(self) -> ExecutorHost:
         """The host; read again at every try but the first, because its settings may have changed since the claim."""

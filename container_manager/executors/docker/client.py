@@ -10,14 +10,17 @@ import json
 import re
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiodocker import Docker, DockerError
 
+from container_manager.aio import start_detached
 from container_manager.executors.configs import TLS, DockerConfig
 from container_manager.executors.docker.errors import UNREACHABLE, reason_of
 from container_manager.executors.exceptions import (
@@ -27,47 +30,67 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 
+OTHER_VERSION = re.compile(r"client version \S+ is too (old|new)", re.IGNORECASE)
+NOT_THE_ENGINE = re.compile(r"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port", re.IGNORECASE)
+"""Said of the connection, before the engine has read what is asked for."""
+
+
+class Engine(Docker):
+    """aiodocker's client with what the engine says about itself; an engine may be upgraded at any time."""
+
+    async def learn(self) -> None:
+        """Ask which version of the API the engine speaks.
+
+        Raises:
+            KeyError: it does not answer as an engine does.
+        """
+        async with self._query("_ping", versioned_api=False) as response:
+            self.api_version = f"v{response.headers['Api-Version']}"
+
+    async def _do_query(self, path: Any, method: str, **options: Any) -> aiohttp.ClientResponse:
+        try:
+            return await super()._do_query(path, method, **options)
+        except DockerError as error:
+            if error.status != HTTPStatus.BAD_REQUEST or not OTHER_VERSION.search(error.message):
+                raise
+            # The engine was upgraded and has done nothing yet.
+            spoken = self.api_version
+            await self.learn()
+            if self.api_version == spoken:
+                raise
+            return await super()._do_query(path, method, **options)
+
 
 class EngineClient:
-    """One engine. It connects at the first call, and again after the engine has closed the connection."""
+    """One engine. What it says about itself, and certificates, are read again after each connection that broke."""
 
     def __init__(self, host_name: str, config: DockerConfig, connect_timeout: float) -> None:
         self._where = f"host {host_name}"
         self._config = config
         self._connect_timeout = connect_timeout
-        self._docker: Docker | None = None
+        self._docker: Engine | None = None
+        # Those whose connection broke, until the last call that uses them has ended.
+        self._broken: set[Engine] = set()
+        self._users: Counter[Engine] = Counter()
+        self._closing: set[asyncio.Task[object]] = set()
         self._connecting = asyncio.Lock()
         self._deadlines: set[asyncio.Timeout] = set()
         self._closed = False
 
     @asynccontextmanager
-    async def call(self, doing: str, deadline: float | None) -> AsyncIterator[Docker]:
+    async def call(self, doing: str, deadline: float | None) -> AsyncIterator[Engine]:
         """aiodocker's client, with a deadline in seconds over the block.
 
         Raises:
             ExecutorConnectionError: no answer within the deadline, or no connection.
             ExecutorClosedError: the client was closed meanwhile.
+            ExecutorHostError: the address does not lead to an engine.
             ExecutorOperationError: the engine answered with an error; its cause is aiodocker's DockerError.
         """
-        try:
-            async with asyncio.timeout(deadline) as scope:
-                self._deadlines.add(scope)
-                try:
-                    yield await self._client()
-                finally:
-                    self._deadlines.discard(scope)
-        except DockerError as error:
-            if error.status == UNREACHABLE:
-                message = f"{self._where}: {self._config.url} cannot be reached: {reason_of(error)}."
-                raise ExecutorConnectionError(message) from error
-            raise ExecutorOperationError(error.message) from error
-        except TimeoutError as error:
-            if self._closed:
-                raise ExecutorClosedError(f"{self._where}: its settings were changed while {doing}.") from error
-            within = "" if deadline is None else f" in {deadline:g} s"
-            raise ExecutorConnectionError(f"{self._where}: no answer{within} while {doing}.") from error
-        except (aiohttp.ClientError, EOFError, OSError, json.JSONDecodeError) as error:
-            raise ExecutorConnectionError(f"{self._where}: the connection broke while {doing}.") from error
+        async with self._within(doing, deadline):
+            docker = await self._client()
+            with self._using(docker):
+                yield docker
 
     @asynccontextmanager
     async def stream(
@@ -79,18 +102,63 @@ class EngineClient:
         *,
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
     ) -> AsyncIterator["Stream"]:
         """An answer that is read piece by piece, each within `patience` seconds; its connection closes with the block.
 
         Raises:
             ExecutorError: as `call`.
         """
-        async with self.call(doing, patience) as docker:
-            response = await docker._do_query(path, method, params=params, headers=headers, timeout=None)  # noqa: SLF001
+        with ExitStack() as stack:
+            async with self._within(doing, patience):
+                docker = await self._client()
+                stack.enter_context(self._using(docker))
+                response = await docker._do_query(  # noqa: SLF001
+                    path, method, params=params, headers=headers, data=data, timeout=None
+                )
+                stack.callback(response.close)
+            yield Stream(response, lambda: self._within(doing, patience))
+
+    @asynccontextmanager
+    async def _within(self, doing: str, deadline: float | None) -> AsyncIterator[None]:
+        """A deadline over the block, and the errors of its calls as those of an executor."""
         try:
-            yield Stream(response, lambda: self.call(doing, patience))
+            async with asyncio.timeout(deadline) as scope:
+                self._deadlines.add(scope)
+                try:
+                    yield
+                finally:
+                    self._deadlines.discard(scope)
+        except DockerError as error:
+            if error.status == UNREACHABLE:
+                self._reconnect()
+                message = f"{self._where}: {self._config.url} cannot be reached: {reason_of(error)}."
+                raise ExecutorConnectionError(message) from error
+            if error.status == HTTPStatus.BAD_REQUEST and NOT_THE_ENGINE.search(error.message):
+                raise ExecutorHostError(f"{self._where}: config.url or config.tls: {error.message.strip()}") from error
+            raise ExecutorOperationError(error.message) from error
+        except TimeoutError as error:
+            if self._closed:
+                raise ExecutorClosedError(f"{self._where}: its settings were changed while {doing}.") from error
+            within = "" if deadline is None else f" in {deadline:g} s"
+            raise ExecutorConnectionError(f"{self._where}: no answer{within} while {doing}.") from error
+        except (aiohttp.ClientError, EOFError, OSError, json.JSONDecodeError) as error:
+            self._reconnect()
+            raise ExecutorConnectionError(f"{self._where}: the connection broke while {doing}.") from error
+        except (LookupError, TypeError, ValueError) as error:
+            # Of aiodocker, from an answer that has not the form of an engine's.
+            message = f"{self._where}: an answer was not understood while {doing}: {error!r}."
+            raise ExecutorOperationError(message) from error
+
+    @contextmanager
+    def _using(self, docker: Engine) -> Iterator[None]:
+        """Keep the client open for the block, also when the next calls get a new one."""
+        self._users[docker] += 1
+        try:
+            yield
         finally:
-            response.close()
+            self._users[docker] -= 1
+            self._close_unused()
 
     async def check_new_connection(self) -> None:
         """Open another connection and close it: an engine that is shutting down accepts none.
@@ -112,10 +180,25 @@ class EngineClient:
             with suppress(RuntimeError):  # its block has ended already
                 scope.reschedule(0)
         docker, self._docker = self._docker, None
-        if docker is not None:
-            await _disconnect(docker)
+        await asyncio.gather(*self._closing, *(_disconnect(open_) for open_ in {docker, *self._broken} if open_))
+        self._broken.clear()
 
-    async def _client(self) -> Docker:
+    def _reconnect(self) -> None:
+        """Let the next call open a new client, because a connection broke. Calls in progress keep theirs."""
+        if self._docker is not None:
+            self._broken.add(self._docker)
+            self._docker = None
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        for docker in [docker for docker in self._broken if not self._users[docker]]:
+            self._broken.discard(docker)
+            del self._users[docker]
+            closing = start_detached(_disconnect(docker), "closing a broken connection")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def _client(self) -> Engine:
         async with self._connecting:
             if self._docker is None and not self._closed:
                 docker = await self._open()
@@ -127,13 +210,12 @@ class EngineClient:
             raise ExecutorClosedError(f"{self._where}: its settings were changed.")
         return self._docker
 
-    async def _open(self) -> Docker:
+    async def _open(self) -> Engine:
         """A client whose engine has answered, with the API version that the engine speaks."""
         docker = _connect(self._config)
         try:
             async with asyncio.timeout(self._connect_timeout):
-                async with docker._query("_ping", versioned_api=False) as response:  # noqa: SLF001
-                    docker.api_version = f"v{response.headers['Api-Version']}"
+                await docker.learn()
         except (ValueError, KeyError) as error:
             await _disconnect(docker)
             raise ExecutorHostError(f"config.url: {self._config.url!r} is not a Docker engine's address.") from error
@@ -147,44 +229,44 @@ class Stream:
     """An answer whose head has arrived."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, call: Callable[[], AbstractAsyncContextManager[Docker]]
+        self, response: aiohttp.ClientResponse, within: Callable[[], AbstractAsyncContextManager[None]]
     ) -> None:
         self.response = response
-        self._call = call
+        self._within = within
 
     async def piece(self) -> bytes:
         """The bytes that have arrived; b"" at the end."""
-        async with self._call():
+        async with self._within():
             return await self.response.content.readany()
 
     async def rest(self) -> bytes:
         """Everything up to the end."""
-        async with self._call():
+        async with self._within():
             return await self.response.read()
 
     async def line(self) -> bytes:
         """The next line; b"" at the end."""
-        async with self._call():
+        async with self._within():
             return await self.response.content.readline()
 
 
-async def _disconnect(docker: Docker) -> None:
+async def _disconnect(docker: Engine) -> None:
     await docker.close()
     await docker.connector.close()
 
 
-def _connect(config: DockerConfig) -> Docker:
+def _connect(config: DockerConfig) -> Engine:
     url = config.url.rstrip("/")
     if url.startswith("unix://"):
         connector: aiohttp.BaseConnector = aiohttp.UnixConnector(url.removeprefix("unix://"), limit=0)
-        return Docker("unix://localhost", connector=connector)
+        return Engine("unix://localhost", connector=connector)
     context = None if config.tls is None else _ssl_context(config.tls)
     if context is not None:
         # aiodocker speaks plain HTTP to tcp:// addresses whatever the context.
         url = re.sub(r"^\w+://", "https://", url)
     elif url.startswith("tcp://"):
         url = url.replace("tcp://", "http://", 1)
-    return Docker(url, connector=aiohttp.TCPConnector(ssl=context if context is not None else True, limit=0))
+    return Engine(url, connector=aiohttp.TCPConnector(ssl=context if context is not None else True, limit=0))
 
 
 def _ssl_context(tls: TLS) -> ssl.SSLContext:

@@ -3,6 +3,7 @@
 import os
 import re
 import ssl
+from http import HTTPStatus
 
 import aiohttp
 from aiodocker import DockerError
@@ -12,25 +13,42 @@ from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
     ExecutorError,
     ExecutorHostError,
+    ExecutorImageError,
+    ExecutorLackError,
     ExecutorOperationError,
+    ExecutorResourceError,
 )
 
 UNREACHABLE = 900
 """The status that aiodocker gives for an engine that cannot be reached."""
 
-HOST_ERROR = re.compile(r"bind source path does not exist|invalid mount config|network \S+ not found", re.IGNORECASE)
-"""The host's config names something that its engine does not have."""
+HOST_ERROR = re.compile(
+    r"bind source path does not exist|invalid mount config|docker-init|no space left on device", re.IGNORECASE
+)
+"""The host's config names something that its engine does not have, or the engine itself lacks what it needs."""
+
+NO_NETWORK = re.compile(r"network (\S+) not found|unable to find network", re.IGNORECASE)
 
 JOB_ERROR = re.compile(
     r"unable to find (user|group)|uids and gids must be|is not a directory|cannot be mounted because|destination can't"
 )
 """The job asks for something impossible, although the engine reports an internal error."""
 
+CPU_RANGE = re.compile(r"range of CPUs is from [\d.]+ to ([\d.]+)", re.IGNORECASE)
+"""A refusal that says how many cores the engine has."""
+
 AMBIGUOUS = "no such file or directory"
 """Also reported by an engine that is killed during a start. It then blames the job by mistake: it finds the word of the
 command, such as "sh", in the "shim" of the message."""
 
-NO_CREDENTIALS = re.compile(r"unauthorized|no basic auth credentials|access denied|denied:|forbidden", re.IGNORECASE)
+TOO_MANY = re.compile(r"toomanyrequests|too many requests|pull rate limit", re.IGNORECASE)
+NO_PLATFORM = re.compile(
+    r"no matching manifest|no image found in (manifest list|image index)|does not match the specified platform",
+    re.IGNORECASE,
+)
+NO_CREDENTIALS = re.compile(
+    r"unauthorized|no basic auth credentials|access denied|denied\b|forbidden|authentication required", re.IGNORECASE
+)
 NO_IMAGE = re.compile(r"not found|manifest unknown|no such image|does not exist|invalid reference", re.IGNORECASE)
 
 
@@ -39,29 +57,40 @@ def status_of(error: ExecutorOperationError) -> int:
     return error.__cause__.status if isinstance(error.__cause__, DockerError) else 0
 
 
-def launch_error(error: ExecutorOperationError, host_name: str, what: str) -> ExecutorError:
-    """The cause of a refused create or start: the host's settings, the job, or, if neither is certain, the engine."""
+def launch_error(error: ExecutorOperationError, host_name: str, what: str, network: str = "") -> ExecutorError:
+    """The cause of a refused create or start: the host's settings, the job, or, if neither is certain, the engine.
+
+    `network`: the network that the job has chosen, if it is not the host's own.
+    """
     text = str(error)
+    if (missing := NO_NETWORK.search(text)) is not None:
+        kind = ExecutorLackError if network and network in text else ExecutorHostError
+        return kind(f"host {host_name}: {what}: {missing[0]}.")
     if HOST_ERROR.search(text):
         return ExecutorHostError(f"host {host_name}: {what}: {text}")
     if "No command specified" in text:
         return ExecutorConfigurationError("command: the image has none of its own; give a command or an entryPoint.")
-    refused = status_of(error) in {400, 404} and AMBIGUOUS not in text
+    refused = status_of(error) in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} and AMBIGUOUS not in text
     if refused or JOB_ERROR.search(text):
         return ExecutorConfigurationError(f"{what}: {text}")
-    return ExecutorOperationError(text)
+    return ExecutorOperationError(f"host {host_name}: {what}: {text}")
 
 
 def pull_error(error: ExecutorOperationError, host_name: str, image: str, registry: str) -> ExecutorError:
-    """Why an image cannot be pulled: credentials, no such image, or another failure."""
-    if NO_CREDENTIALS.search(str(error)):
+    """Why an image cannot be pulled: a quota, credentials, no such image, or another failure."""
+    text = str(error)
+    if TOO_MANY.search(text):
+        return ExecutorResourceError(f"image: registry {registry} lets host {host_name} pull no more for now ({text}).")
+    if NO_PLATFORM.search(text):
+        return ExecutorLackError(f"image: {image!r} does not exist for the platform of host {host_name} ({text}).")
+    if NO_CREDENTIALS.search(text):
         return ExecutorAuthenticationError(
             f"image: registry {registry} refused host {host_name} the image {image!r}; it may be private or not "
-            f"exist. Set config.registry_auth for {registry} ({error})."
+            f"exist. Set config.registry_auth for {registry} ({text})."
         )
-    if status_of(error) == 404 or NO_IMAGE.search(str(error)):
-        return ExecutorConfigurationError(f"image: {image!r} does not exist in {registry} ({error}).")
-    return ExecutorOperationError(f"image: host {host_name} could not pull {image!r}: {error}")
+    if status_of(error) == HTTPStatus.NOT_FOUND or NO_IMAGE.search(text):
+        return ExecutorConfigurationError(f"image: {image!r} does not exist in {registry} ({text}).")
+    return ExecutorImageError(f"image: host {host_name} could not pull {image!r}: {text}")
 
 
 def reason_of(error: BaseException) -> str:

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import logging
+import secrets
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 from aiodocker import DockerError
@@ -23,36 +26,37 @@ from container_manager.executors.base import (
 )
 from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker.client import EngineClient
-from container_manager.executors.docker.errors import launch_error, status_of
+from container_manager.executors.docker.ends import (
+    CREATE,
+    ENDS,
+    START,
+    STARTED_AGAIN,
+    WATCHED,
+    ended_by_restart,
+    has,
+    read_event,
+)
+from container_manager.executors.docker.errors import CPU_RANGE, launch_error, status_of
+from container_manager.executors.docker.explain import Explainer
 from container_manager.executors.docker.frames import Frames
 from container_manager.executors.docker.pull import pull
-from container_manager.executors.docker.settings import MEBIBYTE, container_settings
-from container_manager.executors.docker.status import has_event, owned_execution, parse_time, status_of_container
+from container_manager.executors.docker.settings import MEBIBYTE, attempt_labels, container_settings
+from container_manager.executors.docker.status import owned_execution, status_of_container
 from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
-    ExecutorConnectionError,
     ExecutorError,
+    ExecutorLackError,
     ExecutorOperationError,
 )
 from container_manager.executors.output import BoundedOutput, Output, OutputLine
 from container_manager.executors.watcher import Watcher
 
+logger = logging.getLogger(__name__)
+
 NANO = 1_000_000_000
 ALREADY_STOPPED = 304
-NAME_LOOKUPS, NAME_LOOKUP_PAUSE = 40, 0.05
 COMMAND_FAILED = {126, 127}
-SIGNALS = {137: "9", 143: "15"}
-"""By exit code, the number of the signal that causes it."""
-
 INIT_FAILED = "[FATAL tini"
-KILLED_OUTSIDE = "It was killed on its host, and not by this service."
-
-EVENTS_KEPT, EVENTS_MEANWHILE = 256, 64
-"""An engine remembers this many events, and none from before its start. We allow for this many after the one that is
-looked up."""
-
-EVENT_DELAY = 0.2
-"""Seconds after which an engine has reported the signal that ended a container."""
 
 LOOK_EVERY = 15.0
 """Seconds between two lists of running containers, which find ends that the event stream has missed."""
@@ -63,9 +67,6 @@ MOST_CALLS = 50
 MOST_READING = 20
 """Outputs that may be read at once, whatever their length."""
 
-MOST_HISTORIES = 4
-"""Ends that may be looked up in the engine's history at once; each reads a few hundred events."""
-
 
 class DockerExecutor(ContainerExecutor):
     """Runs containers on one Docker engine."""
@@ -75,7 +76,10 @@ class DockerExecutor(ContainerExecutor):
         self._config = DockerConfig.model_validate(settings.config)
         self._client = EngineClient(settings.name, self._config, settings.call_timeout)
         self._calls, self._reading = asyncio.Semaphore(MOST_CALLS), asyncio.Semaphore(MOST_READING)
-        self._histories = asyncio.Semaphore(MOST_HISTORIES)
+        self._pulls = asyncio.Semaphore(self._config.max_pulls)
+        self._prepared: set[str] = set()
+        self._explainer = Explainer(settings, self._client)
+        self._seen = self._explainer.seen
         self.watcher = Watcher(self._alive, LOOK_EVERY, self._ends)
 
     @property
@@ -112,59 +116,81 @@ class DockerExecutor(ContainerExecutor):
 
     # -------------------------------------------------------------- launching
 
+    async def prepare(self, spec: LaunchSpec, report: Report = lambda _: None) -> bool:
+        self._check_grants(spec)
+        if self._config.pull == "always" or not await self._has_image(spec.image):
+            await self._pull(spec.image, report)
+        self._prepared.add(spec.name)
+        return True
+
     async def create(self, spec: LaunchSpec, report: Report = lambda _: None) -> str:
         self._check_grants(spec)
-        if self._config.pull == "always":
+        if self._config.pull == "always" and spec.name not in self._prepared:
             await self._pull(spec.image, report)
+        self._prepared.discard(spec.name)
         try:
             return await self._create(spec)
-        except _MissingImageError as missing:
-            if self._config.pull == "never":
-                raise ExecutorConfigurationError(
-                    f"image: {spec.image!r} is not on host {self.settings.name}, whose config.pull is never."
-                ) from missing
-        await self._pull(spec.image, report)
+        except _MissingImageError:
+            await self._pull(spec.image, report)
         return await self._create(spec)
+
+    async def _has_image(self, image: str) -> bool:
+        try:
+            async with self._client.call(f"looking for {image}", self.settings.launch_timeout) as docker:
+                await docker.images.inspect(image)
+        except ExecutorOperationError as error:
+            if status_of(error) == HTTPStatus.NOT_FOUND:
+                return False
+            if status_of(error) == HTTPStatus.BAD_REQUEST:
+                raise ExecutorConfigurationError(f"image: the engine refused {image!r}: {error}") from error
+            raise
+        return True
 
     def _check_grants(self, spec: LaunchSpec) -> None:
         # Routing has checked them, but the host's settings may have changed since.
         name, allow = self.settings.name, self._config.allow
         if spec.user and not allow.user:
-            raise ExecutorConfigurationError(f"user: host {name} does not let jobs choose one (config.allow.user).")
+            raise ExecutorLackError(f"user: host {name} does not let jobs choose one (config.allow.user).")
         if spec.network and spec.network not in {self._config.network, *allow.networks}:
-            raise ExecutorConfigurationError(
+            raise ExecutorLackError(
                 f"network: host {name} does not let jobs use {spec.network!r} (config.allow.networks)."
             )
 
     async def _pull(self, image: str, report: Report) -> None:
-        await pull(self._client, self.settings, self._config, image, report)
+        if self._config.pull == "never":
+            raise ExecutorLackError(
+                f"image: {image!r} is not on host {self.settings.name}, whose config.pull is never."
+            )
+        if self._pulls.locked():
+            report(
+                f"Waits to pull image {image!r}: host {self.settings.name} is pulling {self._config.max_pulls} images."
+            )
+        async with self._pulls:
+            await pull(self._client, self.settings, self._config, image, report)
 
     async def _create(self, spec: LaunchSpec) -> str:
         settings = container_settings(spec, self._config, self.settings.instance)
+        # A name that no other call uses: what has it was created by this very call.
+        name = f"{spec.name}-{secrets.token_hex(4)}"
         try:
-            async with self._client.call(f"creating {spec.name}", self.settings.launch_timeout) as docker:
-                container = await docker.containers.create(settings, name=spec.name)
+            async with self._client.call(f"creating {name}", self.settings.launch_timeout) as docker:
+                try:
+                    container = await docker.containers.create(settings, name=name)
+                except DockerError as error:
+                    if (found := CPU_RANGE.search(error.message)) is None:
+                        raise
+                    # The host is said to have more cores than it has; more than all of them cannot be had.
+                    settings["HostConfig"]["NanoCpus"] = int(float(found[1]) * NANO)
+                    container = await docker.containers.create(settings, name=name)
                 return container.id
         except ExecutorOperationError as error:
-            status = status_of(error)
-            if status == 404 and "image" in str(error).lower():
+            if status_of(error) == HTTPStatus.NOT_FOUND and "image" in str(error).lower():
                 raise _MissingImageError(str(error)) from error
-            if status == 409:
-                return await self._created_before(spec)
-            raise launch_error(error, self.settings.name, "The engine refused the container") from error
+            raise self._launch_error(error, spec, "The engine refused the container") from error
 
-    async def _created_before(self, spec: LaunchSpec) -> str:
-        """The id of the container that an earlier call for this attempt has created under its name."""
-        # An engine reserves the name before the container can be found by it.
-        for _ in range(NAME_LOOKUPS):
-            found = await self.find(spec)
-            if found is not None and found.state is not ExecutionState.CREATED:
-                # It is not this attempt's, which would have found its own before it created one.
-                raise ExecutorOperationError(f"host {self.settings.name} has another container named {spec.name}.")
-            if found is not None:
-                return found.id
-            await asyncio.sleep(NAME_LOOKUP_PAUSE)
-        raise ExecutorConnectionError(f"host {self.settings.name}: {spec.name} exists and cannot be found.")
+    def _launch_error(self, error: ExecutorOperationError, spec: LaunchSpec, what: str) -> ExecutorError:
+        chosen = spec.network if spec.network != self._config.network else ""
+        return launch_error(error, self.settings.name, what, chosen)
 
     async def start(self, execution: Execution) -> ExecutionState:
         try:
@@ -172,22 +198,28 @@ class DockerExecutor(ContainerExecutor):
             async with self._client.call(doing, self.settings.launch_timeout) as docker:
                 await docker.containers.container(execution.id).start()
         except ExecutorOperationError as error:
-            raise launch_error(error, self.settings.name, "The container could not be started") from error
+            raise self._launch_error(error, execution.spec, "The container could not be started") from error
         return ExecutionState.RUNNING
 
     async def has_run(self, execution: Execution) -> bool | None:
-        history, _ = await self._history()
-        if has_event(history, execution.id, "start"):
+        try:
+            events = (await self._explainer.history()).of(execution.id)
+        except ExecutorOperationError:
+            return None
+        if has(events, START):
             return True
-        return False if has_event(history, execution.id, "create") else None
+        return False if has(events, CREATE) else None
 
     # -------------------------------------------------------------- watching
 
     async def find(self, spec: LaunchSpec) -> ExecutionStatus | None:
-        return await self._inspect(spec.name)
+        async with self._client.call("listing containers", self.settings.call_timeout) as docker:
+            found = await docker.containers.list(all=True, filters=self._own_filter(**attempt_labels(spec)))
+        return await self._inspect(found[0].id) if found else None
 
     async def status(self, execution: Execution) -> ExecutionStatus | None:
-        return await self._inspect(execution.id)
+        status = await self._inspect(execution.id)
+        return None if status is None else self._seen.first_run(status)
 
     async def _inspect(self, reference: str) -> ExecutionStatus | None:
         try:
@@ -198,7 +230,7 @@ class DockerExecutor(ContainerExecutor):
                 # An engine that was killed during a start learns of the start late and may have missed the end.
                 doubtful = status.state is ExecutionState.RUNNING and status.started_at is None
                 if doubtful and not await _has_processes(container):
-                    return self._ended_by_restart(replace(status, state=ExecutionState.EXITED))
+                    return ended_by_restart(self.settings.name, replace(status, state=ExecutionState.EXITED))
                 return status
         except ExecutorOperationError as error:
             if status_of(error) == 404:
@@ -210,13 +242,17 @@ class DockerExecutor(ContainerExecutor):
 
     async def _ends(self) -> AsyncGenerator[str, None]:
         """The hints of the watcher, from the engine's events."""
-        filters = {"type": ["container"], "event": ["die"], **self._own_filter()}
+        filters = {"type": ["container"], "event": WATCHED, **self._own_filter()}
         # aiodocker's own event channel is shared and unbounded, and leaks its connection when the engine stops.
         params = {"filters": json.dumps(filters)}
         async with self._client.stream("events", "listening to events", params) as stream:
             yield ""
             while line := await stream.line():
-                yield json.loads(line)["Actor"]["ID"]
+                event = read_event(line)
+                if event is not None:
+                    self._seen.add(event)
+                    if event.action in ENDS:
+                        yield event.container
 
     async def _alive(self, _: Collection[str]) -> dict[str, ExecutionState]:
         return {owned.id: owned.state for owned in await self.list_owned() if owned.state is not ExecutionState.EXITED}
@@ -227,20 +263,16 @@ class DockerExecutor(ContainerExecutor):
         return [owned for container in containers if (owned := owned_execution(container)) is not None]
 
     async def explain(self, execution: Execution, status: ExecutionStatus) -> ExecutionStatus:
-        if not status.exit_code or status.out_of_memory:
+        if status.error == STARTED_AGAIN:
             return status
+        if status.started_at is None:
+            # It is called ended, and never started, after its engine was killed during the start.
+            return ended_by_restart(self.settings.name, status)
         if status.exit_code in COMMAND_FAILED and (why := await self._failed_command(execution)):
             return replace(status, error=why)
-        async with self._histories:
-            # An engine that is shutting down ends its containers, then accepts no connection. If this one fails, the
-            # end is explained after the restart.
-            await self._client.check_new_connection()
-            history, survives_restarts = await self._history()
-        # Whether the engine has restarted is unknown when its history is full and the start has dropped out of it.
-        is_forgotten = len(history) < EVENTS_KEPT - EVENTS_MEANWHILE and not has_event(history, status.id, "start")
-        if (is_forgotten or status.started_at is None) and not survives_restarts:
-            return self._ended_by_restart(status)
-        return await self._explain_signal(status, history) if status.exit_code in SIGNALS else status
+        if status.exit_code and status.out_of_memory:
+            return status
+        return await self._explainer.explain(status)
 
     async def _failed_command(self, execution: Execution) -> str:
         """Why the container's init process could not run the command, which it says on stderr."""
@@ -249,32 +281,6 @@ class DockerExecutor(ContainerExecutor):
                 if line.text.startswith(INIT_FAILED):
                     return f"command: {line.text.partition('] ')[2] or line.text}."
         return ""
-
-    async def _explain_signal(self, status: ExecutionStatus, history: list[dict[str, Any]]) -> ExecutionStatus:
-        if not any(has_event(history, status.id, action) for action in ("kill", "oom")):
-            # The engine reports a signal a little after its effect.
-            await asyncio.sleep(EVENT_DELAY)
-            history, _ = await self._history()
-        if has_event(history, status.id, "oom"):
-            # Reported after the end, it is missing in the container's state.
-            return replace(status, out_of_memory=True)
-        if has_event(history, status.id, "kill", SIGNALS[status.exit_code or 0]):
-            return replace(status, error=KILLED_OUTSIDE)
-        return status
-
-    async def _history(self) -> tuple[list[dict[str, Any]], bool]:
-        """The events that the engine remembers, oldest first; and whether containers survive its restart."""
-        doing, patience = "asking for past events", self.settings.call_timeout
-        async with self._client.call(doing, patience) as docker:
-            info = await docker.system.info()
-        params = {"since": 1, "until": f"{parse_time(info['SystemTime']).timestamp():.6f}"}
-        async with self._client.stream("events", doing, params, patience) as stream:
-            events = await stream.rest()
-        return [json.loads(line) for line in events.splitlines()], bool(info.get("LiveRestoreEnabled"))
-
-    def _ended_by_restart(self, status: ExecutionStatus) -> ExecutionStatus:
-        why = f"The engine of host {self.settings.name} was restarted, which ended the container."
-        return replace(status, interrupted=True, error=why)
 
     # -------------------------------------------------------------- output
 
@@ -324,6 +330,7 @@ class DockerExecutor(ContainerExecutor):
             return False
 
     async def remove(self, execution_id: str) -> None:
+        self._seen.forget(execution_id)
         try:
             doing = f"removing {execution_id[:12]}"
             async with self._calls, self._client.call(doing, self.settings.launch_timeout) as docker:
@@ -332,8 +339,9 @@ class DockerExecutor(ContainerExecutor):
             if status_of(error) != 404 and "already in progress" not in str(error):
                 raise
 
-    def _own_filter(self) -> dict[str, list[str]]:
-        return {"label": [f"{LABEL}.instance={self.settings.instance}"]}
+    def _own_filter(self, **labels: str) -> dict[str, list[str]]:
+        labels[f"{LABEL}.instance"] = self.settings.instance
+        return {"label": [f"{name}={value}" for name, value in labels.items()]}
 
 
 class _MissingImageError(Exception):

@@ -23,14 +23,18 @@ def container_settings(spec: LaunchSpec, config: DockerConfig, instance: str) ->
         "Env": [f"{name}={value}" for name, value in spec.variables.items()],
         "Labels": {
             f"{LABEL}.instance": instance,
-            f"{LABEL}.job": str(spec.job_id),
-            f"{LABEL}.attempt": str(spec.attempt),
+            **attempt_labels(spec),
             f"{LABEL}.memory-mb": str(spec.memory_mb),
             f"{LABEL}.cpu-millis": str(spec.cpu_millis),
         },
         "HostConfig": _host_config(spec, config),
         **{name: value for name, value in job.items() if value},
     }
+
+
+def attempt_labels(spec: LaunchSpec) -> dict[str, str]:
+    """The labels by which the containers of an attempt are found."""
+    return {f"{LABEL}.job": str(spec.job_id), f"{LABEL}.attempt": str(spec.attempt)}
 
 
 def _host_config(spec: LaunchSpec, config: DockerConfig) -> dict[str, Any]:

@@ -42,16 +42,6 @@ def owned_execution(container: DockerContainer) -> OwnedExecution | None:
         return None
 
 
-def has_event(history: list[dict[str, Any]], container_id: str, action: str, signal: str = "") -> bool:
-    """Whether the engine's history has such an event of the container; `signal` is a signal's number."""
-    return any(
-        event["Actor"]["ID"] == container_id
-        and event["Action"] == action
-        and (not signal or event["Actor"]["Attributes"].get("signal") == signal)
-        for event in history
-    )
-
-
 def parse_time(text: str) -> datetime:
     """A time as the engine writes it, with up to nanoseconds; Python reads at most microseconds."""
     return datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text))

@@ -1,109 +1,20 @@
-"""The tables. Occupancy is never a column: it is derived from the job rows."""
+"""The tables of jobs, their attempts and their output. Occupancy is never a column: it is derived from the jobs."""
 
 import hashlib
-from enum import StrEnum
 from functools import cache, lru_cache
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.db import models
 from django.db.models.base import ModelState
 from django.utils import timezone
 
 from container_manager.domain import capabilities, cloudrun_limits, lifecycle
-from container_manager.domain.host_health import HealthStatus
-from container_manager.domain.kinds import EventKind, ExecutorType, Role
-from container_manager.executors.configs import grants_of, node_of, region_of, takes_only_preferred
 from container_manager.fields import CoresField, EncryptedJSONField
+from container_manager.models.hosts import ExecutorHost
 from container_manager.routing.types import JobRequirements
 
 ACTIVE_STATUSES = sorted(lifecycle.ACTIVE)
 WAITING = models.Q(status=lifecycle.JobStatus.PENDING)
-
-
-def _choices(kinds: type[StrEnum]) -> list[tuple[str, str]]:
-    return [(kind.value, kind.name.replace("_", " ").title()) for kind in kinds]
-
-
-class Installation(models.Model):
-    """One row: the identity of this installation, and a canary value that only the right secret key decrypts."""
-
-    instance = models.CharField(max_length=16)
-    canary = models.BinaryField()
-    # The id of the newest event that has been deleted.
-    events_dropped_through = models.BigIntegerField(default=0, db_default=0)
-
-
-class Leadership(models.Model):
-    """Which process holds a duty that only one process performs; another takes over when the lease expires."""
-
-    duty = models.CharField(max_length=300, primary_key=True)
-    owner = models.CharField(max_length=300)
-    expires_at = models.DateTimeField()
-
-
-class ExecutorHost(models.Model):
-    """A place that runs containers: an engine, a Cloud Run region, or the simulator."""
-
-    name = models.CharField(max_length=100, unique=True)
-    executor_type = models.CharField(max_length=20, choices=_choices(ExecutorType))
-    config = EncryptedJSONField()
-    region = models.CharField(max_length=100, blank=True, default="")
-    labels = models.JSONField(default=dict)
-    routing_weight = models.PositiveIntegerField(default=100)
-    is_active = models.BooleanField(default=True)
-    is_draining = models.BooleanField(default=False)
-    max_concurrent_jobs = models.PositiveIntegerField(default=10)
-    # None: the value that the engine reports; unlimited if it reports none.
-    max_memory_mb = models.PositiveIntegerField(null=True, default=None)
-    max_cpu_cores = CoresField(null=True, default=None)
-    reported_memory_mb = models.PositiveIntegerField(null=True, default=None)
-    reported_cpu_cores = CoresField(null=True, default=None)
-    config_version = models.PositiveIntegerField(default=0)
-    # Derived from `config` on save, because routing and claiming must not have to decrypt it.
-    node = models.CharField(max_length=255, blank=True, default="")
-    only_preferred = models.BooleanField(default=False)
-    grants = models.JSONField(default=list)
-
-    health_status = models.CharField(max_length=10, choices=_choices(HealthStatus), default=HealthStatus.UNKNOWN)
-    last_health_check = models.DateTimeField(null=True, default=None)
-    health_latency_ms = models.FloatField(null=True, default=None)
-    health_error = models.TextField(blank=True, default="")
-    consecutive_failures = models.PositiveIntegerField(default=0)
-    consecutive_successes = models.PositiveIntegerField(default=0)
-    # Failed launches in a row, and how often the host was ejected for them since its last successful launch.
-    launch_failures = models.PositiveIntegerField(default=0)
-    ejections = models.PositiveIntegerField(default=0)
-    # Why launches are refused, if the cause is the host and its probes do not show it.
-    launch_error = models.TextField(blank=True, default="")
-    ejected_until = models.DateTimeField(null=True, default=None)
-    # How often in a row a quota was used up, and until when routing avoids the host for it.
-    cooldowns = models.PositiveIntegerField(default=0)
-    cooldown_until = models.DateTimeField(null=True, default=None)
-    created_at = models.DateTimeField(default=timezone.now)
-
-    # Annotated by `store.hosts.with_usage`, from the jobs that hold room on the host or have reserved it.
-    used_jobs: int = 0
-    used_memory_mb: int = 0
-    used_cpu_millis: int = 0
-    ejected: bool = False
-    cooling: bool = False
-    reserved_priority: int | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-    def derive(self) -> None:
-        """Set the columns that are derived from `config`; a region that was given stays."""
-        self.only_preferred = takes_only_preferred(self.executor_type, self.config)
-        self.grants = grants_of(self.executor_type, self.config)
-        self.region = self.region or region_of(self.executor_type, self.config)
-        self.node = node_of(self.executor_type, self.config, settings.CONTAINER_MANAGER.node)
-
-    def save(self, **kwargs: Any) -> None:
-        if kwargs.get("update_fields") is None:
-            self.derive()
-        super().save(**kwargs)
 
 
 class ContainerJob(models.Model):
@@ -135,6 +46,9 @@ class ContainerJob(models.Model):
     region_required = models.BooleanField(default=False)
     host_selector = models.JSONField(default=dict)
     strategy = models.CharField(max_length=10, default="weighted")
+    # Ids of hosts that have failed the job, and of hosts that lack something which it turned out to need.
+    failed_hosts = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
+    unfit_hosts = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     # Derived from `requirements` on save: pending jobs with the same key are one class.
     class_key = models.CharField(max_length=32, default="")
 
@@ -236,6 +150,8 @@ class ContainerJob(models.Model):
             priority=self.priority,
             reserved_host=self.reserved_host_id,
             grants=(*self._requested_capabilities(), *capabilities.current(self.required_capabilities)),
+            failed_hosts=tuple(self.failed_hosts),
+            unfit_hosts=tuple(self.unfit_hosts),
         )
 
     def _requested_capabilities(self) -> list[str]:
@@ -270,7 +186,9 @@ def _unsaved() -> dict[str, Any]:
 @lru_cache(maxsize=4096)
 def class_key(requirements: JobRequirements) -> str:
     """A key for jobs of equal requirements, the same in all processes."""
-    return hashlib.blake2b(repr(requirements).encode(), digest_size=16).hexdigest()
+    # Without them it is the key that earlier versions computed, which may be in the rows of waiting jobs.
+    text = repr(requirements).replace(", failed_hosts=(), unfit_hosts=()", "")
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class QueueRefusal(models.Model):
@@ -317,81 +235,3 @@ class JobOutput(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["job_id", "attempt", "part"], name="one_output_per_part")
         ]
-
-
-class RoutingFleet(models.Model):
-    """The rarely changing fields of all hosts, compressed; shared by all evaluations with the same values."""
-
-    digest = models.CharField(max_length=32, unique=True)
-    record = models.BinaryField()
-
-
-class RoutingEvaluation(models.Model):
-    """The usage of all hosts and all checks for one class; shared by the decisions on its jobs."""
-
-    created_at = models.DateTimeField(default=timezone.now, db_index=True)
-    fleet_id = models.BigIntegerField(db_index=True)
-    record = models.BinaryField()
-
-
-class RoutingDecision(models.Model):
-    """What was decided for one attempt, and why. Keeps ids and names, because hosts may be deleted."""
-
-    job_id = models.BigIntegerField(db_index=True)
-    attempt = models.PositiveIntegerField()
-    host_id = models.BigIntegerField(null=True, default=None)
-    host_name = models.CharField(max_length=100, blank=True, default="")
-    executor_type = models.CharField(max_length=20, blank=True, default="")
-    strategy = models.CharField(max_length=10)
-    reason = models.TextField()
-    # For a refusal: how many hosts fail each check. It stays when the evaluation has been deleted.
-    rejections = models.JSONField(null=True, default=None)
-    decided_at = models.DateTimeField(default=timezone.now)
-    evaluation_id = models.BigIntegerField()
-    position = models.PositiveIntegerField()
-
-    class Meta:
-        indexes: ClassVar = [models.Index(fields=["host_id", "-id"], name="decision_host")]
-
-
-class RoutingEvent(models.Model):
-    """One committed fact; the id is its cursor and follows commit order."""
-
-    kind = models.CharField(max_length=24, choices=_choices(EventKind))
-    at = models.DateTimeField(default=timezone.now)
-    message = models.TextField(blank=True, default="")
-    job_id = models.BigIntegerField(null=True, default=None)
-    host_id = models.BigIntegerField(null=True, default=None)
-    host_name = models.CharField(max_length=100, blank=True, default="")
-    executor_type = models.CharField(max_length=20, blank=True, default="")
-    decision_id = models.BigIntegerField(null=True, default=None)
-
-    class Meta:
-        indexes: ClassVar = [
-            models.Index(fields=["job_id", "id"], name="event_job"),
-            models.Index(fields=["host_id", "id"], name="event_host"),
-        ]
-
-
-class ApiToken(models.Model):
-    """A bearer token; only its hash is stored."""
-
-    name = models.CharField(max_length=100, unique=True)
-    role = models.CharField(max_length=10, choices=_choices(Role))
-    digest = models.CharField(max_length=64, unique=True)
-    created_at = models.DateTimeField(default=timezone.now)
-    expires_at = models.DateTimeField(null=True, default=None)
-    last_used_at = models.DateTimeField(null=True, default=None)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class AuditEntry(models.Model):
-    """Who changed what, when, and from where."""
-
-    at = models.DateTimeField(default=timezone.now)
-    actor = models.CharField(max_length=100)
-    address = models.CharField(max_length=100, blank=True, default="")
-    action = models.CharField(max_length=50)
-    target = models.CharField(max_length=200, blank=True, default="")

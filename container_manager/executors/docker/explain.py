@@ -1,0 +1,130 @@
+"""Why a container ended: asks its engine, which may be ending or starting just then."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from container_manager.executors.base import ExecutionStatus, ExecutorSettings
+from container_manager.executors.docker.client import EngineClient
+from container_manager.executors.docker.ends import (
+    ENDS,
+    FIRST_SIGNAL_CODE,
+    KILL,
+    MARK,
+    OOM,
+    START,
+    ContainerEvent,
+    History,
+    SeenEnds,
+    ended_by_restart,
+    explain_end,
+    has,
+    read_event,
+)
+from container_manager.executors.docker.status import parse_time
+from container_manager.executors.exceptions import ExecutorConnectionError, ExecutorError, ExecutorOperationError
+
+logger = logging.getLogger(__name__)
+
+EVENTS_KEPT, EVENTS_MEANWHILE = 256, 64
+"""An engine remembers this many events, and none from before its start. We allow for this many after the one that is
+looked up."""
+
+EVENT_DELAY = 0.2
+"""Seconds after which an engine has reported the signal that ended a container."""
+
+MOST_HISTORIES = 4
+"""Ends that may be looked up in the engine's history at once; each reads a few hundred events."""
+
+
+class Explainer:
+    """Explains the ends of one engine's containers. `seen` gets what the engine tells of them."""
+
+    def __init__(self, settings: ExecutorSettings, client: EngineClient) -> None:
+        self.seen = SeenEnds()
+        self._settings, self._client = settings, client
+        self._histories = asyncio.Semaphore(MOST_HISTORIES)
+
+    async def explain(self, status: ExecutionStatus) -> ExecutionStatus:
+        """The status of an ended container, with the cause if it came from outside."""
+        async with self._histories:
+            await self._check_that_engine_stays(status.id)
+            try:
+                events = await self._events_until_end(status)
+            except ExecutorError as error:
+                # Either the engine ends just now, or it does not tell its history: then what was heard has to do.
+                await self._check_that_engine_stays(status.id)
+                logger.info("the end of container %s is judged without the engine's history: %s", status.id, error)
+                events = self.seen.events(status.id)
+                if self.seen.engine_was_closing(status.id) and has(events, KILL):
+                    return ended_by_restart(self._settings.name, status)
+        return ended_by_restart(self._settings.name, status) if events is None else explain_end(status, events)
+
+    async def _check_that_engine_stays(self, container_id: str) -> None:
+        """Raise ExecutorConnectionError if the engine is shutting down: it ends its containers, then goes away.
+
+        It accepts no new connection from before it ends the first container. The end is then explained after the
+        restart.
+        """
+        try:
+            await self._client.check_new_connection()
+        except ExecutorConnectionError:
+            self.seen.note_closing(container_id)
+            raise
+        except ExecutorError:
+            # It has answered.
+            return
+
+    async def _events_until_end(self, status: ExecutionStatus) -> Sequence[ContainerEvent] | None:
+        """The container's events; None when the engine was started after the container had ended.
+
+        Raises:
+            ExecutorError: the engine does not tell.
+        """
+        if self.seen.is_fresh(status.id) and not self.seen.engine_was_closing(status.id):
+            if _may_be_late(status, self.seen.events(status.id)):
+                await asyncio.sleep(EVENT_DELAY)
+            return self.seen.events(status.id)
+        history = await self.history()
+        if not has(history.of(status.id), *ENDS):
+            # Nothing follows from what is missing, unless an event that was caused for this very purpose is there.
+            await self._leave_mark(status.id)
+            history = await self.history()
+        elif _may_be_late(status, history.of(status.id)):
+            await asyncio.sleep(EVENT_DELAY)
+            history = await self.history()
+        events = history.of(status.id)
+        if not (history.is_full or history.survives_restarts) and has(events, MARK, *ENDS) and not has(events, START):
+            # The engine remembers all that it has seen of this container, and was started after the container.
+            return None
+        return self.seen.events(status.id) or events
+
+    async def _leave_mark(self, container_id: str) -> None:
+        """Have the engine write an event of this container into its history: an update that changes nothing."""
+        doing, path = "updating a container", f"containers/{container_id}/update"
+        async with self._client.stream(path, doing, {}, self._settings.call_timeout, method="POST", data=b"{}"):
+            pass
+
+    async def history(self) -> History:
+        """The events that the engine remembers.
+
+        Raises:
+            ExecutorError: it does not tell them.
+        """
+        doing, patience = "asking for past events", self._settings.call_timeout
+        async with self._client.call(doing, patience) as docker:
+            info = await docker.system.info()
+        params = {"since": 1, "until": f"{parse_time(info['SystemTime']).timestamp():.6f}"}
+        async with self._client.stream("events", doing, params, patience) as stream:
+            lines = (await stream.rest()).splitlines()
+        try:
+            events = [event for line in lines if (event := read_event(line)) is not None]
+        except ValueError as error:
+            raise ExecutorOperationError(f"host {self._settings.name}: {error}.") from error
+        is_full = len(lines) >= EVENTS_KEPT - EVENTS_MEANWHILE
+        return History(events, is_full, survives_restarts=bool(info.get("LiveRestoreEnabled")))
+
+
+def _may_be_late(status: ExecutionStatus, events: Sequence[ContainerEvent]) -> bool:
+    """Whether the signal that ended the container may not have been reported yet."""
+    return (status.exit_code or 0) > FIRST_SIGNAL_CODE and not has(events, KILL, OOM)

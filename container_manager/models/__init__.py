@@ -1,0 +1,29 @@
+"""The tables."""
+
+from container_manager.models.hosts import ExecutorHost, Installation, Leadership
+from container_manager.models.jobs import ContainerJob, JobAttempt, JobOutput, QueueRefusal, class_key
+from container_manager.models.records import (
+    ApiToken,
+    AuditEntry,
+    RoutingDecision,
+    RoutingEvaluation,
+    RoutingEvent,
+    RoutingFleet,
+)
+
+__all__ = [
+    "ApiToken",
+    "AuditEntry",
+    "ContainerJob",
+    "ExecutorHost",
+    "Installation",
+    "JobAttempt",
+    "JobOutput",
+    "Leadership",
+    "QueueRefusal",
+    "RoutingDecision",
+    "RoutingEvaluation",
+    "RoutingEvent",
+    "RoutingFleet",
+    "class_key",
+]

@@ -1,0 +1,87 @@
+"""The tables of what is recorded: decisions, events, tokens and the audit log."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from container_manager.domain.kinds import EventKind, Role
+from container_manager.fields import choices
+
+
+class RoutingFleet(models.Model):
+    """The rarely changing fields of all hosts, compressed; shared by all evaluations with the same values."""
+
+    digest = models.CharField(max_length=32, unique=True)
+    record = models.BinaryField()
+
+
+class RoutingEvaluation(models.Model):
+    """The usage of all hosts and all checks for one class; shared by the decisions on its jobs."""
+
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    fleet_id = models.BigIntegerField(db_index=True)
+    record = models.BinaryField()
+
+
+class RoutingDecision(models.Model):
+    """What was decided for one attempt, and why. Keeps ids and names, because hosts may be deleted."""
+
+    job_id = models.BigIntegerField(db_index=True)
+    attempt = models.PositiveIntegerField()
+    host_id = models.BigIntegerField(null=True, default=None)
+    host_name = models.CharField(max_length=100, blank=True, default="")
+    executor_type = models.CharField(max_length=20, blank=True, default="")
+    strategy = models.CharField(max_length=10)
+    reason = models.TextField()
+    # For a refusal: how many hosts fail each check. It stays when the evaluation has been deleted.
+    rejections = models.JSONField(null=True, default=None)
+    decided_at = models.DateTimeField(default=timezone.now)
+    evaluation_id = models.BigIntegerField()
+    position = models.PositiveIntegerField()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["host_id", "-id"], name="decision_host")]
+
+
+class RoutingEvent(models.Model):
+    """One committed fact; the id is its cursor and follows commit order."""
+
+    kind = models.CharField(max_length=24, choices=choices(EventKind))
+    at = models.DateTimeField(default=timezone.now)
+    message = models.TextField(blank=True, default="")
+    job_id = models.BigIntegerField(null=True, default=None)
+    host_id = models.BigIntegerField(null=True, default=None)
+    host_name = models.CharField(max_length=100, blank=True, default="")
+    executor_type = models.CharField(max_length=20, blank=True, default="")
+    decision_id = models.BigIntegerField(null=True, default=None)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["job_id", "id"], name="event_job"),
+            models.Index(fields=["host_id", "id"], name="event_host"),
+        ]
+
+
+class ApiToken(models.Model):
+    """A bearer token; only its hash is stored."""
+
+    name = models.CharField(max_length=100, unique=True)
+    role = models.CharField(max_length=10, choices=choices(Role))
+    digest = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, default=None)
+    last_used_at = models.DateTimeField(null=True, default=None)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AuditEntry(models.Model):
+    """Who changed what, when, and from where."""
+
+    at = models.DateTimeField(default=timezone.now)
+    actor = models.CharField(max_length=100)
+    address = models.CharField(max_length=100, blank=True, default="")
+    action = models.CharField(max_length=50)
+    target = models.CharField(max_length=200, blank=True, default="")
