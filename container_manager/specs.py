@@ -104,6 +104,7 @@ class JobSpec(Spec):
     user: Annotated[str, StringConstraints(max_length=100), AfterValidator(_is_user)] = ""
     network: Annotated[str, StringConstraints(max_length=100), AfterValidator(_is_network)] = ""
     read_only_root: bool = False
+    shm_size_mb: Annotated[int, Field(ge=1, le=LARGEST_INTEGER)] | None = None
     tmpfs: Annotated[list[TmpfsSpec], Field(max_length=16, default_factory=list)]
     environment: Annotated[list[EnvironmentVariableSpec], Field(max_length=1000, default_factory=list)]
     memory_limit_mb: Annotated[int, Field(ge=LEAST_MEMORY, le=LARGEST_INTEGER)] | None = None
@@ -208,14 +209,14 @@ def read_assumption(values: Mapping[str, Any], prefix: str = "") -> dict[str, An
     return changes
 
 
-def read_config(executor_type: str, config: Mapping[str, Any]) -> None:
-    """Validate a host's config for its executor type.
+def read_config(executor_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate a host's config for its executor type; returns the keys that were given, with their values in form.
 
     Raises:
         ValidationFailed: keys are unknown or have invalid values; each is named `config.KEY`.
     """
     try:
-        CONFIGS[executor_type].model_validate(config)
+        return CONFIGS[executor_type].model_validate(config).model_dump(exclude_unset=True)
     except ValidationError as error:
         raise ValidationFailed([FieldError(path, text) for path, text in config_errors(error)]) from error
 

@@ -74,6 +74,9 @@ class JobInput:
         default=UNSET, description="Instead of the host's; only on hosts that allow it (config.allow.networks)."
     )
     read_only_root: bool | None = UNSET
+    shm_size_mb: int | None = strawberry.field(
+        default=UNSET, description="MiB of /dev/shm, which count as memory of the job; otherwise the engine's default."
+    )
     tmpfs: list[TmpfsInput] | None = UNSET
     memory_limit_mb: int | None = UNSET
     cpu_limit: float | None = UNSET

@@ -55,11 +55,11 @@ async def _has_problems() -> bool:
 def _told_by_its_node(host: "ExecutorHost") -> str:
     """What is wrong with a host that only another node reaches, from its last probe; "" when nothing is."""
     from django.conf import settings
-    from django.utils import timezone
 
+    from container_manager import clock
     from container_manager.store.health import FRESH_INTERVALS, unprobed
 
     age = FRESH_INTERVALS * settings.CONTAINER_MANAGER.probe_interval_seconds
-    if host.last_health_check is None or (timezone.now() - host.last_health_check).total_seconds() > age:
+    if host.last_health_check is None or (clock.now() - host.last_health_check).total_seconds() > age:
         return unprobed(host.node)
     return "" if host.health_status == "healthy" else host.health_error or f"it is {host.health_status}."

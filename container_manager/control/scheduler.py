@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from django.utils import timezone
-
+from container_manager import clock
 from container_manager.aio import wait_for
 from container_manager.domain.kinds import EventKind
 from container_manager.store import pending, scheduling, threads
@@ -50,7 +49,7 @@ class Scheduler:
         self._writer = writer
         self._wake = asyncio.Event()
         self._is_due = False
-        self._passed_at = timezone.now()
+        self._passed_at = clock.now()
 
     def on_events(self, events: Sequence[AnyEvent]) -> None:
         """Notice committed events, of this process or of others."""
@@ -65,7 +64,7 @@ class Scheduler:
         while True:
             beat()
             if self._is_due:
-                self._is_due, self._passed_at = False, timezone.now()
+                self._is_due, self._passed_at = False, clock.now()
                 self._is_due = await self._writer.write(scheduling.route_pending, None) or self._is_due
             if not self._is_due and not await wait_for(self._wake, await self._pause()):
                 self._is_due = True
@@ -78,7 +77,7 @@ class Scheduler:
         moment = await threads.read(pending.next_change, self._passed_at)
         if moment is None:
             return REPAIR_SECONDS
-        return min(max((moment - timezone.now()).total_seconds(), 0.01), REPAIR_SECONDS)
+        return min(max((moment - clock.now()).total_seconds(), 0.01), REPAIR_SECONDS)
 
 
 def _has_undecided_job(events: Sequence[AnyEvent]) -> bool:

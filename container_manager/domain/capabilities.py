@@ -25,6 +25,7 @@ _WORDS = {
     "variable-size": f"an environment variable of more than {cloudrun.VALUE_BYTES} bytes",
     "reserved-variable": "the reserved environment variable {}",
     "read-only-root": "a read-only root",
+    "shm-size": "a size of /dev/shm",
 }
 EARLIER = {"cloudrun: a timeout of more than 24 hours": cloudrun.LONG_TIMEOUT}
 """Earlier versions stored sentences; this is the only one that a host could grant."""

@@ -45,6 +45,7 @@ def exceeding(
     environment: Mapping[str, str],
     *,
     read_only_root: bool = False,
+    shm_size: bool = False,
 ) -> Iterator[str]:
     """The codes of what such a job asks for beyond the ordinary limits of Cloud Run."""
     if not _REGISTRIES.fullmatch(registry := registry_of(image)):
@@ -63,6 +64,8 @@ def exceeding(
         yield f"cloudrun: reserved-variable {reserved[0]}"
     if read_only_root:
         yield "cloudrun: read-only-root"
+    if shm_size:
+        yield "cloudrun: shm-size"
 
 
 def _is_too_long(value: str) -> bool:

@@ -10,8 +10,8 @@ from itertools import islice
 from typing import TypeVar
 
 from django.db import Error as DatabaseError
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.aio import background, cancel_and_wait, wait_for
 from container_manager.events.audience import Audience, Prepare, Subscriber, Wanted
 from container_manager.observability import metrics
@@ -248,4 +248,4 @@ class EventLog:
                 # One listener's error must not keep events from the others.
                 logger.exception("a listener to events failed")
         with metrics.never_failing():
-            metrics.TAIL_LAG_SECONDS.observe(max((timezone.now() - page[-1].at).total_seconds(), 0))
+            metrics.TAIL_LAG_SECONDS.observe(max((clock.now() - page[-1].at).total_seconds(), 0))

@@ -39,7 +39,8 @@ class ExecutorSettings:
 class LaunchSpec:
     """One attempt of one job. `name` is derived from both; an executor adds what makes it unique.
 
-    Empty fields are left to the image or the host. `tmpfs` has sizes in MiB by path.
+    Empty fields are left to the image or the host. `tmpfs` has sizes in MiB by path; `shm_mb` is the
+    size of /dev/shm in MiB.
     """
 
     job_id: int
@@ -57,6 +58,7 @@ class LaunchSpec:
     network: str = ""
     read_only_root: bool = False
     tmpfs: Mapping[str, int] = field(default_factory=dict)
+    shm_mb: int = 0
 
     @property
     def variables(self) -> dict[str, str]:
@@ -138,7 +140,11 @@ class ContainerExecutor(abc.ABC):
 
     @abc.abstractmethod
     async def get_capacity_info(self) -> dict[str, Any]:
-        """`max_jobs`, `current_jobs`, `available_slots`; also `memory_mb` and `cpu_cores` if the host reports them."""
+        """`max_jobs`, `current_jobs`, `available_slots`; and what the host reports of its size and of itself.
+
+        These are `memory_mb`, `cpu_cores`, `engine` (its name and version) and `engine_id` (the same for two addresses
+        of one engine).
+        """
 
     @property
     def has_quota(self) -> bool:

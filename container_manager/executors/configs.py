@@ -14,6 +14,16 @@ from pydantic_core import ErrorDetails
 from container_manager.domain import capabilities, cloudrun_limits
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+PLAIN_PORT, TLS_PORT = 2375, 2376
+"""The ports of engines, without and with TLS, that an address need not name."""
+
+OTHER_SCHEMES = {
+    "ssh": "forward the engine's socket, for example with ssh -L /run/engine.sock:/var/run/docker.sock HOST",
+    "npipe": "engines on Windows are reached over tcp://",
+    "http": "write tcp:// for an engine without TLS",
+    "fd": "it is an address that an engine listens on; use the path of its socket",
+}
+
 SECRET_MASK = "********"  # noqa: S105 - shown in place of a secret
 
 
@@ -73,6 +83,8 @@ def is_container_path(path: str) -> str:
         ValueError: nothing may be mounted there.
     """
     parts = path.split("/")
+    if path == "/dev/shm" or path.startswith("/dev/shm/"):  # noqa: S108 - it is refused
+        raise ValueError("must not be /dev/shm; its size is the job's shmSizeMb")
     if not path.startswith("/") or not path.strip("/") or ".." in parts or parts[1] in {"proc", "sys", "dev"}:
         raise ValueError("must be an absolute path in the container without .., not / itself, /proc, /sys or /dev")
     return path
@@ -98,8 +110,52 @@ class Mount(Settings):
     read_only: bool = True
 
 
+def _as_address(url: str, *, has_tls: bool) -> str:
+    """An engine's address as Docker's own tools take it, in the form of a URL."""
+    url = url.strip()
+    if url.startswith("/"):
+        return f"unix://{url}"
+    if match := re.fullmatch(r"unix:/?(/[^/].*)", url):
+        return f"unix://{match[1]}"
+    scheme, colon, rest = url.partition("://")
+    if not colon:
+        scheme, rest = "tcp", url
+    if scheme == "tcp" and _HOST.fullmatch(rest.rstrip("/")) and not re.search(r":\d+/?$", rest):
+        rest = f"{rest.rstrip('/')}:{TLS_PORT if has_tls else PLAIN_PORT}"
+    return f"{scheme}://{rest}"
+
+
+def _as_registry(name: str) -> str:
+    """The name of a registry as an image reference has it, from what Docker's own config file may have.
+
+    Raises:
+        ValueError: it is not the name of a registry.
+    """
+    host = re.sub(r"^https?://", "", name.strip()).split("/")[0]
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{name!r} is not the name of a registry, like registry.example.org:5000 or docker.io")
+    return "docker.io" if host in {"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"} else host
+
+
+CAPABILITIES = frozenset(
+    {
+        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "MKNOD", "NET_ADMIN"),
+        *("NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "SYS_NICE"),
+        "SYS_PTRACE",
+    }
+)
+"""The capabilities of Linux that a host may give its containers: Docker's defaults, and some that programs ask for."""
+
+
+def _is_capability(name: str) -> str:
+    known = name.upper().removeprefix("CAP_")
+    if known not in CAPABILITIES:
+        raise ValueError(f"{name!r} is not one of {', '.join(sorted(CAPABILITIES))}")
+    return known
+
+
 class DockerConfig(Settings):
-    """A Docker engine."""
+    """A Docker or Podman engine."""
 
     node: str = ""
     url: str = DEFAULT_SOCKET
@@ -111,6 +167,23 @@ class DockerConfig(Settings):
     registry_auth: dict[str, RegistryLogin] = {}
     max_launches: int = Field(5, ge=1, le=100)
     max_pulls: int = Field(10, ge=1, le=100)
+    max_processes: int = Field(512, ge=1, le=4_194_304)
+    capabilities: list[Annotated[str, AfterValidator(_is_capability)]] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_address_in_form(cls, config: Any) -> Any:
+        if isinstance(config, Mapping) and isinstance(url := config.get("url"), str):
+            return {**config, "url": _as_address(url, has_tls=config.get("tls") is not None)}
+        return config
+
+    @field_validator("registry_auth")
+    @classmethod
+    def _names_registries_as_images_do(cls, logins: dict[str, RegistryLogin]) -> dict[str, RegistryLogin]:
+        named = {_as_registry(name): login for name, login in logins.items()}
+        if len(named) < len(logins):
+            raise ValueError("names a registry twice")
+        return named
 
     @field_validator("url")
     @classmethod
@@ -119,6 +192,8 @@ class DockerConfig(Settings):
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not carry credentials; an engine is protected by tls")
         local = parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc
+        if parts.scheme in OTHER_SCHEMES:
+            raise ValueError(f"must not be {parts.scheme}://: {OTHER_SCHEMES[parts.scheme]}")
         remote = parts.scheme in {"tcp", "https"} and parts.path in {"", "/"} and _HOST.fullmatch(parts.netloc)
         # `port` raises ValueError when it is not a number.
         if not (local or (remote and parts.port != 0)) or parts.query or parts.fragment or not url.isprintable():
@@ -126,7 +201,7 @@ class DockerConfig(Settings):
         return url
 
 
-_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9]([a-zA-Z0-9.-]{0,252}))(:\d{1,5})?")
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9]([a-zA-Z0-9._-]{0,252}))(:\d{1,5})?")
 Milliseconds = Annotated[int, Field(ge=0, le=10_000_000_000)]
 
 

@@ -242,6 +242,7 @@ class ExecutorFactory:
             network=job.network,
             read_only_root=job.read_only_root,
             tmpfs=job.tmpfs,
+            shm_mb=job.shm_size_mb or 0,
         )
 
     def invalidate_executor_cache(self, host: ExecutorHost) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.domain.host_health import HealthStatus
 from container_manager.executors.base import ContainerExecutor
 from container_manager.executors.cache import close
@@ -50,12 +50,14 @@ async def probe(host: ExecutorHost, get_executor: GetExecutor) -> HealthReport:
     return HealthReport(
         host_id=host.pk,
         status=HealthStatus.UNHEALTHY if error else HealthStatus.HEALTHY,
-        checked_at=timezone.now(),
+        checked_at=clock.now(),
         latency_ms=(time.perf_counter() - began) * 1000,
         error=error,
         exhausted=exhausted,
         memory_mb=info.get("memory_mb"),
         cpu_cores=info.get("cpu_cores"),
+        engine=str(info.get("engine", ""))[:100],
+        engine_id=str(info.get("engine_id", ""))[:32],
     )
 
 

@@ -46,6 +46,9 @@ class ExecutorHost(models.Model):
     max_cpu_cores = CoresField(null=True, default=None)
     reported_memory_mb = models.PositiveIntegerField(null=True, default=None)
     reported_cpu_cores = CoresField(null=True, default=None)
+    # What the engine says that it is, such as "Docker 20.10.24", and what tells it apart from others.
+    engine = models.CharField(max_length=100, blank=True, default="", db_default="")
+    engine_id = models.CharField(max_length=32, blank=True, default="", db_default="")
     config_version = models.PositiveIntegerField(default=0)
     # Derived from `config` on save, because routing and claiming must not have to decrypt it.
     node = models.CharField(max_length=255, blank=True, default="")

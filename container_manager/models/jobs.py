@@ -29,6 +29,8 @@ class ContainerJob(models.Model):
     user = models.CharField(max_length=100, blank=True, default="")
     network = models.CharField(max_length=100, blank=True, default="")
     read_only_root = models.BooleanField(default=False)
+    # MiB of /dev/shm. None: the engine's default.
+    shm_size_mb = models.PositiveIntegerField(null=True, default=None)
     # By path in the container: MiB.
     tmpfs = models.JSONField(default=dict)
     environment = EncryptedJSONField()
@@ -162,7 +164,13 @@ class ContainerJob(models.Model):
         """The codes of what the job asks for beyond the ordinary limits of Cloud Run."""
         memory, cpu = self.memory_limit or 0, round((self.cpu_limit or 0) * 1000)
         found = cloudrun_limits.exceeding(
-            self.image, memory, cpu, self.timeout_seconds, self.environment, read_only_root=self.read_only_root
+            self.image,
+            memory,
+            cpu,
+            self.timeout_seconds,
+            self.environment,
+            read_only_root=self.read_only_root,
+            shm_size=bool(self.shm_size_mb),
         )
         return list(found)
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from django.conf import settings
-from django.utils import timezone
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from container_manager import clock
 from container_manager.routing.types import HostState
 from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
@@ -69,7 +69,7 @@ class _Fleet(Collector):
             yield _gauge(f"host_{name}", description, HOST_LABELS, known)
 
     def _queue(self) -> Iterator[Metric]:
-        now, jobs, ages = timezone.now(), dict[_Labels, float](), dict[_Labels, float]()
+        now, jobs, ages = clock.now(), dict[_Labels, float](), dict[_Labels, float]()
         for group in self._groups:
             of = (group.verdict.lower(), group.rejections[0][0] if group.rejections else "")
             jobs[of] = jobs.get(of, 0) + group.jobs

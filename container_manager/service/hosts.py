@@ -51,7 +51,7 @@ class Hosts:
         """
         spec = read_host(values)
         fields = _fields(spec)
-        read_config(fields["executor_type"], spec.config)
+        fields["config"] = read_config(fields["executor_type"], spec.config)
         fields |= await self._probed(ExecutorHost(**fields))
         message = f"Host {{}} was created, {fields.get('health_status', HealthStatus.UNKNOWN)}."
         return await self._save(HostChange(None, fields, actor, "createHost", EventKind.HOST_CREATED, message))
@@ -76,9 +76,8 @@ class Hosts:
         host = await self._one(host_id)
         moves = False
         if "config" in fields:
-            fields["config"] = keep_secrets(fields["config"], host.config)
+            fields["config"] = read_config(host.executor_type, keep_secrets(fields["config"], host.config))
             node, moves = host.node, any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
-            read_config(host.executor_type, fields["config"])
             if host.region == region_of(host.executor_type, host.config):
                 # The region came from the config, so it follows the new one.
                 fields.setdefault("region", region_of(host.executor_type, fields["config"]))

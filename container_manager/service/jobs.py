@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from django.conf import settings
 from django.db.models import Q
-from django.utils import timezone
 
-from container_manager import crypto
+from container_manager import clock, crypto
 from container_manager.errors import Conflict, UserError
 from container_manager.events import job_output
 from container_manager.models import ContainerJob, JobAttempt, QueueRefusal
@@ -111,6 +110,11 @@ class Jobs:
         return QueueState(await threads.read(pending.groups), await threads.read(job_store.count_active))
 
 
+def _as_sent(spec: JobSpec) -> str:
+    """The input in a form that stays the same when later versions know more fields."""
+    return spec.model_dump_json(exclude={"shm_size_mb"} if spec.shm_size_mb is None else None)
+
+
 def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
     """An unsaved job from a client's input, with the installation's defaults."""
     environment = settings.CONTAINER_MANAGER
@@ -126,6 +130,7 @@ def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
             "user": spec.user,
             "network": spec.network,
             "read_only_root": spec.read_only_root,
+            "shm_size_mb": spec.shm_size_mb,
             "tmpfs": {mount.path: mount.size_mb for mount in spec.tmpfs},
             "environment": {variable.name: variable.value for variable in spec.environment},
             "memory_limit": spec.memory_limit_mb or environment.default_memory_mb,
@@ -141,8 +146,8 @@ def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
             "queue_timeout_seconds": spec.queue_timeout_seconds,
             "max_attempts": spec.max_attempts,
             "idempotency_key": crypto.keyed_hash(str(actor.token_id), key) if key else None,
-            "idempotency_input": crypto.keyed_hash(spec.model_dump_json()) if key else "",
-            "submitted_at": timezone.now(),
+            "idempotency_input": crypto.keyed_hash(_as_sent(spec)) if key else "",
+            "submitted_at": clock.now(),
             "trace_parent": tracing.current(),
         }
     )

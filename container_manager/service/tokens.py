@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from django.utils import timezone
-
+from container_manager import clock
 from container_manager.errors import Unavailable
 from container_manager.models import ApiToken
 from container_manager.process import Process
@@ -28,7 +27,7 @@ class Tokens:
     async def authenticate(self, secrets: Sequence[str]) -> list[ApiToken | None]:
         """The token of each secret, or None. Records the use of a token at most once a minute."""
         found = await threads.read(token_store.find, set(secrets))
-        since = timezone.now() - USE_RECORDED_EVERY
+        since = clock.now() - USE_RECORDED_EVERY
         stale = [token.pk for token in found.values() if token.last_used_at is None or token.last_used_at < since]
         # A writer that is overloaded or stopping must not keep clients out.
         with suppress(Unavailable):

@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import F
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost, JobAttempt
@@ -41,8 +41,13 @@ def latest(job: ContainerJob, host: ExecutorHost | None) -> JobAttempt:
 def open_next(tx: Transaction, job: ContainerJob, why: str, delay: timedelta = timedelta()) -> None:
     """Store the attempt that has ended, as described by `job`, and open the next one after `delay`."""
     latest(job, job.host).save()
+    begins, wait = clock.now() + delay, job.queue_timeout_seconds
     ContainerJob.objects.filter(pk=job.pk).update(
-        **NEW_ATTEMPT, attempt=F("attempt") + 1, error=why, not_before=timezone.now() + delay if delay else None
+        **NEW_ATTEMPT,
+        attempt=F("attempt") + 1,
+        error=why,
+        not_before=begins if delay else None,
+        queue_deadline=None if wait is None else begins + timedelta(seconds=wait),
     )
     tx.event(EventKind.JOB_RETRIED, why, job=job, host=job.host)
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from django.db.models import Exists, OuterRef, Q
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation, RoutingFleet
 from container_manager.routing import checks, router
 from container_manager.routing.types import CheckResult, Decision, Evaluation, Verdict
@@ -34,7 +34,7 @@ def record(decided: Sequence[tuple[int, int, Decision]], ids: "Ids") -> list[bul
     if not decided:
         return []
     evaluations = {id(decision.evaluation): decision.evaluation for _, _, decision in decided}
-    now = bulk.as_moment(timezone.now())
+    now = bulk.as_moment(clock.now())
     evaluation_ids = dict(zip(evaluations, ids.evaluations, strict=True))
     packed = [
         (evaluation_ids[key], now, ids.fleet, records.pack(evaluation, ids.hosts[key]))
@@ -168,7 +168,7 @@ def replay(decision: RoutingDecision, recorded: records.Recorded | None) -> str:
 @under_routing_lock
 def delete_old(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: ARG001
     """Delete some of the evaluations that are older than this; answers whether there may be more."""
-    oldest = timezone.now() - min(items)
+    oldest = clock.now() - min(items)
     old = RoutingEvaluation.objects.filter(created_at__lt=oldest).order_by("created_at").values_list("pk", "fleet_id")
     rows = list(old[:DELETED_AT_ONCE])
     RoutingEvaluation.objects.filter(pk__in=[pk for pk, _ in rows]).delete()

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from django.db import connection
 from django.db.models import Max, Q
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.models import Installation, RoutingEvent
 from container_manager.store.transaction import NewEvent, Transaction
 
@@ -85,7 +85,7 @@ def delete_old(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # no
 
     The newest event stays, because its cursor is where subscribers expect the next one.
     """
-    before = timezone.now() - min(items)
+    before = clock.now() - min(items)
     first = list(RoutingEvent.objects.order_by("pk").values_list("pk", "at")[: DELETED_AT_ONCE + 1])
     old = [pk for pk, at in takewhile(lambda row: row[1] < before, first[:-1])]
     if old:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import Case, F, Q, QuerySet, When
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.domain import host_health
 from container_manager.domain.host_health import EJECTED_AFTER, HealthStatus, Probes
 from container_manager.domain.kinds import EventKind
@@ -25,6 +25,8 @@ HEALTH_FIELDS = [
     "consecutive_successes",
     "reported_memory_mb",
     "reported_cpu_cores",
+    "engine",
+    "engine_id",
 ]
 
 WITHOUT_FAULTS = {
@@ -40,7 +42,7 @@ WITHOUT_FAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """The result of one probe. Latency in milliseconds; `memory_mb` and `cpu_cores` as the engine reports them.
+    """The result of one probe. Latency in milliseconds; `memory_mb` and the following as the engine reports them.
 
     `exhausted`: the quota that is used up, of a host that is healthy otherwise.
     """
@@ -52,6 +54,8 @@ class HealthReport:
     error: str = ""
     memory_mb: int | None = None
     cpu_cores: float | None = None
+    engine: str = ""
+    engine_id: str = ""
     exhausted: str = ""
 
     @property
@@ -66,6 +70,7 @@ def apply_report(host: ExecutorHost, report: HealthReport) -> None:
     host.health_error = report.error
     if report.healthy:
         host.reported_memory_mb, host.reported_cpu_cores = report.memory_mb, report.cpu_cores
+        host.engine, host.engine_id = report.engine, report.engine_id
     _set_probes(host, host_health.after_probe(_probes(host), healthy=report.healthy))
 
 
@@ -136,7 +141,7 @@ def count_failed_launch(tx: Transaction, host: ExecutorHost, error: str, *, ejec
     host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
     host.launch_failures += ejects
     host.launch_error = error
-    now = timezone.now()
+    now = clock.now()
     pause = host_health.ejection(host.launch_failures, host.ejections)
     if pause is not None and _has_usable_peer(host, now):
         host.launch_failures, host.ejections, host.ejected_until = 0, host.ejections + 1, now + pause
@@ -159,7 +164,7 @@ def _has_usable_peer(host: ExecutorHost, now: datetime) -> bool:
 def cool_down(tx: Transaction, host: ExecutorHost, error: str) -> None:
     """A quota of the host is used up: routing avoids it for a while, in all processes."""
     host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
-    now = timezone.now()
+    now = clock.now()
     if host.cooldown_until is not None and host.cooldown_until > now:
         return
     host.cooldowns += 1
@@ -173,7 +178,7 @@ def reset_launch_failures(host_ids: Iterable[int | None]) -> None:
     """A launch has succeeded on these hosts, so earlier failures no longer count."""
     failed = Q(launch_failures__gt=0) | Q(ejections__gt=0) | Q(launch_error__gt="")
     # A launch from before the quota was used up says nothing about the quota.
-    cooling = Q(cooldown_until__gt=(now := timezone.now()))
+    cooling = Q(cooldown_until__gt=(now := clock.now()))
     hosts = ExecutorHost.objects.filter(failed | Q(cooldown_until__lte=now), pk__in=[pk for pk in host_ids if pk])
     hosts.update(
         **WITHOUT_FAULTS

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import F
-from django.utils import timezone
+from django.db.models import F, Q
 
+from container_manager import clock
 from container_manager.domain import lifecycle
 from container_manager.domain.host_health import UNHEALTHY_AFTER, HealthStatus
 from container_manager.domain.kinds import EventKind
@@ -20,6 +20,10 @@ from container_manager.store.transaction import Actor, Transaction, under_routin
 
 EXECUTOR_FIELDS = {"config", "max_concurrent_jobs"}
 """The fields from which an executor is built."""
+
+
+ROOM_FIELDS = {"config", "max_memory_mb", "max_cpu_cores"}
+"""The fields that say which engine's room a host has, and how much of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,11 @@ def _save_host(tx: Transaction, change: HostChange) -> object:
             f"config: host {host.name} holds jobs; drain it and move it to another engine once they have ended."
         )
     before = host.health_status
+    if change.values.keys() & ROOM_FIELDS and (other := _same_engine(host, change.values)) is not None:
+        return Conflict(
+            f"config: this is the engine of host {other.name}. Use that host; or give both hosts maxMemoryMb and "
+            "maxCpuCores, so that its room is not counted twice."
+        )
     for field, value in change.values.items():
         setattr(host, field, value)
     if change.values.keys() & EXECUTOR_FIELDS:
@@ -82,6 +91,17 @@ def _save_host(tx: Transaction, change: HostChange) -> object:
     if change.host_id is not None:
         health_event(tx, host, before)
     return with_usage(ExecutorHost.objects.filter(pk=host.pk)).get()
+
+
+def _same_engine(host: ExecutorHost, values: dict[str, Any]) -> ExecutorHost | None:
+    """Another active host on the engine that the host will have, if one of the two has not been given limits."""
+    engine_id = values.get("engine_id", host.engine_id)
+    if not engine_id:
+        return None
+    has_limits = all(values.get(name, getattr(host, name)) is not None for name in ("max_memory_mb", "max_cpu_cores"))
+    unlimited = Q(max_memory_mb=None) | Q(max_cpu_cores=None)
+    others = ExecutorHost.objects.defer("config").filter(engine_id=engine_id, is_active=True).exclude(pk=host.pk)
+    return others.filter(unlimited if has_limits else Q()).first()
 
 
 @under_routing_lock
@@ -138,7 +158,7 @@ def _give_up(tx: Transaction, job: ContainerJob, host: ExecutorHost, why: str) -
     ContainerJob.objects.filter(pk=job.pk).update(
         lease_epoch=F("lease_epoch") + 1, infrastructure_failures=F("infrastructure_failures") + 1
     )
-    job.host, job.error, job.finished_at = host, why, timezone.now()
+    job.host, job.error, job.finished_at = host, why, clock.now()
     if job.cancel_requested_at is None:
         job.status = JobStatus.FAILED
         attempts.open_next(tx, job, why)

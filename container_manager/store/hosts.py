@@ -6,8 +6,8 @@ import orjson
 from django.db import connection
 from django.db.models import BooleanField, IntegerField, Q, QuerySet
 from django.db.models.expressions import RawSQL
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.domain import capabilities, lifecycle
 from container_manager.models import ExecutorHost
 from container_manager.routing.types import HostState
@@ -46,7 +46,7 @@ _SNAPSHOT = f"""
 def snapshot() -> list[HostState]:
     """All hosts with their usage, by one query and without model instances."""
     with connection.cursor() as cursor:
-        cursor.execute(_SNAPSHOT, [bulk.as_moment(timezone.now())] * 3)
+        cursor.execute(_SNAPSHOT, [bulk.as_moment(clock.now())] * 3)
         rows = cursor.fetchall()
     # Many hosts share the same labels and grants, so each text is decoded once.
     labels = {text: orjson.loads(text) for text in {row[4] for row in rows}}
@@ -56,7 +56,7 @@ def snapshot() -> list[HostState]:
 
 def with_usage(hosts: QuerySet[ExecutorHost]) -> QuerySet[ExecutorHost]:
     """Annotate used_jobs, used_memory_mb, used_cpu_millis, ejected, cooling and reserved_priority in the same query."""
-    now, table = timezone.now(), "container_manager_executorhost"
+    now, table = clock.now(), "container_manager_executorhost"
     states = {
         "ejected": RawSQL(_EJECTED.format(table), [now, now], BooleanField()),  # noqa: S611
         "cooling": RawSQL(_COOLING.format(table), [now], BooleanField()),  # noqa: S611
@@ -136,7 +136,7 @@ def bare(where: Q) -> list[ExecutorHost]:
 
 def is_cooling(host_id: int) -> bool:
     """Whether routing avoids the host now because its quota was used up."""
-    return ExecutorHost.objects.filter(pk=host_id, cooldown_until__gt=timezone.now()).exists()
+    return ExecutorHost.objects.filter(pk=host_id, cooldown_until__gt=clock.now()).exists()
 
 
 def any_exist() -> bool:

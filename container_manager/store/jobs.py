@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.db.models import Q
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.domain import lifecycle
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
@@ -81,7 +81,7 @@ def cancel(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[C
 
 
 def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob | UserError:
-    now = timezone.now()
+    now = clock.now()
     rows = ContainerJob.objects.filter(pk=job_id)
     # A claim moves its job out of ROUTED without the routing lock, so both updates are conditional.
     at_once = rows.filter(status__in=lifecycle.sources(JobStatus.CANCELLED) - lifecycle.CLAIMED).update(
@@ -123,14 +123,12 @@ def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | No
         return Conflict(f"The job is {job.status.upper()}; only a job that ended without success can be retried.")
     by = f" by {actor.name}" if actor else ""
     attempts.open_next(tx, job, f"Attempt {job.attempt} ended {job.status.upper()}; a retry was requested{by}.")
-    wait = job.queue_timeout_seconds
     ContainerJob.objects.filter(pk=job_id).update(
         cancel_requested_at=None,
         answered_failures=0,
         failed_hosts=[],
         unfit_hosts=[],
         error="",
-        queue_deadline=timezone.now() + timedelta(seconds=wait) if wait is not None else None,
     )
     job.failed_hosts = job.unfit_hosts = []
     ContainerJob.objects.filter(pk=job_id).update(class_key=class_key(job.requirements()))

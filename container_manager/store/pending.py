@@ -9,8 +9,8 @@ import orjson
 from django.db import connection, transaction
 from django.db.models import BooleanField, Count, Min, Q
 from django.db.models.expressions import RawSQL
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.models import ContainerJob, ExecutorHost, QueueRefusal
 from container_manager.routing.reasons import refusal
 from container_manager.routing.types import Evaluation
@@ -129,7 +129,7 @@ class PendingGroup(NamedTuple):
 
 def groups() -> list[PendingGroup]:
     """The pending jobs by their refusal, the largest group first."""
-    now = timezone.now()
+    now = clock.now()
     pending = ContainerJob.objects.filter(PENDING)
     ready = pending.filter(Q(not_before=None) | Q(not_before__lte=now)).values_list("class_key")
     classes = list(ready.annotate(jobs=Count("pk"), oldest=Min("pk")))

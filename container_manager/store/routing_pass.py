@@ -13,8 +13,8 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost, class_key
@@ -84,7 +84,7 @@ class RoutingPass:
         *,
         bounded: bool = True,
     ) -> None:
-        self._now = timezone.now()
+        self._now = clock.now()
         self._new_jobs = new_jobs
         self._left = MOST_PLACED if bounded else UNLIMITED
         self._records_left = min(MOST_RECORDED, MOST_CELLS // (len(hosts) or 1) + 1) if bounded else UNLIMITED

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 
-from django.utils import timezone
-
+from container_manager import clock
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import NO_JOB, Conflict, NotFound, UserError
@@ -74,7 +73,7 @@ def _answer(job_id: int, jobs: Mapping[int, NamedJob], decided: Mapping[int, Dec
 
 def _fail_overdue(tx: Transaction) -> None:
     """Fail the pending jobs whose queue timeout has passed."""
-    now = timezone.now()
+    now = clock.now()
     rows = ContainerJob.objects.filter(pending.PENDING, queue_deadline__isnull=False, queue_deadline__lte=now)
     late = list(rows.defer("environment")[:MOST_PLACED])
     why = pending.refusals({job.class_key for job in late})

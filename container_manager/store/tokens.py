@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.utils import timezone
-
+from container_manager import clock
 from container_manager.errors import Conflict, NotFound
 from container_manager.models import ApiToken
 from container_manager.store.transaction import Actor, Transaction
@@ -34,7 +33,7 @@ def _create(tx: Transaction, item: NewToken) -> str | Conflict:
     if ApiToken.objects.filter(name=item.name).exists():
         return Conflict(f"name: a token named {item.name!r} exists already.")
     secret = PREFIX + secrets.token_urlsafe(32)
-    expires_at = timezone.now() + item.expires if item.expires else None
+    expires_at = clock.now() + item.expires if item.expires else None
     ApiToken.objects.create(name=item.name, role=item.role, digest=digest(secret), expires_at=expires_at)
     tx.audit(item.actor, "token create", item.name)
     return secret
@@ -52,7 +51,7 @@ def revoke(tx: Transaction, items: Sequence[tuple[str, Actor | None]]) -> list[N
 
 def touch(tx: Transaction, items: Sequence[int]) -> list[None]:  # noqa: ARG001
     """Record that tokens were used now."""
-    ApiToken.objects.filter(pk__in=items).update(last_used_at=timezone.now())
+    ApiToken.objects.filter(pk__in=items).update(last_used_at=clock.now())
     return [None] * len(items)
 
 
@@ -70,7 +69,7 @@ def find(shown: Collection[str], now: datetime | None = None) -> dict[str, ApiTo
     """The tokens of these secrets, by secret; unknown and expired ones are left out."""
     by_digest = {digest(secret): secret for secret in shown}
     found = ApiToken.objects.filter(digest__in=by_digest)
-    valid = found.exclude(expires_at__lte=now or timezone.now())
+    valid = found.exclude(expires_at__lte=now or clock.now())
     return {by_digest[token.digest]: token for token in valid}
 
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db import DataError, IntegrityError, OperationalError, ProgrammingError, connection, transaction
 from django.db import Error as DatabaseError
-from django.utils import timezone
 from prometheus_client import Counter
 
+from container_manager import clock
 from container_manager.domain.kinds import EventKind
 from container_manager.errors import Conflict
 from container_manager.models import AuditEntry, ContainerJob, ExecutorHost, RoutingEvent
@@ -216,7 +216,7 @@ def _take_locks(routing: bool) -> None:
 def _write(tx: Transaction) -> None:
     # The event lock is taken by a statement of its own before the insert: ids must be allocated under the lock,
     # otherwise they would not follow commit order.
-    now = bulk.as_moment(timezone.now())
+    now = bulk.as_moment(clock.now())
     events = bulk.Rows(
         RoutingEvent, (*NewEvent._fields, "at"), [(str(event.kind), *event[1:], now) for event in tx.events]
     )

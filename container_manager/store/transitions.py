@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from django.db.models import Q
 from django.db.models.expressions import RawSQL
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.domain import lifecycle, retry
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus, sources
@@ -46,7 +46,7 @@ class Progress:
 
 def created(tx: Transaction, items: Sequence[tuple[Fence, str]]) -> list[object]:
     """The execution exists and is about to be started: from this commit on it may have run."""
-    now = timezone.now()
+    now = clock.now()
     rows: Rows = {}
 
     def prepare(job: ContainerJob, execution_id: str) -> None:
@@ -99,7 +99,7 @@ def progress(tx: Transaction, items: Sequence[tuple[Fence, Progress]]) -> list[o
 
 def stopping(tx: Transaction, items: Sequence[tuple[Fence, JobStatus]]) -> list[object]:  # noqa: ARG001
     """The execution is about to be stopped, and the job will end with this status. The first reason stays."""
-    now = timezone.now()
+    now = clock.now()
     rows: Rows = {}
 
     def prepare(job: ContainerJob, reason: JobStatus) -> None:
@@ -140,7 +140,7 @@ def finished(tx: Transaction, items: Sequence[tuple[Fence, End]]) -> list[object
 
 
 def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
-    now = timezone.now()
+    now = clock.now()
     for job, end in ended:
         if job.status not in sources(end.status):
             raise RuntimeError(f"a job that is {job.status} cannot become {end.status}")
@@ -196,7 +196,7 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
         return
     _insert_output(tx, [(job, end)])
     job.status, job.exit_code, job.error = JobStatus.FAILED, end.exit_code, fault.error
-    job.finished_at = end.finished_at or timezone.now()
+    job.finished_at = end.finished_at or clock.now()
     attempts.open_next(tx, job, fault.error, delay)
 
 
@@ -259,6 +259,7 @@ _READ = (
     *attempts.TIME_FIELDS,
     "lease_epoch",
     "max_attempts",
+    "queue_timeout_seconds",
     "infrastructure_failures",
     "answered_failures",
     "cancel_requested_at",

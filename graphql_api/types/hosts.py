@@ -27,7 +27,9 @@ class HostHealth:
     )
 
 
-@strawberry.type(description="A place that runs containers: a Docker engine, a Cloud Run region, or the simulated one.")
+@strawberry.type(
+    description="A place that runs containers: a Docker or Podman engine, a Cloud Run region, or the simulator."
+)
 class ExecutorHost(Node):
     name: str
     executor_type: ExecutorType
@@ -37,6 +39,10 @@ class ExecutorHost(Node):
     labels: JSON
     routing_weight: int = strawberry.field(
         description="0 to 1000. 0: only used when no host with a weight can take the job."
+    )
+    engine: str | None = strawberry.field(
+        description="What the engine says that it is, such as Docker 20.10.24 or Podman 4.3.1; null before its first "
+        "successful probe and for other executors."
     )
     capacity: Capacity
     health: HostHealth
@@ -66,6 +72,7 @@ class ExecutorHost(Node):
             region=host.region,
             labels=JSON(host.labels),
             routing_weight=host.routing_weight,
+            engine=host.engine or None,
             capacity=capacity([host]),
             health=HostHealth(
                 status=HealthStatus(host.health_status),

@@ -4,10 +4,9 @@ from datetime import datetime
 from typing import Annotated, Self
 
 import strawberry
-from django.utils import timezone
 from strawberry.scalars import JSON
 
-from container_manager import models
+from container_manager import clock, models
 from container_manager.domain.kinds import ExecutorType
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.store.attempts import latest
@@ -46,6 +45,7 @@ class ContainerJob(Node):
     user: str
     network: str
     read_only_root: bool
+    shm_size_mb: int | None
     tmpfs: JSON = strawberry.field(description="MiB by path.")
     strategy: Strategy
     status: JobStatus
@@ -74,7 +74,7 @@ class ContainerJob(Node):
         "wait for the same: a new refusal is recorded, with its event, for the oldest of them."
     )
     async def waiting_on(self, info: Info) -> RoutingRefused | None:
-        if self.row.status != JobStatus.PENDING or (self.row.not_before and self.row.not_before > timezone.now()):
+        if self.row.status != JobStatus.PENDING or (self.row.not_before and self.row.not_before > clock.now()):
             return None
         refusal = await info.context.refusals.load(self.row.class_key)
         if refusal is None:
@@ -138,6 +138,7 @@ class ContainerJob(Node):
             user=job.user,
             network=job.network,
             read_only_root=job.read_only_root,
+            shm_size_mb=job.shm_size_mb,
             tmpfs=JSON(job.tmpfs),
             strategy=Strategy(job.strategy),
             status=JobStatus(job.status),

@@ -202,7 +202,7 @@ async def test_a_fresh_job_is_created_committed_started_and_removed(run: Callabl
 
 async def test_a_container_that_runs_is_adopted_not_started_again(run: Callable) -> None:
     executor = engine(status=state("running"))
-    job = await run(executor, **TAKEN_OVER, execution_id="found")
+    job = await run(executor, **TAKEN_OVER, execution_id="found", submitted_at=ALIVE)
     assert (job.status, job.execution_id, job.started_at) == ("succeeded", "found", ALIVE)
     executor.create.assert_not_called()
     executor.start.assert_not_called()

@@ -38,6 +38,7 @@ LAYERS = [
         "container_manager.observability.metrics",
         "container_manager.observability.tracing",
         "container_manager.aio",
+        "container_manager.clock",
     ],
 ]
 PURE = ("container_manager.routing", "container_manager.domain")

@@ -50,6 +50,11 @@ KILLED = "It was killed on its host{}, and not by this service."
         (3, [told("kill", signal=2), told("died")], KILLED.format(" with SIGINT")),
         (138, [told("kill", signal=10), told("die")], KILLED.format(" with SIGUSR1")),
         (163, [told("kill", signal=35), told("die")], KILLED.format(" with signal 35")),
+        # Podman does not tell which signal it was.
+        (137, [told("kill"), told("died")], KILLED.format("")),
+        (143, [told("kill"), told("died")], KILLED.format(" with SIGTERM")),
+        (0, [told("kill"), told("died")], ""),
+        (3, [told("kill"), told("died")], ""),
         # The engine told of the signal after the end.
         (137, [told("die"), told("kill", signal=9)], KILLED.format("")),
         # Signals that do not ask a program to end, or that it has ignored for long.
@@ -67,7 +72,7 @@ def test_an_end_is_told_apart_by_the_signals_that_were_seen(
 @pytest.mark.parametrize(("code", "name"), [(137, "SIGKILL"), (139, "SIGSEGV"), (130, "SIGINT"), (134, "SIGABRT")])
 def test_an_end_by_a_signal_of_which_nothing_was_seen_says_so(code: int, name: str) -> None:
     error = explain_end(exited(code), [told("die")]).error
-    assert error.startswith(f"Exit code {code} stands for {name}, which neither this service nor another client")
+    assert error.startswith(f"Exit code {code} stands for {name}, which this service has not sent.")
     assert explain_end(exited(code, error="known"), [told("die")]).error == "known"
 
 

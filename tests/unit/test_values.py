@@ -99,6 +99,23 @@ def test_a_line_without_end_is_cut_and_costs_bounded_memory() -> None:
     assert after.text == "next"
 
 
+@pytest.mark.parametrize(
+    ("frames", "texts"),
+    [
+        ([b"10%\r50%\r100%\n"], ["100%"]),
+        ([b"10%\r50%\r100%\r\n", b"next\n"], ["100%", "next"]),
+        ([b"a line of Windows\r\n"], ["a line of Windows"]),
+        ([b"10%\r20%\r3", b"0%\r40%\r", b"LAST STATE\n"], ["20%", "40%", "LAST STATE"]),
+        ([b"10%\r20%\r3", b"0%"], ["20%", "30%"]),
+        ([b"plain, then ", b"10%\r20%\n"], ["20%"]),
+    ],
+)
+def test_a_line_that_is_written_over_is_its_last_state(frames: list[bytes], texts: list[str]) -> None:
+    reader = Frames(10_000)
+    lines = [line for piece in frames for line in reader.feed(frame(1, piece))]
+    assert [line.text for line in [*lines, *reader.rest()]] == texts
+
+
 # ------------------------------------------------------------------ inputs
 
 
@@ -153,6 +170,12 @@ def test_a_bad_host_names_its_field() -> None:
 @pytest.mark.parametrize(
     ("kind", "config", "field"),
     [
+        ("docker", {"url": "ssh://engine"}, "config.url"),
+        ("docker", {"url": "npipe:////./pipe/docker_engine"}, "config.url"),
+        ("docker", {"url": ""}, "config.url"),
+        ("docker", {"registry_auth": {"": {"username": "u", "password": "p"}}}, "config.registry_auth"),
+        ("docker", {"capabilities": ["ALL"]}, "config.capabilities.0"),
+        ("docker", {"max_processes": 0}, "config.max_processes"),
         ("docker", {"urll": "unix:///x"}, "config.urll"),
         ("docker", {"url": "ftp://x"}, "config.url"),
         ("docker", {"network": "host"}, "config.network"),
@@ -194,6 +217,49 @@ def test_a_bad_config_names_its_key(kind: str, config: dict, field: str) -> None
     with pytest.raises(ValidationFailed) as caught:
         read_config(kind, config)
     assert list(fields(caught.value)) == [field]
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("unix:///run/docker.sock", "unix:///run/docker.sock"),
+        ("unix:/var/run/docker.sock", "unix:///var/run/docker.sock"),
+        ("/run/podman/podman.sock", "unix:///run/podman/podman.sock"),
+        (" tcp://127.0.0.1 ", "tcp://127.0.0.1:2375"),
+        ("engine", "tcp://engine:2375"),
+        ("engine:4000", "tcp://engine:4000"),
+        ("tcp://docker_socket_proxy_hs2:2375", "tcp://docker_socket_proxy_hs2:2375"),
+        ("tcp://[::1]", "tcp://[::1]:2375"),
+        ("https://engine", "https://engine"),
+    ],
+)
+def test_an_address_is_brought_into_form(given: str, address: str) -> None:
+    assert read_config("docker", {"url": given}) == {"url": address}
+
+
+def test_an_address_with_tls_has_the_port_of_tls() -> None:
+    assert read_config("docker", {"url": "tcp://engine", "tls": {}}) == {"url": "tcp://engine:2376", "tls": {}}
+
+
+@pytest.mark.parametrize(
+    ("given", "registry"),
+    [
+        ("https://index.docker.io/v1/", "docker.io"),
+        ("docker.io", "docker.io"),
+        ("http://registry:5000", "registry:5000"),
+        ("registry:5000/", "registry:5000"),
+        ("https://registry.example.org/v2/", "registry.example.org"),
+    ],
+)
+def test_a_registry_is_named_as_images_name_it(given: str, registry: str) -> None:
+    login = {"username": "u", "password": "p"}
+    assert read_config("docker", {"registry_auth": {given: login}}) == {"registry_auth": {registry: login}}
+    with pytest.raises(ValidationFailed, match="names a registry twice"):
+        read_config("docker", {"registry_auth": {given: login, f"{registry}//": login}})
+
+
+def test_capabilities_are_named_with_and_without_their_prefix() -> None:
+    assert read_config("docker", {"capabilities": ["cap_chown", "SETUID"]}) == {"capabilities": ["CHOWN", "SETUID"]}
 
 
 def test_secrets_are_hidden_and_survive_a_round_trip() -> None:

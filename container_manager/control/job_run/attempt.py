@@ -1,13 +1,14 @@
 """What a worker knows about the attempt that it drives, and how it writes about it."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.control.job_run.progress import LaunchProgress
 from container_manager.control.job_run.verdict import Stop, judge
 from container_manager.domain.lifecycle import JobStatus
@@ -25,6 +26,11 @@ from container_manager.store.transaction import Fence, Unit
 from container_manager.store.writer import Writer
 
 
+def _age(at: datetime | None) -> float:
+    """Seconds since a moment that is not in the future."""
+    return 0.0 if at is None else max((clock.now() - at).total_seconds(), 0.0)
+
+
 @dataclass
 class Attempt:
     """One attempt of a job under one claim. Every write names the claim and raises LeaseLostError once it is lost."""
@@ -40,8 +46,8 @@ class Attempt:
     start_sent: bool
     """A start may have been sent, so a host that does not answer may be running the job."""
     started_at: datetime | None
-    starting_since: datetime
-    """Since when the execution has had time to start."""
+    began: float
+    """Since when the execution has run or, before it does, has had time to start; on the monotonic clock."""
     stop: Stop | None
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     progress: LaunchProgress = field(default_factory=LaunchProgress)
@@ -61,7 +67,7 @@ class Attempt:
             may_exist=fence.epoch > 1,
             start_sent=job.launched_at is not None or bool(job.execution_id),
             started_at=job.started_at,
-            starting_since=job.launched_at or timezone.now(),
+            began=time.monotonic() - _age(job.started_at or job.launched_at),
             stop=stop,
         )
         if job.cancel_requested_at:
@@ -91,12 +97,19 @@ class Attempt:
         if self.started_at is None:
             at = self._plausible(status.started_at)
             await self.write(transitions.started, at)
-            self.started_at = at
+            self.started_at, self.began = at, time.monotonic() - _age(at)
 
     def _plausible(self, at: datetime | None) -> datetime:
         """A start time by the host's clock, which may be wrong: not before the launch and not after now."""
-        now = timezone.now()
+        now = clock.now()
         return min(max(at or now, self.job.launched_at or self.job.submitted_at), now)
+
+    def in_own_time(self, status: ExecutionStatus) -> ExecutionStatus:
+        """The status with times by this service's clock: the start as committed, and the end after the same time."""
+        if self.started_at is None or status.started_at is None or status.finished_at is None:
+            return status
+        ran = max(status.finished_at - status.started_at, timedelta())
+        return replace(status, started_at=self.started_at, finished_at=min(self.started_at + ran, clock.now()))
 
     def judge(self, status: ExecutionStatus | None) -> End:
         """The verdict on an execution that has ended or is gone."""
@@ -113,7 +126,7 @@ class Attempt:
         Without it, a worker that takes over would not know that this service caused the end.
         """
         await self.write(transitions.stopping, reason)
-        self.stop = Stop(reason, timezone.now())
+        self.stop = Stop(reason, clock.now())
 
     def confirm_stop(self, confirmed: bool | None) -> None:
         """Keep what the executor says about the stop."""

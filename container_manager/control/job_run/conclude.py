@@ -37,6 +37,7 @@ async def conclude(
     if status is None:
         await _finish(attempt, executor, execution, attempt.judge(None))
         return
+    status = attempt.in_own_time(status)
     if stopped_as(status, attempt.stop) is None:
         status = await _explain(executor, execution, status)
     end = replace(attempt.judge(status), output=await _read_output(attempt, executor, execution))

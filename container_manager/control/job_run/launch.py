@@ -1,13 +1,14 @@
 """Bringing an attempt's execution to life: adopt or create it, then start it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.utils import timezone
 
+from container_manager import clock
 from container_manager.aio import Slots, background
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.domain.lifecycle import JobStatus
@@ -162,13 +163,13 @@ async def _create_and_start(attempt: Attempt, executor: ContainerExecutor) -> Ex
         await attempt.end(End(JobStatus.CANCELLED))
         return None
     execution = await attempt.commit_execution(execution_id)
-    attempt.start_sent, attempt.starting_since = True, timezone.now()
+    attempt.start_sent, attempt.began = True, time.monotonic()
     try:
         state = await executor.start(execution)
     except (ExecutorConfigurationError, ExecutorOperationError, ExecutorResourceError) as error:
         return await _after_refused_start(attempt, executor, execution, error)
     attempt.may_exist = True
-    return ExecutionStatus(execution.id, state, started_at=timezone.now())
+    return ExecutionStatus(execution.id, state, started_at=clock.now())
 
 
 async def _after_refused_start(

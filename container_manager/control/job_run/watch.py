@@ -1,11 +1,10 @@
 """Watching an execution until it has ended, and stopping it when the job is cancelled or out of time."""
 
 import asyncio
+import time
 from dataclasses import replace
-from datetime import timedelta
 
 from django.conf import settings
-from django.utils import timezone
 
 from container_manager.aio import background
 from container_manager.control.job_run.attempt import Attempt
@@ -53,11 +52,9 @@ async def watch(
 
 def time_left(attempt: Attempt) -> float:
     """Seconds until the job's timeout, or until the execution must have started; 0 when the time is over."""
-    if attempt.started_at is not None:
-        deadline = attempt.started_at + timedelta(seconds=attempt.job.timeout_seconds)
-    else:
-        deadline = attempt.starting_since + timedelta(seconds=settings.CONTAINER_MANAGER.pull_timeout_seconds)
-    return max((deadline - timezone.now()).total_seconds(), 0)
+    running = attempt.started_at is not None
+    most = attempt.job.timeout_seconds if running else settings.CONTAINER_MANAGER.pull_timeout_seconds
+    return max(attempt.began + most - time.monotonic(), 0)
 
 
 async def _give_up_starting(

@@ -22,6 +22,8 @@ from aiodocker import Docker, DockerError
 
 from container_manager.aio import start_detached
 from container_manager.executors.configs import TLS, DockerConfig
+from container_manager.executors.docker import dialect
+from container_manager.executors.docker.dialect import DOCKER, Dialect
 from container_manager.executors.docker.errors import UNREACHABLE, reason_of
 from container_manager.executors.exceptions import (
     ExecutorClosedError,
@@ -38,14 +40,17 @@ NOT_THE_ENGINE = re.compile(r"HTTP request to an HTTPS server|plain HTTP request
 class Engine(Docker):
     """aiodocker's client with what the engine says about itself; an engine may be upgraded at any time."""
 
+    dialect = DOCKER
+
     async def learn(self) -> None:
-        """Ask which version of the API the engine speaks.
+        """Ask which engine it is and which version of the API it speaks.
 
         Raises:
             KeyError: it does not answer as an engine does.
         """
         async with self._query("_ping", versioned_api=False) as response:
             self.api_version = f"v{response.headers['Api-Version']}"
+            self.dialect = dialect.of_ping(response.headers)
 
     async def _do_query(self, path: Any, method: str, **options: Any) -> aiohttp.ClientResponse:
         try:
@@ -69,6 +74,7 @@ class EngineClient:
         self._config = config
         self._connect_timeout = connect_timeout
         self._docker: Engine | None = None
+        self._dialect = DOCKER
         # Those whose connection broke, until the last call that uses them has ended.
         self._broken: set[Engine] = set()
         self._users: Counter[Engine] = Counter()
@@ -76,6 +82,11 @@ class EngineClient:
         self._connecting = asyncio.Lock()
         self._deadlines: set[asyncio.Timeout] = set()
         self._closed = False
+
+    @property
+    def dialect(self) -> Dialect:
+        """The kind of engine that has answered last."""
+        return self._docker.dialect if self._docker is not None else self._dialect
 
     @asynccontextmanager
     async def call(self, doing: str, deadline: float | None) -> AsyncIterator[Engine]:
@@ -205,7 +216,7 @@ class EngineClient:
                 if self._closed:
                     await _disconnect(docker)
                 else:
-                    self._docker = docker
+                    self._docker, self._dialect = docker, docker.dialect
         if self._closed or self._docker is None:
             raise ExecutorClosedError(f"{self._where}: its settings were changed.")
         return self._docker

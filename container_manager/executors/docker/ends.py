@@ -165,13 +165,17 @@ def has(events: Iterable[ContainerEvent], *actions: str) -> bool:
 
 
 def ending_signal(status: ExecutionStatus, events: Sequence[ContainerEvent]) -> int:
-    """The number of the signal that was sent through the engine and ended the container; 0 when there was none."""
+    """The number of the signal that was sent through the engine and ended the container; 0 when there was none.
+
+    Podman does not tell which signal was sent, so there only the exit code tells whether it ended the container.
+    """
+    by_code = (status.exit_code or 0) - FIRST_SIGNAL_CODE
     ended_at = next((event.at for event in reversed(events) if event.action in ENDS), None)
     for event in reversed(events):
         if event.action != KILL:
             continue
-        if status.exit_code == FIRST_SIGNAL_CODE + event.signal:
-            return event.signal
+        if by_code in SIGNAL_NUMBERS and event.signal in {0, by_code}:
+            return by_code
         if event.signal in ENDING_SIGNALS and (ended_at is None or ended_at - event.at <= TIME_TO_END):
             return event.signal
     return 0
@@ -187,10 +191,9 @@ def explain_end(status: ExecutionStatus, events: Sequence[ContainerEvent]) -> Ex
         return replace(status, error=f"It was killed on its host{with_signal}, and not by this service.")
     number = (status.exit_code or 0) - FIRST_SIGNAL_CODE
     if number in SIGNAL_NUMBERS and not status.error:
-        why = (
-            f"Exit code {status.exit_code} stands for {name_of(number)}, which neither this service nor another client "
-            "of the engine has sent: it came from the program itself or from its machine."
-        )
+        why = f"Exit code {status.exit_code} stands for {name_of(number)}, which this service has not sent."
+        if number == signal.SIGKILL:
+            why += " A program that needs more memory than it may have can end like this."
         return replace(status, error=why)
     return status
 

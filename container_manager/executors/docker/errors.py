@@ -49,6 +49,7 @@ NO_PLATFORM = re.compile(
 NO_CREDENTIALS = re.compile(
     r"unauthorized|no basic auth credentials|access denied|denied\b|forbidden|authentication required", re.IGNORECASE
 )
+NO_REFERENCE = "invalid reference format"
 NO_IMAGE = re.compile(r"not found|manifest unknown|no such image|does not exist|invalid reference", re.IGNORECASE)
 
 
@@ -80,7 +81,10 @@ def pull_error(error: ExecutorOperationError, host_name: str, image: str, regist
     """Why an image cannot be pulled: a quota, credentials, no such image, or another failure."""
     text = str(error)
     if TOO_MANY.search(text):
-        return ExecutorResourceError(f"image: registry {registry} lets host {host_name} pull no more for now ({text}).")
+        return ExecutorResourceError(
+            f"image: {image!r} cannot be pulled for a while: registry {registry} lets host {host_name} pull no more "
+            f"({text})."
+        )
     if NO_PLATFORM.search(text):
         return ExecutorLackError(f"image: {image!r} does not exist for the platform of host {host_name} ({text}).")
     if NO_CREDENTIALS.search(text):

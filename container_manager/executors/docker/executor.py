@@ -4,11 +4,12 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Collection
+import time
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiodocker import DockerError
 from aiodocker.containers import DockerContainer
@@ -26,6 +27,7 @@ from container_manager.executors.base import (
 )
 from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker.client import EngineClient
+from container_manager.executors.docker.dialect import MEBIBYTE
 from container_manager.executors.docker.ends import (
     CREATE,
     ENDS,
@@ -39,11 +41,11 @@ from container_manager.executors.docker.ends import (
 from container_manager.executors.docker.errors import CPU_RANGE, launch_error, status_of
 from container_manager.executors.docker.explain import Explainer
 from container_manager.executors.docker.frames import Frames
-from container_manager.executors.docker.pull import pull
-from container_manager.executors.docker.settings import MEBIBYTE, attempt_labels, container_settings
-from container_manager.executors.docker.status import owned_execution, status_of_container
+from container_manager.executors.docker.mounts import check_mounts
+from container_manager.executors.docker.pull import Images
+from container_manager.executors.docker.settings import attempt_labels, container_settings
+from container_manager.executors.docker.status import engine_id, owned_execution, status_of_container
 from container_manager.executors.exceptions import (
-    ExecutorConfigurationError,
     ExecutorError,
     ExecutorLackError,
     ExecutorOperationError,
@@ -55,8 +57,6 @@ logger = logging.getLogger(__name__)
 
 NANO = 1_000_000_000
 ALREADY_STOPPED = 304
-COMMAND_FAILED = {126, 127}
-INIT_FAILED = "[FATAL tini"
 
 LOOK_EVERY = 15.0
 """Seconds between two lists of running containers, which find ends that the event stream has missed."""
@@ -67,6 +67,17 @@ MOST_CALLS = 50
 MOST_READING = 20
 """Outputs that may be read at once, whatever their length."""
 
+LOOK_IS_FRESH = 1.0
+"""Seconds for which what a health check has found also answers how much room there is."""
+
+
+class Look(NamedTuple):
+    """What an engine has said in a health check."""
+
+    info: Mapping[str, Any]
+    owned: Sequence[OwnedExecution]
+    at: float
+
 
 class DockerExecutor(ContainerExecutor):
     """Runs containers on one Docker engine."""
@@ -76,8 +87,9 @@ class DockerExecutor(ContainerExecutor):
         self._config = DockerConfig.model_validate(settings.config)
         self._client = EngineClient(settings.name, self._config, settings.call_timeout)
         self._calls, self._reading = asyncio.Semaphore(MOST_CALLS), asyncio.Semaphore(MOST_READING)
-        self._pulls = asyncio.Semaphore(self._config.max_pulls)
+        self._images = Images(self._client, settings, self._config)
         self._prepared: set[str] = set()
+        self._looked: Look | None = None
         self._explainer = Explainer(settings, self._client)
         self._seen = self._explainer.seen
         self.watcher = Watcher(self._alive, LOOK_EVERY, self._ends)
@@ -95,56 +107,50 @@ class DockerExecutor(ContainerExecutor):
 
     async def health_check(self) -> bool:
         # With a wedged containerd, ping and list still answer, but a launch hangs, and so does /info.
-        async with self._client.call("asking for /info", self.settings.call_timeout) as docker:
-            await docker.system.info()
-        async with self._client.call("listing containers", self.settings.call_timeout) as docker:
-            await docker.containers.list(all=True, limit=1, filters=self._own_filter())
+        self._looked = Look(await self._info(), await self.list_owned(), time.monotonic())
         return True
 
     async def get_capacity_info(self) -> dict[str, Any]:
-        async with self._client.call("asking for /info", self.settings.call_timeout) as docker:
-            info = await docker.system.info()
-        owned = await self.list_owned()
-        current = sum(execution.state is ExecutionState.RUNNING for execution in owned)
+        # A probe asks for both; an engine that answers slowly is not asked for the same again.
+        look, self._looked = self._looked, None
+        if look is None or time.monotonic() - look.at > LOOK_IS_FRESH:
+            look = Look(await self._info(), await self.list_owned(), time.monotonic())
+        dialect = self._client.dialect
+        current = sum(execution.state is ExecutionState.RUNNING for execution in look.owned)
         return {
             "max_jobs": self.settings.max_jobs,
             "current_jobs": current,
             "available_slots": max(self.settings.max_jobs - current, 0),
-            "memory_mb": info["MemTotal"] // MEBIBYTE,
-            "cpu_cores": float(info["NCPU"]),
+            "memory_mb": look.info["MemTotal"] // MEBIBYTE,
+            "cpu_cores": float(look.info["NCPU"]),
+            "engine": f"{dialect.name} {look.info.get('ServerVersion', '')}".strip(),
+            "engine_id": engine_id(look.info, has_id=dialect.has_id),
         }
+
+    async def _info(self) -> dict[str, Any]:
+        async with self._client.call("asking for /info", self.settings.call_timeout) as docker:
+            return dict(await docker.system.info())
 
     # -------------------------------------------------------------- launching
 
     async def prepare(self, spec: LaunchSpec, report: Report = lambda _: None) -> bool:
         self._check_grants(spec)
-        if self._config.pull == "always" or not await self._has_image(spec.image):
-            await self._pull(spec.image, report)
+        await self._images.prepare(spec.image, report)
         self._prepared.add(spec.name)
         return True
 
     async def create(self, spec: LaunchSpec, report: Report = lambda _: None) -> str:
         self._check_grants(spec)
         if self._config.pull == "always" and spec.name not in self._prepared:
-            await self._pull(spec.image, report)
+            await self._images.pull(spec.image, report)
         self._prepared.discard(spec.name)
+        if self._config.mounts and self._client.dialect.needs_mounts_checked:
+            await check_mounts(self._client, self._config, spec.image, self.settings.launch_timeout)
         try:
             return await self._create(spec)
         except _MissingImageError:
-            await self._pull(spec.image, report)
+            await self._images.pull(spec.image, report)
         return await self._create(spec)
-
-    async def _has_image(self, image: str) -> bool:
-        try:
-            async with self._client.call(f"looking for {image}", self.settings.launch_timeout) as docker:
-                await docker.images.inspect(image)
-        except ExecutorOperationError as error:
-            if status_of(error) == HTTPStatus.NOT_FOUND:
-                return False
-            if status_of(error) == HTTPStatus.BAD_REQUEST:
-                raise ExecutorConfigurationError(f"image: the engine refused {image!r}: {error}") from error
-            raise
-        return True
 
     def _check_grants(self, spec: LaunchSpec) -> None:
         # Routing has checked them, but the host's settings may have changed since.
@@ -156,24 +162,12 @@ class DockerExecutor(ContainerExecutor):
                 f"network: host {name} does not let jobs use {spec.network!r} (config.allow.networks)."
             )
 
-    async def _pull(self, image: str, report: Report) -> None:
-        if self._config.pull == "never":
-            raise ExecutorLackError(
-                f"image: {image!r} is not on host {self.settings.name}, whose config.pull is never."
-            )
-        if self._pulls.locked():
-            report(
-                f"Waits to pull image {image!r}: host {self.settings.name} is pulling {self._config.max_pulls} images."
-            )
-        async with self._pulls:
-            await pull(self._client, self.settings, self._config, image, report)
-
     async def _create(self, spec: LaunchSpec) -> str:
-        settings = container_settings(spec, self._config, self.settings.instance)
         # A name that no other call uses: what has it was created by this very call.
         name = f"{spec.name}-{secrets.token_hex(4)}"
         try:
             async with self._client.call(f"creating {name}", self.settings.launch_timeout) as docker:
+                settings = container_settings(spec, self._config, self.settings.instance, docker.dialect)
                 try:
                     container = await docker.containers.create(settings, name=name)
                 except DockerError as error:
@@ -268,7 +262,8 @@ class DockerExecutor(ContainerExecutor):
         if status.started_at is None:
             # It is called ended, and never started, after its engine was killed during the start.
             return ended_by_restart(self.settings.name, status)
-        if status.exit_code in COMMAND_FAILED and (why := await self._failed_command(execution)):
+        is_suspect = status.exit_code in self._client.dialect.command_failed
+        if is_suspect and (why := await self._failed_command(execution)):
             return replace(status, error=why)
         if status.exit_code and status.out_of_memory:
             return status
@@ -278,33 +273,40 @@ class DockerExecutor(ContainerExecutor):
         """Why the container's init process could not run the command, which it says on stderr."""
         with suppress(ExecutorError):  # the verdict does not depend on it
             for line in await self.logs(execution):
-                if line.text.startswith(INIT_FAILED):
-                    return f"command: {line.text.partition('] ')[2] or line.text}."
+                if line.stream == "stderr" and (found := self._client.dialect.init_error.fullmatch(line.text)):
+                    return f"command: {found[1]}."
         return ""
 
     # -------------------------------------------------------------- output
 
     async def logs(self, execution: Execution) -> Output:
-        output = BoundedOutput(self.settings.output_limit)
+        output, frames = BoundedOutput(self.settings.output_limit), self._frames()
         # A deadline for each piece, because the whole takes as long as there is to read.
-        async with self._reading, aclosing(self._output(execution, self.settings.launch_timeout)) as pieces:
+        async with self._reading, aclosing(self._output(execution, self.settings.launch_timeout, frames)) as pieces:
             async for lines in pieces:
                 for line in lines:
                     output.add(line)
-        return output.kept()
+        kept, dialect = output.kept(), self._client.dialect
+        if kept and frames.stored >= dialect.most_without_loss:
+            most = dialect.log_files * dialect.log_file // MEBIBYTE
+            note = f"[container-manager: the host keeps {most} MiB of output; lines before this one may be missing]"
+            return Output.of([OutputLine("stderr", next(iter(kept)).at_ns, note), *kept])
+        return kept
+
+    def _frames(self) -> Frames:
+        # A line gets at most a quarter of the limit, so that one line does not push out all others.
+        return Frames(self.settings.output_limit // 4)
 
     async def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
         since = f"{since_ns // NANO}.{since_ns % NANO:09}"
-        async with aclosing(self._output(execution, None, follow=1, since=since)) as pieces:
+        async with aclosing(self._output(execution, None, self._frames(), follow=1, since=since)) as pieces:
             async for lines in pieces:
                 for line in lines:
                     yield line
 
     async def _output(
-        self, execution: Execution, patience: float | None, **options: int | str
+        self, execution: Execution, patience: float | None, frames: Frames, **options: int | str
     ) -> AsyncGenerator[list[OutputLine], None]:
-        # A line gets at most a quarter of the limit, so that one line does not push out all others.
-        frames = Frames(self.settings.output_limit // 4)
         options = {"stdout": 1, "stderr": 1, "timestamps": 1, **options}
         doing = f"reading the output of {execution.spec.name}"
         # aiodocker's own reader merges the two streams and leaks its connection when it is left early.

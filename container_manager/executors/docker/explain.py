@@ -47,6 +47,8 @@ class Explainer:
 
     async def explain(self, status: ExecutionStatus) -> ExecutionStatus:
         """The status of an ended container, with the cause if it came from outside."""
+        if not self._client.dialect.ends_containers:
+            return explain_end(status, await self._all_events(status))
         async with self._histories:
             await self._check_that_engine_stays(status.id)
             try:
@@ -59,6 +61,17 @@ class Explainer:
                 if self.seen.engine_was_closing(status.id) and has(events, KILL):
                     return ended_by_restart(self._settings.name, status)
         return ended_by_restart(self._settings.name, status) if events is None else explain_end(status, events)
+
+    async def _all_events(self, status: ExecutionStatus) -> Sequence[ContainerEvent]:
+        """What the engine has told about the container; from an engine whose restart ends nothing."""
+        heard = self.seen.events(status.id)
+        if has(heard, *ENDS):
+            return heard
+        try:
+            return (await self.history()).of(status.id) or heard
+        except ExecutorError as error:
+            logger.info("the end of container %s is judged without the engine's history: %s", status.id, error)
+            return heard
 
     async def _check_that_engine_stays(self, container_id: str) -> None:
         """Raise ExecutorConnectionError if the engine is shutting down: it ends its containers, then goes away.
@@ -114,7 +127,7 @@ class Explainer:
         doing, patience = "asking for past events", self._settings.call_timeout
         async with self._client.call(doing, patience) as docker:
             info = await docker.system.info()
-        params = {"since": 1, "until": f"{parse_time(info['SystemTime']).timestamp():.6f}"}
+            params = docker.dialect.history_until(parse_time(info["SystemTime"]).timestamp())
         async with self._client.stream("events", doing, params, patience) as stream:
             lines = (await stream.rest()).splitlines()
         try:

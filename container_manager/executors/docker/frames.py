@@ -2,6 +2,9 @@
 
 A frame is 8 bytes of header (stream, three zeros, length as a big-endian integer) and a payload: a time stamp, a space,
 and at most 16 KiB of a line.
+
+Text before a carriage return is overwritten, as on a terminal: a progress bar becomes one line for each full frame of
+its updates, and one for its last state.
 """
 
 import time
@@ -12,6 +15,12 @@ from container_manager.executors.output import OutputLine
 STREAMS = {1: "stdout", 2: "stderr"}
 HEADER = 8
 
+JSON_AROUND = 70
+"""Bytes of JSON that an engine stores around each piece of a line."""
+
+ESCAPED = ((b'"', 1), (b"\\", 1), (b"\t", 1), (b"<", 5), (b">", 5), (b"&", 5))
+"""Characters that are stored with so many bytes more."""
+
 
 class Frames:
     """Parses the stream from pieces of any size into lines, each cut to `longest` bytes."""
@@ -19,6 +28,8 @@ class Frames:
     def __init__(self, longest: int) -> None:
         self._longest = longest
         self._received = bytearray()
+        self.stored = 0
+        """About how many bytes the engine stores for what was read."""
         # By stream: its time, the line so far, and how many bytes of it were cut.
         self._unfinished: dict[int, tuple[int, bytearray, int]] = {}
 
@@ -50,12 +61,15 @@ class Frames:
             # A message of the engine about its log, without a time stamp.
             return OutputLine("stderr", time.time_ns(), payload.decode(errors="replace").rstrip("\n"))
         stamp, _, text = payload.partition(b" ")
+        self.stored += len(text) + JSON_AROUND + sum(text.count(char) * more for char, more in ESCAPED)
         ended = text.endswith(b"\n")
         begun = self._unfinished.pop(stream, None)
-        if begun is None and ended:
-            return self._line(stream, nanoseconds(stamp), text[:-1])
-        at, line, cut = begun or (nanoseconds(stamp), bytearray(), 0)
         more = text[:-1] if ended else text
+        if b"\r" in more:
+            return self._overwritten(stream, stamp, begun[1] if begun else b"", more, ended=ended)
+        if begun is None and ended:
+            return self._line(stream, nanoseconds(stamp), more)
+        at, line, cut = begun or (nanoseconds(stamp), bytearray(), 0)
         room = max(self._longest - len(line), 0)
         line += more[:room]
         cut += len(more[room:])
@@ -63,6 +77,18 @@ class Frames:
             return self._line(stream, at, bytes(line), cut)
         self._unfinished[stream] = (at, line, cut)
         return None
+
+    def _overwritten(
+        self, stream: int, stamp: bytes, begun: bytes | bytearray, more: bytes, *, ended: bool
+    ) -> OutputLine:
+        """The last state of a line that was written over itself; what follows it begins another line."""
+        at = nanoseconds(stamp)
+        *before, last = (bytes(begun) + more).split(b"\r")
+        state = next((text for text in reversed(before) if text), b"")
+        if ended:
+            return self._line(stream, at, last or state)
+        self._unfinished[stream] = (at, bytearray(last), 0)
+        return self._line(stream, at, state)
 
     def _line(self, stream: int, at: int, text: bytes, cut: int = 0) -> OutputLine:
         cut += len(text[self._longest :])

@@ -1,9 +1,11 @@
 """Pulling an image, with progress."""
 
+import asyncio
 import base64
 import json
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from aiodocker import DockerError
@@ -12,10 +14,13 @@ from container_manager.domain.image import registry_of
 from container_manager.executors.base import ExecutorSettings, Report
 from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker.client import EngineClient
-from container_manager.executors.docker.errors import pull_error
+from container_manager.executors.docker.errors import NO_REFERENCE, pull_error, status_of
 from container_manager.executors.exceptions import (
     ExecutorClosedError,
+    ExecutorConfigurationError,
     ExecutorConnectionError,
+    ExecutorImageError,
+    ExecutorLackError,
     ExecutorOperationError,
 )
 
@@ -30,7 +35,7 @@ async def pull(
     Raises:
         ExecutorConfigurationError: the image does not exist.
         ExecutorAuthenticationError: the registry refuses the image.
-        ExecutorOperationError: the pull failed or took longer than `settings.pull_timeout`.
+        ExecutorImageError: the pull failed or took longer than `settings.pull_timeout`.
         ExecutorConnectionError: the engine does not answer.
     """
     registry = registry_of(image)
@@ -58,9 +63,53 @@ async def pull(
             raise
         # The engine answers, but the registry is slow.
         message = f"image: pulling {image!r} took longer than {settings.pull_timeout:g} s."
-        raise ExecutorOperationError(message) from error
+        raise ExecutorImageError(message) from error
     except ExecutorOperationError as error:
         raise pull_error(error, settings.name, image, registry) from error
+
+
+class Images:
+    """The images of one engine. Pulls have a limit of their own; an image that is there is never waited for."""
+
+    def __init__(self, client: EngineClient, settings: ExecutorSettings, config: DockerConfig) -> None:
+        self._client, self._settings, self._config = client, settings, config
+        self._pulls = asyncio.Semaphore(config.max_pulls)
+
+    async def prepare(self, image: str, report: Report) -> None:
+        """Have the image on the engine, by the host's policy.
+
+        Raises:
+            ExecutorError: as `pull`.
+        """
+        if self._config.pull == "always" or not await self._is_there(image):
+            await self.pull(image, report)
+
+    async def pull(self, image: str, report: Report) -> None:
+        """Pull the image when it is its turn.
+
+        Raises:
+            ExecutorLackError: the host pulls no images.
+            ExecutorError: as the function `pull`.
+        """
+        host, most = self._settings.name, self._config.max_pulls
+        if self._config.pull == "never":
+            raise ExecutorLackError(f"image: {image!r} is not on host {host}, whose config.pull is never.")
+        if self._pulls.locked():
+            report(f"Waits to pull image {image!r}: host {host} pulls at most {most} images at once.")
+        async with self._pulls:
+            await pull(self._client, self._settings, self._config, image, report)
+
+    async def _is_there(self, image: str) -> bool:
+        try:
+            async with self._client.call(f"looking for {image}", self._settings.launch_timeout) as docker:
+                await docker.images.inspect(image)
+        except ExecutorOperationError as error:
+            if status_of(error) == HTTPStatus.NOT_FOUND:
+                return False
+            if status_of(error) == HTTPStatus.BAD_REQUEST or NO_REFERENCE in str(error):
+                raise ExecutorConfigurationError(f"image: the engine refused {image!r}: {error}") from error
+            raise
+        return True
 
 
 class Layers:

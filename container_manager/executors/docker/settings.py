@@ -4,13 +4,15 @@ from typing import Any
 
 from container_manager.executors.base import LABEL, LaunchSpec
 from container_manager.executors.configs import DockerConfig
+from container_manager.executors.docker.dialect import DOCKER, MEBIBYTE, Dialect
 
-MEBIBYTE = 1024 * 1024
 SMALLEST_MEMORY = 6 * MEBIBYTE
 NANO_PER_MILLI = 1_000_000
 
 
-def container_settings(spec: LaunchSpec, config: DockerConfig, instance: str) -> dict[str, Any]:
+def container_settings(
+    spec: LaunchSpec, config: DockerConfig, instance: str, dialect: Dialect = DOCKER
+) -> dict[str, Any]:
     """The body of the engine's create call."""
     job = {
         "Entrypoint": list(spec.entry_point),
@@ -27,7 +29,7 @@ def container_settings(spec: LaunchSpec, config: DockerConfig, instance: str) ->
             f"{LABEL}.memory-mb": str(spec.memory_mb),
             f"{LABEL}.cpu-millis": str(spec.cpu_millis),
         },
-        "HostConfig": _host_config(spec, config),
+        "HostConfig": _host_config(spec, config, dialect),
         **{name: value for name, value in job.items() if value},
     }
 
@@ -37,10 +39,13 @@ def attempt_labels(spec: LaunchSpec) -> dict[str, str]:
     return {f"{LABEL}.job": str(spec.job_id), f"{LABEL}.attempt": str(spec.attempt)}
 
 
-def _host_config(spec: LaunchSpec, config: DockerConfig) -> dict[str, Any]:
+def _host_config(spec: LaunchSpec, config: DockerConfig, dialect: Dialect) -> dict[str, Any]:
+    output = {"max-size": str(dialect.log_file), "max-file": str(dialect.log_files)}
     memory = max(spec.memory_mb * MEBIBYTE, SMALLEST_MEMORY)
     optional = {
         "ReadonlyRootfs": spec.read_only_root,
+        "ShmSize": spec.shm_mb * MEBIBYTE,
+        "CapAdd": list(config.capabilities),
         "Tmpfs": {path: f"size={size}m" for path, size in spec.tmpfs.items()},
         "Mounts": [
             {"Type": "bind", "Source": mount.source, "Target": path, "ReadOnly": mount.read_only}
@@ -53,12 +58,12 @@ def _host_config(spec: LaunchSpec, config: DockerConfig) -> dict[str, Any]:
         # Equal to Memory: otherwise a container gets the same amount again as swap.
         "MemorySwap": memory,
         "NanoCpus": spec.cpu_millis * NANO_PER_MILLI,
-        "PidsLimit": 512,
+        "PidsLimit": config.max_processes,
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges:true"],
         "RestartPolicy": {"Name": "no"},
-        # Set for each container, because the engine's default driver may not be readable.
-        "LogConfig": {"Type": "json-file"},
+        # Set for each container, because the engine's own defaults may not be readable, bound nothing or keep little.
+        "LogConfig": {"Type": "json-file", "Config": output},
         # An init process forwards TERM, so that a job which ignores signals as pid 1 still stops in time.
         "Init": True,
         **{name: value for name, value in optional.items() if value},

@@ -1,5 +1,6 @@
 """What an engine's answers say about a container: its state, and the history of its events."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -12,12 +13,29 @@ from container_manager.executors.base import LABEL, ExecutionState, ExecutionSta
 
 logger = logging.getLogger(__name__)
 
-STATES = {"created": ExecutionState.CREATED, "exited": ExecutionState.EXITED, "dead": ExecutionState.EXITED}
+STATES = {
+    **dict.fromkeys(["created", "configured", "initialized"], ExecutionState.CREATED),
+    **dict.fromkeys(["running", "paused", "restarting", "stopping", "removing"], ExecutionState.RUNNING),
+    # Podman calls a container stopped until it has cleaned up; its exit code is known by then.
+    **dict.fromkeys(["exited", "stopped", "dead"], ExecutionState.EXITED),
+}
+"""By what Docker and Podman call the states of containers."""
+
+
+def state_of(name: str) -> ExecutionState:
+    """The state that an engine calls so.
+
+    Raises:
+        ValueError: it is none that is known.
+    """
+    if name not in STATES:
+        raise ValueError(f"the engine reports a container's state as {name!r}, which is not known")
+    return STATES[name]
 
 
 def status_of_container(container_id: str, state: Mapping[str, Any]) -> ExecutionStatus:
     """The status in the `State` of an inspected container."""
-    kind = STATES.get(state["Status"], ExecutionState.RUNNING)
+    kind = state_of(state["Status"])
     if kind is ExecutionState.CREATED and _time(state["FinishedAt"]):
         # A container that has ended is called "created" by an engine that does not know when it started.
         kind = ExecutionState.EXITED
@@ -34,12 +52,22 @@ def status_of_container(container_id: str, state: Mapping[str, Any]) -> Executio
 
 def owned_execution(container: DockerContainer) -> OwnedExecution | None:
     """A listed container with the labels of this service; None when they are incomplete."""
-    labels, state = container["Labels"], STATES.get(container["State"], ExecutionState.RUNNING)
+    labels = container["Labels"]
     try:
-        return OwnedExecution(container.id, int(labels[f"{LABEL}.job"]), int(labels[f"{LABEL}.attempt"]), state)
+        job, attempt = (int(labels[f"{LABEL}.{name}"]) for name in ("job", "attempt"))
+        return OwnedExecution(container.id, job, attempt, state_of(container["State"]))
     except (KeyError, ValueError):
-        logger.warning("container %s has the label of this service but no valid job and attempt", container.id)
+        logger.warning("container %s has the label of this service but no valid job, attempt and state", container.id)
         return None
+
+
+def engine_id(info: Mapping[str, Any], *, has_id: bool) -> str:
+    """What tells engines apart, from an engine's /info: its own id, its machine and the folder of its data.
+
+    The id alone does not: older versions of Docker keep one for all engines of a machine.
+    """
+    parts = (info.get("ID", "") if has_id else "", info.get("Name", ""), info.get("DockerRootDir", ""))
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest() if parts[2] else ""
 
 
 def parse_time(text: str) -> datetime:
