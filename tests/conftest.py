@@ -16,7 +16,7 @@ from tests import engines, postgres
 from tests.api import SIMULATED
 from tests.client import CREATE_HOST, Api
 from tests.cloudrun import CloudRun
-from tests.engines import Engine
+from tests.engines import Engine, Podman
 from tests.loops import running_writer
 from tests.postgres import Postgres
 from tests.server import make_token, serving
@@ -52,7 +52,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             )
 
 
-def _started(kind: type[Engine | Postgres], why: str | None) -> Iterator[Any]:
+def _started(kind: type[Engine | Podman | Postgres], why: str | None) -> Iterator[Any]:
     if why is not None:
         pytest.skip(why)
     started = kind().start()
@@ -70,6 +70,12 @@ def engine() -> Iterator[Engine]:
 def other_engine() -> Iterator[Engine]:
     """A Docker engine that one test may mistreat."""
     yield from _started(Engine, engines.missing())
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """A Podman that all tests share."""
+    yield from _started(Podman, engines.podman_missing())
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
-"""Docker engines of the tests' own, each in namespaces of its own."""
+"""Docker engines of the tests' own, each in namespaces of its own, and Podman."""
 
 import base64
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -61,15 +62,19 @@ def missing() -> str | None:
     return None
 
 
-class Engine:
-    """One dockerd with its own data, socket, and process, mount and network namespace."""
+class EngineApi:
+    """An engine's API behind a unix socket, and what a person at the host would do with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str, disk_mb: int = 0) -> None:
         # Short, because a unix socket's path is.
-        self.folder = Path(tempfile.mkdtemp(prefix="cme-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+        self.data = self.folder / "data"
+        self.data.mkdir()
+        self._has_own_disk = bool(disk_mb)
+        if disk_mb:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={disk_mb}m", "tmpfs", self.data], check=True)
         self.socket = self.folder / "d.sock"
         self._process: subprocess.Popen[bytes] | None = None
-        self._helpers: list[subprocess.Popen[bytes]] = []
         transport = httpx.HTTPTransport(uds=str(self.socket))
         self._client = httpx.Client(transport=transport, base_url="http://engine", timeout=30)
 
@@ -77,22 +82,23 @@ class Engine:
     def url(self) -> str:
         return f"unix://{self.socket}"
 
-    def start(self) -> "Engine":
-        # Started again when it ends, as a service manager would; what it ran may survive it.
-        command = [
-            "unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc",
-            "sh", "-c", 'while true; do rm -f "$0"; "$@"; done', self.folder / "pid",
-            "dockerd", "--host", self.url, "--data-root", self.folder / "data", "--exec-root", self.folder / "exec",
-            "--pidfile", self.folder / "pid", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
-        ]  # fmt: skip
-        with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    def free_mb(self) -> int:
+        """What is free on the disk of the engine's data."""
+        return shutil.disk_usage(self.data).free // 2**20
+
+    def _remove_folder(self) -> None:
+        if self._has_own_disk:
+            subprocess.run(["umount", "--lazy", self.data], check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _wait_and_load_image(self) -> None:
         eventually_sync(self.answers, 60, f"the engine does not answer: {(self.folder / 'log').read_text()[-500:]}")
         archive = io.BytesIO()
         _image(archive)
         params = {"fromSrc": "-", "repo": "busybox", "tag": "test"}
-        self._client.post("/images/create", params=params, content=archive.getvalue())
-        return self
+        made = self._client.post("/images/create", params=params, content=archive.getvalue()).json()["status"]
+        # Podman ignores the tag.
+        self._client.post(f"/images/{made}/tag", params={"repo": "busybox", "tag": "test"}).raise_for_status()
 
     def _listens(self) -> bool:
         # Connected by hand first: httpx leaves its socket open when the engine does not listen.
@@ -134,6 +140,15 @@ class Engine:
         """What the engine says about a container."""
         return self._client.get(f"/containers/{container}/json").raise_for_status().json()
 
+    def tag(self, image: str) -> None:
+        """Give the test image another name."""
+        repository, _, tag = image.rpartition(":")
+        self._client.post(f"/images/{IMAGE}/tag", params={"repo": repository, "tag": tag}).raise_for_status()
+
+    def untag(self, image: str) -> None:
+        """Forget that name."""
+        self._client.delete(f"/images/{image}").raise_for_status()
+
     def running(self) -> list[dict]:
         """The containers that run, as far as the engine says so."""
         try:
@@ -144,6 +159,29 @@ class Engine:
     def containers(self) -> list[dict]:
         """All containers, also those that do not run."""
         return self._client.get("/containers/json", params={"all": "1"}).json()
+
+
+class Engine(EngineApi):
+    """One dockerd with its own data, socket, and process, mount and network namespace."""
+
+    def __init__(self, disk_mb: int = 0, *options: str) -> None:
+        super().__init__("cme-", disk_mb)
+        self._options = options
+        self._helpers: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> "Engine":
+        # Started again when it ends, as a service manager would; what it ran may survive it.
+        command = [
+            "unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc",
+            "sh", "-c", 'while true; do rm -f "$0"; "$@"; done', self.folder / "pid",
+            "dockerd", "--host", self.url, "--data-root", self.data, "--exec-root", self.folder / "exec",
+            "--pidfile", self.folder / "pid", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
+            *self._options,
+        ]  # fmt: skip
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        self._wait_and_load_image()
+        return self
 
     @contextmanager
     def journal(self) -> Iterator[Path]:
@@ -249,7 +287,7 @@ class Engine:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._process.wait(30)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_folder()
 
 
 # What the kernel answers of a process that has just ended.
@@ -287,3 +325,69 @@ def _image(archive: IO[bytes], ballast: int = 0) -> None:
             info.size = ballast
             with open("/dev/urandom", "rb") as random:
                 tar.addfile(info, random)
+
+
+def podman_missing() -> str | None:
+    """Why no Podman can be started here, in a sentence; None when one can."""
+    if os.geteuid() != 0:
+        return "Starting Podman with limits of resources needs root."
+    for program in ("podman", "runc", "conmon"):
+        if shutil.which(program) is None:
+            return f"Podman needs {program} (Debian: podman, runc, conmon, catatonit)."
+    if not Path("/bin/busybox").exists():
+        return "The test image needs a static /bin/busybox (Debian: busybox-static)."
+    return None
+
+
+class Podman(EngineApi):
+    """One Podman that answers as a Docker engine does, with its own data and socket."""
+
+    def __init__(self, disk_mb: int = 0) -> None:
+        super().__init__("cmp-", disk_mb)
+        # As a machine without systemd and without the capability to raise limits needs it.
+        processes = min(resource.getrlimit(resource.RLIMIT_NPROC)[1], 90_000) // 3
+        (self.folder / "containers.conf").write_text(
+            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "runc"\n'
+            f'[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc={processes}:{processes}"]\n'
+        )
+        (self.folder / "storage.conf").write_text(
+            f'[storage]\ndriver = "vfs"\nrunroot = "{self.folder}/run"\ngraphroot = "{self.data}"\n'
+        )
+        variables = {"CONTAINERS_CONF": "containers.conf", "CONTAINERS_STORAGE_CONF": "storage.conf"}
+        self._variables = {**os.environ, **{name: str(self.folder / file) for name, file in variables.items()}}
+
+    def start(self) -> "Podman":
+        self.serve()
+        self._wait_and_load_image()
+        return self
+
+    def serve(self) -> None:
+        """Start the service; the containers do not need it."""
+        command = ["podman", "system", "service", "--time=0", self.url]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=self._variables, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def restart(self) -> None:
+        """Kill the service and start it again."""
+        self._process.kill()
+        self._process.wait(10)
+        self.socket.unlink(missing_ok=True)
+        self.serve()
+        eventually_sync(self.answers, 60, "Podman does not answer")
+
+    def stop(self) -> None:
+        self._client.close()
+        subprocess.run(
+            ["podman", "rm", "--all", "--force", "--time=0"],
+            env=self._variables,
+            timeout=60,
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+        self._remove_folder()

@@ -1,4 +1,4 @@
-"""What every executor owes: the same tests on a real engine, a local Cloud Run, and the simulated one."""
+"""What every executor owes: the same tests on real engines, a local Cloud Run, and the simulated one."""
 
 import asyncio
 import itertools
@@ -30,7 +30,7 @@ from tests.cloudrun import CloudRun, hurry
 from tests.eventually import eventually
 
 # The simulator takes all settings, closes no connections, and keeps what was created in memory.
-real = pytest.mark.parametrize("make", ["docker", "cloudrun"], indirect=True)
+real = pytest.mark.parametrize("make", ["docker", "podman", "cloudrun"], indirect=True)
 numbers = itertools.count(1)
 Make = Callable[..., ContainerExecutor]
 
@@ -43,11 +43,11 @@ def settings(config: dict[str, object], **more: object) -> ExecutorSettings:
     return ExecutorSettings("host", config, instance="contract", **more)
 
 
-@pytest.fixture(params=["docker", "cloudrun", "simulated"])
+@pytest.fixture(params=["docker", "podman", "cloudrun", "simulated"])
 def make(request: pytest.FixtureRequest) -> Make:
     """Makes executors of one kind that share one place."""
-    if request.param == "docker":
-        engine = request.getfixturevalue("engine")
+    if request.param in {"docker", "podman"}:
+        engine = request.getfixturevalue("engine" if request.param == "docker" else "podman")
         return lambda **more: DockerExecutor(settings({"url": engine.url}, **more))
     if request.param == "cloudrun":
         server, patch = request.getfixturevalue("cloudrun"), request.getfixturevalue("monkeypatch")

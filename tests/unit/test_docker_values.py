@@ -70,7 +70,7 @@ def test_a_refused_launch_is_caused_by_the_host_the_job_or_the_engine(
 
 def test_a_refused_launch_names_what_to_change() -> None:
     error = launch_error(refused(404, "network team not found"), "one", "the container cannot be created")
-    assert str(error) == "host one: the container cannot be created: network team not found."
+    assert str(error) == "host one: the container cannot be created: network team not found"
     assert str(launch_error(refused(400, "No command specified"), "one", "create")).startswith("command: ")
 
 

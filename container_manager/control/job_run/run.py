@@ -22,6 +22,7 @@ from container_manager.executors.exceptions import (
     ExecutorError,
     ExecutorHostError,
     ExecutorLackError,
+    ExecutorOperationError,
 )
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import ContainerJob, ExecutorHost
@@ -100,9 +101,10 @@ class JobRun:
                 return
             except ExecutorError as error:
                 logger.warning("job %s: %s", self._attempt.job.pk, error)
-                if self._pause > 2 * FIRST_PAUSE:
-                    # It is not over after a moment.
-                    self._trouble = str(error)
+                if isinstance(error, ExecutorOperationError) or self._pause > 2 * FIRST_PAUSE:
+                    # The host has refused, or does not answer for more than a moment.
+                    name = f"host {self._attempt.host_name}"
+                    self._trouble = str(error) if name in str(error) else f"{name}: {error}"
             except (*threads.DATABASE_AWAY, Unavailable) as error:
                 # The write may have been committed; the claim shows it at the next try.
                 logger.warning("job %s: a write failed: %s", self._attempt.job.pk, error)

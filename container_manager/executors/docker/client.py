@@ -24,7 +24,7 @@ from container_manager.aio import start_detached
 from container_manager.executors.configs import TLS, DockerConfig
 from container_manager.executors.docker import dialect
 from container_manager.executors.docker.dialect import DOCKER, Dialect
-from container_manager.executors.docker.errors import UNREACHABLE, reason_of
+from container_manager.executors.docker.errors import UNREACHABLE, reason_of, words_of
 from container_manager.executors.exceptions import (
     ExecutorClosedError,
     ExecutorConnectionError,
@@ -51,6 +51,8 @@ class Engine(Docker):
         async with self._query("_ping", versioned_api=False) as response:
             self.api_version = f"v{response.headers['Api-Version']}"
             self.dialect = dialect.of_ping(response.headers)
+            # Otherwise its connection is not given back.
+            await response.read()
 
     async def _do_query(self, path: Any, method: str, **options: Any) -> aiohttp.ClientResponse:
         try:
@@ -146,8 +148,8 @@ class EngineClient:
                 message = f"{self._where}: {self._config.url} cannot be reached: {reason_of(error)}."
                 raise ExecutorConnectionError(message) from error
             if error.status == HTTPStatus.BAD_REQUEST and NOT_THE_ENGINE.search(error.message):
-                raise ExecutorHostError(f"{self._where}: config.url or config.tls: {error.message.strip()}") from error
-            raise ExecutorOperationError(error.message) from error
+                raise ExecutorHostError(f"{self._where}: config.url or config.tls: {words_of(error)}") from error
+            raise ExecutorOperationError(words_of(error)) from error
         except TimeoutError as error:
             if self._closed:
                 raise ExecutorClosedError(f"{self._where}: its settings were changed while {doing}.") from error

@@ -1,8 +1,10 @@
 """What an engine's errors mean: whose settings are wrong, and why an engine cannot be reached."""
 
+import json
 import os
 import re
 import ssl
+from contextlib import suppress
 from http import HTTPStatus
 
 import aiohttp
@@ -27,15 +29,21 @@ HOST_ERROR = re.compile(
 )
 """The host's config names something that its engine does not have, or the engine itself lacks what it needs."""
 
-NO_NETWORK = re.compile(r"network (\S+) not found|unable to find network", re.IGNORECASE)
+NO_NETWORK = re.compile(r"network \S+ not found|unable to find network", re.IGNORECASE)
 
 JOB_ERROR = re.compile(
     r"unable to find (user|group)|uids and gids must be|is not a directory|cannot be mounted because|destination can't"
+    r"|invalid reference format"
 )
 """The job asks for something impossible, although the engine reports an internal error."""
 
 CPU_RANGE = re.compile(r"range of CPUs is from [\d.]+ to ([\d.]+)", re.IGNORECASE)
 """A refusal that says how many cores the engine has."""
+
+PAGE = re.compile(r"\s*<")
+TAG = re.compile(r"<style.*?</style>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+LONGEST = 500
+"""Characters of an engine's error that are shown."""
 
 AMBIGUOUS = "no such file or directory"
 """Also reported by an engine that is killed during a start. It then blames the job by mistake: it finds the word of the
@@ -58,21 +66,35 @@ def status_of(error: ExecutorOperationError) -> int:
     return error.__cause__.status if isinstance(error.__cause__, DockerError) else 0
 
 
+def words_of(error: DockerError) -> str:
+    """What the engine, or a proxy before it, says, as one line of text."""
+    text = str(error.message)
+    with suppress(ValueError, TypeError, LookupError):
+        # aiodocker reads JSON only when its type is written in one way.
+        text = str(json.loads(text)["message"])
+    text = " ".join(TAG.sub(" ", text).split()) or f"status {error.status}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def is_page(error: ExecutorOperationError) -> bool:
+    """Whether the answer is a page: that of a proxy, because no engine answers so."""
+    return isinstance(error.__cause__, DockerError) and PAGE.match(str(error.__cause__.message)) is not None
+
+
 def launch_error(error: ExecutorOperationError, host_name: str, what: str, network: str = "") -> ExecutorError:
     """The cause of a refused create or start: the host's settings, the job, or, if neither is certain, the engine.
 
     `network`: the network that the job has chosen, if it is not the host's own.
     """
     text = str(error)
-    if (missing := NO_NETWORK.search(text)) is not None:
-        kind = ExecutorLackError if network and network in text else ExecutorHostError
-        return kind(f"host {host_name}: {what}: {missing[0]}.")
-    if HOST_ERROR.search(text):
+    if NO_NETWORK.search(text) and network and network in text:
+        return ExecutorLackError(f"host {host_name}: {what}: {text}")
+    if NO_NETWORK.search(text) or HOST_ERROR.search(text):
         return ExecutorHostError(f"host {host_name}: {what}: {text}")
     if "No command specified" in text:
         return ExecutorConfigurationError("command: the image has none of its own; give a command or an entryPoint.")
-    refused = status_of(error) in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} and AMBIGUOUS not in text
-    if refused or JOB_ERROR.search(text):
+    refused = status_of(error) in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND} and not is_page(error)
+    if (refused and AMBIGUOUS not in text) or JOB_ERROR.search(text):
         return ExecutorConfigurationError(f"{what}: {text}")
     return ExecutorOperationError(f"host {host_name}: {what}: {text}")
 
