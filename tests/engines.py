@@ -45,6 +45,7 @@ APPLETS = (
     "grep",
     "pwd",
     "touch",
+    "chown",
 )
 
 

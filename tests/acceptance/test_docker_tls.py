@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from container_manager.executors.docker import DockerExecutor
 from container_manager.executors.exceptions import ExecutorConnectionError
 from tests.certificates import Authority
 from tests.engines import Engine
+from tests.eventually import eventually
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +21,24 @@ def authority() -> Authority:
     return Authority()
 
 
+def server_context(authority: Authority, folder: Path) -> ssl.SSLContext:
+    certificate, key = authority.issue("localhost")
+    (folder / "server.pem").write_text(certificate + key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.pem)
+    context.load_cert_chain(folder / "server.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 @pytest.fixture
 async def port(engine: Engine, authority: Authority, tmp_path: Path) -> AsyncIterator[int]:
     """Where the engine is reached by TLS, by clients with a certificate of the authority."""
-    certificate, key = authority.issue("localhost")
-    (tmp_path / "server.pem").write_text(certificate + key)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.pem)
-    context.load_cert_chain(tmp_path / "server.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
+    async with tls_server(engine, server_context(authority, tmp_path)) as port:
+        yield port
+
+
+@asynccontextmanager
+async def tls_server(engine: Engine, context: ssl.SSLContext, port: int = 0) -> AsyncIterator[int]:
     connections: set[asyncio.Task] = set()
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,7 +50,7 @@ async def port(engine: Engine, authority: Authority, tmp_path: Path) -> AsyncIte
             writer.close()
             inner_writer.close()
 
-    server = await asyncio.start_server(proxy, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(proxy, "127.0.0.1", port, ssl=context)
     yield server.sockets[0].getsockname()[1]
     server.close()
     for task in connections:
@@ -78,6 +90,35 @@ async def test_a_job_runs_over_mutual_tls(
     await executor.remove(execution.id)
     await executor.remove(execution.id)
     await executor.aclose()
+
+
+async def test_certificates_that_are_renewed_in_their_files_are_read_again(engine: Engine, tmp_path: Path) -> None:
+    def renew() -> ssl.SSLContext:
+        authority = Authority()
+        certificate, key = authority.issue("client")
+        for name, text in {"ca": authority.pem, "cert": certificate, "key": key}.items():
+            (tmp_path / name).write_text(text)
+        return server_context(authority, tmp_path)
+
+    tls = {name: str(tmp_path / name) for name in ("ca", "cert", "key")}
+    async with tls_server(engine, renew()) as port:
+        config = {"url": f"https://127.0.0.1:{port}", "tls": tls}
+        executor = DockerExecutor(ExecutorSettings("tls", config, instance="renewed"))
+        spec = LaunchSpec(1, 1, "cm-renewed-1", "busybox:test", ("sleep", "2"), {}, 32, 100)
+        execution = Execution(await executor.create(spec), spec)
+        await executor.start(execution)
+        waiting = asyncio.create_task(executor.wait(execution))
+        await eventually(lambda: executor.watcher.is_watching)
+    async with tls_server(engine, renew(), port):
+        with suppress(ExecutorConnectionError):
+            # Whether the first call fails depends on who notices the new certificates first.
+            await executor.health_check()
+        assert await executor.health_check()
+        with suppress(ExecutorConnectionError):
+            await waiting
+        assert (await executor.wait(execution)).exit_code == 0
+        await executor.remove(execution.id)
+        await executor.aclose()
 
 
 async def test_a_server_that_is_not_trusted_is_refused(port: int, authority: Authority) -> None:
