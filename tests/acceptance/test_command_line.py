@@ -19,9 +19,11 @@ from container_manager.cli import serve
 from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
 from tests.engines import Engine
 from tests.eventually import eventually, eventually_sync
+from tests.postgres import Postgres
 from tests.processes import ROOT, UNMEASURED, Served, command, environment
 
 SIMULATED = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0}}
+HEALTH = "{ hosts { edges { node { health { status error } } } } }"
 NO_ENGINE = {"input": SIMULATED}
 
 
@@ -115,6 +117,52 @@ def test_check_probes_each_host(home: Path) -> None:
     assert "Host sim (simulated) is healthy; it answered in" in checked.stdout
     assert "Host ill (simulated) is not healthy: The simulated host is configured to be unhealthy" in checked.stdout
     assert "Host far (docker) belongs to node elsewhere" in checked.stdout
+
+
+def test_a_machine_that_gets_another_name_goes_on(home: Path, engine: Engine) -> None:
+    host = {"name": "local", "executorType": "DOCKER", "config": {"url": engine.url}}
+    with Served(home, CONTAINER_MANAGER_NODE="laptop.fritz.box") as served:
+        token = served.token
+        assert served.query(token, CREATE_HOST, input=host)["health"]["status"] == "HEALTHY"
+        wanted = {"image": "busybox:test", "command": ["sleep", "2"]}
+        job = served.query(token, SUBMIT, input=wanted)
+        eventually_sync(lambda: served.query(token, JOB, id=job["id"])["status"] == "RUNNING", 30)
+        served.terminate()
+    renamed = {"CONTAINER_MANAGER_NODE": "laptop.example.org"}
+    with Served(home, **renamed) as served:
+        again = served.query(token, SUBMIT, input=wanted)
+        for one in (job, again):
+            eventually_sync(lambda one=one: served.query(token, JOB, id=one["id"])["status"] == "SUCCEEDED", 30)
+        assert "belongs to node laptop.example.org now" in served.stderr.read_text()
+    checked = command(home, "check", **renamed)
+    assert (checked.returncode, "Host local (docker) is healthy" in checked.stdout) == (0, True), checked
+
+
+def test_check_says_that_a_host_belongs_to_a_machine_that_is_not_there(
+    home: Path, engine: Engine, cluster: Postgres
+) -> None:
+    variables = {
+        "CONTAINER_MANAGER_DATABASE_URL": cluster.database(), "CONTAINER_MANAGER_SECRET_KEY": "only-for-tests" * 3,
+        "CONTAINER_MANAGER_PROBE_INTERVAL_SECONDS": "1",
+    }  # fmt: skip
+    host = {"name": "local", "executorType": "DOCKER", "config": {"url": engine.url}}
+    with Served(home, **variables, CONTAINER_MANAGER_NODE="laptop.fritz.box") as served:
+        served.query(served.token, CREATE_HOST, input=host)
+        other = command(home, "check", **variables, CONTAINER_MANAGER_NODE="other")
+        assert (other.returncode, "its workers say that it is healthy" in other.stdout) == (0, True), other
+        served.terminate()
+        token = served.token
+    with Served(home, **variables, CONTAINER_MANAGER_NODE="laptop.example.org") as served:
+        health = eventually_sync(lambda: _unknown(served.query(token, HEALTH)), 30)
+        assert health["error"].startswith("No worker of node laptop.fritz.box has probed it lately")
+    other = command(home, "check", **variables, CONTAINER_MANAGER_NODE="laptop.example.org")
+    assert other.returncode == 1
+    assert "or set config.node of this host to the new name" in other.stdout
+
+
+def _unknown(hosts: dict) -> dict | None:
+    (edge,) = hosts["edges"]
+    return edge["node"]["health"] if edge["node"]["health"]["status"] == "UNKNOWN" else None
 
 
 def test_no_auth_makes_every_caller_an_admin_and_says_so(home: Path) -> None:

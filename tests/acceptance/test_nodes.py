@@ -13,6 +13,8 @@ from tests.processes import UNMEASURED, Served
 
 KEY = "only-for-tests-only-for-tests-only-for-tests"
 OWNER = "SELECT lease_owner FROM container_manager_containerjob WHERE name = %s"
+IDS = "{ hosts { edges { node { id name } } } }"
+UPDATE = "mutation($id: ID!, $input: HostPatch!) { updateHost(id: $id, input: $input) { __typename } }"
 HEALTH = "{ hosts { edges { node { name health { status } } } } }"
 
 
@@ -58,6 +60,16 @@ async def test_each_node_runs_the_jobs_of_its_own_engine(
             for node, job_id in jobs.items():
                 job = await ended(api, job_id)
                 assert (job["status"], job["host"]["name"]) == ("SUCCEEDED", node)
+
+            # Whoever changes a host, it stays with its node.
+            hosts = {edge["node"]["name"]: edge["node"]["id"] for edge in (await api(IDS))["edges"]}
+            for node, its_engine in engines.items():
+                change = {"config": {"url": its_engine.url, "max_launches": 3}, "maxConcurrentJobs": 5}
+                assert (await api(UPDATE, id=hosts[node], input=change))["__typename"] == "ExecutorHost"
+            for node in engines:
+                job = await ended(api, await submit(api, node, 0))
+                assert (job["status"], job["host"]["name"]) == ("SUCCEEDED", node)
+                assert [edge["node"]["text"] for edge in job["logs"]["edges"]] == [f"on {node}"]
 
             # A node that dies: its host becomes UNKNOWN and its job waits; no other worker touches them.
             left = await submit(api, "node-a", 2)
