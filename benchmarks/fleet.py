@@ -51,6 +51,7 @@ def make_hosts(count: int, slots: int = 1000) -> None:
             pk=pk,
             name=f"host-{number:05}",
             executor_type="docker",
+            config={"node": "elsewhere"},
             region=("eu-central", "us-east", "asia-east")[number % 3],
             labels={"disk": "ssd"} if number % 4 == 0 else {},
             routing_weight=1 + number * 37 % 1000,

@@ -1,9 +1,11 @@
-"""The first host of a new installation: the local Docker engine."""
+"""The first host of a new installation: the local engine of Docker or Podman."""
 
 import asyncio
 import logging
 from contextlib import suppress
 from pathlib import Path
+
+from django.conf import settings
 
 from container_manager.domain.host_health import HealthStatus
 from container_manager.errors import Conflict
@@ -12,30 +14,33 @@ from container_manager.store.transaction import Actor
 
 logger = logging.getLogger(__name__)
 
-SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock")
+ROOTLESS = ("docker.sock", "podman/podman.sock")
+"""The sockets of engines that run without root, in the user's runtime folder."""
+
 LOCAL = "local"
 STARTER = Actor("serve")
 
 
 async def register_local_engine(service: Service) -> None:
-    """Register the local Docker engine if there is no host yet and the engine answers; otherwise log what to do."""
+    """Register the local engine if there is no host yet and the engine answers; otherwise log what to do."""
     if not await service.tokens.any_exist():
         logger.warning("There is no token yet: make one with `container-manager token create --name me --role admin`.")
     if await service.hosts.any_exist():
         return
-    for path in SOCKETS:
-        if not await asyncio.to_thread(Path(path).is_socket):
+    rootless = [Path(settings.RUNTIME_FOLDER, name) for name in ROOTLESS if settings.RUNTIME_FOLDER]
+    for path in [*map(Path, SOCKETS), *rootless]:
+        if not await asyncio.to_thread(path.is_socket):
             continue
         values = {"name": LOCAL, "executor_type": "docker", "config": {"url": f"unix://{path}"}}
         report = await service.hosts.probe_unsaved(values)
         if report.status == HealthStatus.HEALTHY:
             with suppress(Conflict):  # another process has just registered it
                 await service.hosts.create(values, STARTER)
-            logger.info("The local Docker engine at %s is registered as host %r.", path, LOCAL)
+            logger.info("The local engine %s at %s is registered as host %r.", report.engine, path, LOCAL)
             return
-        logger.warning("The Docker engine at %s cannot be used: %s", path, report.error)
-        break
+        logger.warning("The engine at %s cannot be used: %s", path, report.error)
     logger.warning(
-        "There is no host to run jobs on: start a Docker engine and this service again, "
+        "There is no host to run jobs on: start a Docker or Podman engine and this service again, "
         "or create a host with the mutation createHost."
     )

@@ -13,6 +13,7 @@ CONTAINER_MANAGER = read(os.environ)
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 # OpenTelemetry reads its own variables; naming a collector also turns tracing on.
 os.environ.setdefault("OTEL_SERVICE_NAME", "container-manager")
+RUNTIME_FOLDER = os.environ.get("XDG_RUNTIME_DIR", "")
 SENDS_TRACES = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{endpoint}") for endpoint in ("ENDPOINT", "TRACES_ENDPOINT"))
 # `serve --workers` sets it: the folder in which worker processes share their metrics.
 SHARES_METRICS = "PROMETHEUS_MULTIPROC_DIR" in os.environ

@@ -11,11 +11,12 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
 
+from container_manager import clock
 from container_manager.domain.kinds import Role
 from container_manager.environment import ConfigurationError
 from container_manager.errors import Conflict
 from container_manager.models import ExecutorHost
-from container_manager.store import tokens
+from container_manager.store import installation, tokens
 from container_manager.store.installation import identify
 from container_manager.store.tokens import NewToken
 from container_manager.store.transaction import ROUTING_LOCK, commit_one
@@ -36,6 +37,8 @@ def prepare() -> None:
     """
     _take_database()
     migrate()
+    _keep_local_engines()
+    clock.set_to(installation.database_time())
 
 
 def migrate() -> None:
@@ -51,7 +54,6 @@ def migrate() -> None:
         for _ in range(UPGRADE_TRIES):
             try:
                 _migrate()
-                _keep_local_engines()
                 return
             except OperationalError as error:
                 if getattr(error.__cause__, "sqlstate", None) != LOCK_NOT_AVAILABLE:

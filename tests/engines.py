@@ -371,9 +371,9 @@ class Podman(EngineApi):
             )
 
     def restart(self) -> None:
-        """Kill the service and start it again."""
-        self._process.kill()
-        self._process.wait(10)
+        """Stop the service and start it again. Killed in the middle of a call it would leave its own locks behind."""
+        self._process.terminate()
+        self._process.wait(20)
         self.socket.unlink(missing_ok=True)
         self.serve()
         eventually_sync(self.answers, 60, "Podman does not answer")

@@ -21,8 +21,10 @@ def executor_stand_in(
     executor: AsyncMock = create_autospec(ContainerExecutor, instance=True)
     executor.settings = settings or ExecutorSettings("stand-in", {})
     executor.settle_seconds, executor.has_quota, executor.max_launches = 0.01, False, 5
+    executor.prepares = True
     executor.explain.side_effect = lambda _, status: status
     defaults = {
+        "prepare": True,
         "create": "id",
         "start": ExecutionState.RUNNING,
         "find": None,

@@ -27,6 +27,7 @@ class HostFault:
     because the host did not answer, a quota is used up, or each other host is tried once.
     `end`: how an execution that had started ended. `exhausted`: the cause is a quota that is used up.
     `lacking`: the host lacks what this job needs, such as an image or a login, and may run others.
+    `shown`: the host's health shows it until a launch succeeds.
     `ejects`: enough such faults in a row eject the host.
     """
 
@@ -36,3 +37,4 @@ class HostFault:
     exhausted: bool = False
     lacking: bool = False
     ejects: bool = True
+    shown: bool = True

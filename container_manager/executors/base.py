@@ -89,6 +89,7 @@ class ExecutionStatus:
     """What an executor reports about an execution.
 
     `interrupted`: the host ended it, for instance by a restart of its engine, or never ran it; `error` says how.
+    `runs_again`: a person has started it again after the end that is reported.
     `timed_out`: the executor enforced the job's timeout. `cancelled`: a client of the host's own API had it stopped.
     """
 
@@ -100,6 +101,7 @@ class ExecutionStatus:
     out_of_memory: bool = False
     error: str = ""
     interrupted: bool = False
+    runs_again: bool = False
     timed_out: bool = False
     cancelled: bool = False
 
@@ -155,6 +157,11 @@ class ContainerExecutor(abc.ABC):
     def settle_seconds(self) -> float:
         """How long a start that got no answer may take to become visible once the host answers again."""
         return 2.0
+
+    @property
+    def prepares(self) -> bool:
+        """Whether `prepare` does anything."""
+        return False
 
     async def prepare(self, spec: LaunchSpec, report: Report = lambda _: None) -> bool:  # noqa: ARG002
         """Make ready what `create` needs and what may take minutes, such as the image; returns True.

@@ -4,7 +4,9 @@ ExecutorError
 ├── ExecutorConfigurationError     the job's or the host's settings can never work as they are
 │   ├── ExecutorHostError          the host's settings: another host may run the job
 │   └── ExecutorLackError          the host lacks what this job needs: another host may have it
+│       └── ExecutorPlatformError  the image does not exist for the host's platform
 ├── ExecutorResourceError          there is no room
+│   └── ExecutorPullQuotaError     a registry lets the host pull no more for a while
 ├── ExecutorConnectionError        no answer: the call may or may not have had its effect
 │   └── ExecutorClosedError        this service closed the connection itself
 ├── ExecutorAuthenticationError    credentials are missing or were refused
@@ -29,8 +31,16 @@ class ExecutorLackError(ExecutorConfigurationError):
     """The host lacks what this job needs: an image, a network, a permission for jobs. Others may run there."""
 
 
+class ExecutorPlatformError(ExecutorLackError):
+    """The image does not exist for the host's platform, which is no fault of the host."""
+
+
 class ExecutorResourceError(ExecutorError):
     """There is no room for the job, or a quota is used up."""
+
+
+class ExecutorPullQuotaError(ExecutorResourceError):
+    """A registry lets the host pull no more for a while."""
 
 
 class ExecutorConnectionError(ExecutorError):

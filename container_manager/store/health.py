@@ -98,8 +98,9 @@ def health_event(tx: Transaction, host: ExecutorHost, before: str) -> None:
 
 def stale_since(before: datetime) -> QuerySet[ExecutorHost]:
     """Hosts that no process has probed since this time and that do not say so yet."""
-    unprobed = Q(last_health_check__lt=before) | Q(last_health_check=None, created_at__lt=before)
-    return ExecutorHost.objects.filter(unprobed).exclude(health_status=HealthStatus.UNKNOWN, health_error__gt="")
+    never = Q(last_health_check=None, health_status=HealthStatus.UNKNOWN, created_at__lt=before)
+    known = Q(health_status=HealthStatus.UNKNOWN, health_error__gt="")
+    return ExecutorHost.objects.filter(Q(last_health_check__lt=before) | never).exclude(known)
 
 
 @under_routing_lock
@@ -133,17 +134,19 @@ def count_unanswered_launch(tx: Transaction, host: ExecutorHost, error: str) -> 
     host.save(update_fields=["consecutive_failures", "consecutive_successes", "health_error", "health_status"])
 
 
-def count_failed_launch(tx: Transaction, host: ExecutorHost, error: str, *, ejects: bool) -> None:
-    """Show that a launch failed, until one succeeds or the host changes.
+def count_failed_launch(
+    tx: Transaction, host: ExecutorHost, error: str, *, ejects: bool = True, shown: bool = True
+) -> None:
+    """Count a failed launch. If it is to be `shown`, it is until a launch succeeds or the host changes.
 
     If it `ejects`, it is counted: several in a row eject the host, unless it is the last usable one of its type.
     """
     host = ExecutorHost.objects.defer("config").select_for_update().get(pk=host.pk)
     host.launch_failures += ejects
-    host.launch_error = error
+    host.launch_error = error if shown else host.launch_error
     now = clock.now()
     pause = host_health.ejection(host.launch_failures, host.ejections)
-    if pause is not None and _has_usable_peer(host, now):
+    if ejects and pause is not None and _has_usable_peer(host, now):
         host.launch_failures, host.ejections, host.ejected_until = 0, host.ejections + 1, now + pause
         message = f"{EJECTED_AFTER} launches in a row failed; ejected for {pause.total_seconds():g} s. {error}"
         tx.event(EventKind.HOST_EJECTED, message, host=host)

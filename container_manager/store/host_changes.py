@@ -12,7 +12,7 @@ from container_manager.domain.host_health import UNHEALTHY_AFTER, HealthStatus
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import NO_HOST, Conflict, NotFound
-from container_manager.models import ContainerJob, ExecutorHost
+from container_manager.models import ContainerJob, ExecutorHost, class_key
 from container_manager.store import attempts, reservations
 from container_manager.store.health import WITHOUT_FAULTS, health_event
 from container_manager.store.hosts import with_usage
@@ -22,7 +22,7 @@ EXECUTOR_FIELDS = {"config", "max_concurrent_jobs"}
 """The fields from which an executor is built."""
 
 
-ROOM_FIELDS = {"config", "max_memory_mb", "max_cpu_cores"}
+ROOM_FIELDS = {"config", "max_memory_mb", "max_cpu_cores", "is_active"}
 """The fields that say which engine's room a host has, and how much of it."""
 
 
@@ -85,6 +85,7 @@ def _save_host(tx: Transaction, change: HostChange) -> object:
     if change.values.keys() & EXECUTOR_FIELDS:
         host.config_version += 1
         host.launch_error = ""
+        _forgive_lacks(host)
     host.save()
     tx.audit(change.actor, change.action, host.name)
     tx.event(change.kind, change.message.format(host.name), host=host)
@@ -93,10 +94,21 @@ def _save_host(tx: Transaction, change: HostChange) -> object:
     return with_usage(ExecutorHost.objects.filter(pk=host.pk)).get()
 
 
+def _forgive_lacks(host: ExecutorHost) -> None:
+    """Let routing try the host again for waiting jobs: it may have now what it lacked."""
+    waiting = ContainerJob.objects.filter(status=JobStatus.PENDING).exclude(unfit_hosts=[]).defer("environment")
+    for job in waiting.select_for_update():
+        if host.pk in job.unfit_hosts:
+            job.unfit_hosts = [pk for pk in job.unfit_hosts if pk != host.pk]
+            ContainerJob.objects.filter(pk=job.pk).update(
+                unfit_hosts=job.unfit_hosts, class_key=class_key(job.requirements())
+            )
+
+
 def _same_engine(host: ExecutorHost, values: dict[str, Any]) -> ExecutorHost | None:
     """Another active host on the engine that the host will have, if one of the two has not been given limits."""
     engine_id = values.get("engine_id", host.engine_id)
-    if not engine_id:
+    if not (engine_id and values.get("is_active", host.is_active)):
         return None
     has_limits = all(values.get(name, getattr(host, name)) is not None for name in ("max_memory_mb", "max_cpu_cores"))
     unlimited = Q(max_memory_mb=None) | Q(max_cpu_cores=None)

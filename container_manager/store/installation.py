@@ -1,12 +1,25 @@
 """The identity of this installation, and the check of its secret key."""
 
 import secrets
+from datetime import UTC, datetime
+
+from django.db import connection
 
 from container_manager import crypto
 from container_manager.environment import ConfigurationError
 from container_manager.models import Installation
 
 CANARY = "canary"
+
+
+def database_time() -> datetime:
+    """The present moment by the database's clock."""
+    if connection.vendor != "postgresql":
+        return datetime.now(UTC)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+    return moment
 
 
 def identify() -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db.models import Q
 from django.db.models.expressions import RawSQL
 
@@ -173,6 +174,9 @@ def host_failed(tx: Transaction, items: Sequence[tuple[Fence, HostFault]]) -> li
 
 
 def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
+    if fault.lacking and job.host_id in job.unfit_hosts:
+        # A process of an earlier version has routed it, which does not know that the host lacks something.
+        fault = replace(fault, retries=settings.CONTAINER_MANAGER.infrastructure_retries)
     job.infrastructure_failures += 1
     job.answered_failures += fault.retries is not None
     ContainerJob.objects.filter(pk=job.pk).update(
@@ -189,7 +193,7 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
         job.infrastructure_failures,
         job.answered_failures,
         fault.retries,
-        at_once=fault.exhausted or fault.lacking,
+        at_once=fault.retries is None and (fault.exhausted or fault.lacking),
     )
     if delay is None or (fault.lacking and not elsewhere):
         _finish(tx, [(job, end)])
@@ -208,7 +212,7 @@ def _avoid(job: ContainerJob, fault: HostFault) -> bool:
     row = ContainerJob.objects.defer("environment").get(pk=job.pk)
     row.failed_hosts = [*(pk for pk in row.failed_hosts if pk != job.host_id), job.host_id]
     if fault.lacking:
-        row.unfit_hosts = [*row.unfit_hosts, job.host_id]
+        row.unfit_hosts = [*(pk for pk in row.unfit_hosts if pk != job.host_id), job.host_id]
     needs = row.requirements()
     ContainerJob.objects.filter(pk=job.pk).update(
         failed_hosts=row.failed_hosts, unfit_hosts=row.unfit_hosts, class_key=class_key(needs)
@@ -224,7 +228,7 @@ def _count_fault(tx: Transaction, host: ExecutorHost, fault: HostFault) -> None:
         health.cool_down(tx, host, fault.error)
         return
     if fault.end is None or fault.end.started_at is None:
-        health.count_failed_launch(tx, host, fault.error, ejects=fault.ejects)
+        health.count_failed_launch(tx, host, fault.error, ejects=fault.ejects, shown=fault.shown)
     if fault.retries is None and not fault.lacking:
         health.count_unanswered_launch(tx, host, fault.error)
 
@@ -264,6 +268,7 @@ _READ = (
     "answered_failures",
     "cancel_requested_at",
     "stop_reason",
+    "unfit_hosts",
     "host__name",
     "host__executor_type",
 )

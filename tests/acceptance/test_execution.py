@@ -26,7 +26,9 @@ names = itertools.count()
 
 async def add_host(api: Api, engine: Engine, name: str = "", **input: object) -> dict:
     config = {"url": engine.url, **input.pop("config", {})}
-    values = {"name": name or f"engine-{next(names)}", "executorType": "DOCKER", "config": config, "maxCpuCores": 100.0}
+    # With both limits several hosts may share an engine.
+    limits = {"maxCpuCores": 100.0, "maxMemoryMb": 10_000}
+    values = {"name": name or f"engine-{next(names)}", "executorType": "DOCKER", "config": config, **limits}
     host = await api(CREATE_HOST, input={**values, **input})
     assert host["health"]["status"] == "HEALTHY", host
     return host

@@ -16,7 +16,8 @@ def test_what_touches_the_database_passes_on_postgresql_as_well(cluster: Postgre
     # The rest speaks HTTP, and is the same on both; it runs on PostgreSQL when all does.
     rest = [f"--ignore-glob=tests/integration/test_{name}.py" for name in ("api_*", "availability", "project")]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", "tests/integration", *rest],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", "--numprocesses=2", "--dist=loadfile",
+         "tests/integration", *rest],
         env=environment(tmp_path, CONTAINER_MANAGER_DATABASE_URL=cluster.database(), CI="true", **UNMEASURED),
         cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip

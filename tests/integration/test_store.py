@@ -1,6 +1,7 @@
 """The writer, the event log, claims and their fences."""
 
 import asyncio
+import hashlib
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -18,7 +19,8 @@ from container_manager.errors import Conflict
 from container_manager.events.audience import QUEUE_LIMIT
 from container_manager.events.log import EventLog
 from container_manager.executors.output import Output, OutputLine
-from container_manager.models import ApiToken, ContainerJob, ExecutorHost, JobOutput, RoutingEvent
+from container_manager.models import ApiToken, ContainerJob, ExecutorHost, JobOutput, RoutingEvent, class_key
+from container_manager.routing.types import JobRequirements
 from container_manager.store import health as health_store
 from container_manager.store import (
     hosts,
@@ -508,6 +510,53 @@ async def test_a_host_fault_backs_off_and_gives_up_in_the_end() -> None:
     await write_directly(transitions.host_failed, (fence, HostFault("no room at the inn", 3)))
     await job.arefresh_from_db()
     assert (job.status, job.error) == ("failed", "no room at the inn")
+
+
+async def test_a_host_that_lacks_what_a_job_needs_is_not_tried_again() -> None:
+    first, second = await make_host(), await make_host()
+    await make_host(is_draining=True)
+    job = await make_job(host=first, status="routed", infrastructure_failures=3)
+    lack = HostFault("no login", None, lacking=True, ejects=False)
+    ((_, fence),) = await claimed()
+    await write_directly(transitions.host_failed, (fence, lack))
+    await job.arefresh_from_db()
+    assert (job.status, job.attempt, job.not_before) == ("pending", 2, None)
+    assert (job.failed_hosts, job.unfit_hosts) == ([first.pk], [first.pk])
+    assert job.class_key == class_key(job.requirements())
+    await first.arefresh_from_db()
+    assert (first.launch_error, first.launch_failures, first.health_status) == ("no login", 0, "healthy")
+
+    await ContainerJob.objects.aupdate(status="routed", host=second)
+    ((_, fence),) = await claimed()
+    await write_directly(transitions.host_failed, (fence, lack))
+    await job.arefresh_from_db()
+    assert (job.status, job.error) == ("failed", "no login")
+
+
+async def test_a_success_clears_what_launches_were_refused_for() -> None:
+    host = await make_host(launch_error="no login")
+    await make_job(host=host, status="routed")
+    ((_, fence),) = await claimed()
+    await write_directly(transitions.created, (fence, "x"))
+    await write_directly(transitions.started, (fence, timezone.now()))
+    await host.arefresh_from_db()
+    assert host.launch_error == ""
+
+
+async def test_the_queue_timeout_counts_for_each_attempt() -> None:
+    job = await make_job(host=await make_host(), status="routed", queue_timeout_seconds=60)
+    ((_, fence),) = await claimed()
+    await write_directly(transitions.host_failed, (fence, HostFault("down", None)))
+    await job.arefresh_from_db()
+    assert job.queue_deadline - job.not_before == timedelta(seconds=60)
+
+
+async def test_jobs_of_a_class_have_the_key_of_earlier_versions() -> None:
+    needs = JobRequirements(memory=64)
+    as_before = repr(needs).replace(", failed_hosts=(), unfit_hosts=()", "")
+    assert "hosts" not in as_before.replace("reserved_host", "")
+    assert class_key(needs) == hashlib.blake2b(as_before.encode(), digest_size=16).hexdigest()
+    assert class_key(needs._replace(failed_hosts=(1,))) != class_key(needs)
 
 
 async def test_a_host_that_does_not_answer_is_left_alone_after_three_launches() -> None:

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from container_manager.aio import background, cancel_and_wait, start_detached, wait_for
+from container_manager.aio import Slots, background, cancel_and_wait, start_detached, wait_for
 
 
 async def test_waiting_for_an_event_is_bounded_and_clears_it() -> None:
@@ -104,3 +104,44 @@ async def test_a_detached_task_does_not_inherit_the_context_of_a_request() -> No
         return request.get()
 
     assert await start_detached(look(), "look") == "none"
+
+
+async def waiting(slots: Slots, name: str, priority: int, entered: list[str]) -> asyncio.Task[None]:
+    async def enter() -> None:
+        await slots.acquire(priority)
+        entered.append(name)
+
+    task = asyncio.create_task(enter())
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_slots_go_by_priority_then_age() -> None:
+    slots, entered = Slots(1), list[str]()
+    assert not slots.locked()
+    await slots.acquire()
+    assert slots.locked()
+    tasks = [await waiting(slots, *who, entered) for who in (("a", 0), ("b", 5), ("c", 0), ("d", 5))]
+    for count in range(1, 5):
+        slots.release()
+        await asyncio.sleep(0)
+        assert len(entered) == count
+    assert entered == ["b", "d", "a", "c"]
+    await asyncio.gather(*tasks)
+    slots.release()
+    assert not slots.locked()
+
+
+async def test_a_cancelled_wait_keeps_no_slot() -> None:
+    slots, entered = Slots(1), list[str]()
+    await slots.acquire()
+    first, second = await waiting(slots, "a", 9, entered), await waiting(slots, "b", 0, entered)
+    await cancel_and_wait(first)
+    third = await waiting(slots, "c", 9, entered)
+    # It has its turn already, and is cancelled before it runs.
+    slots.release()
+    third.cancel()
+    await asyncio.gather(second, third, return_exceptions=True)
+    assert entered == ["b"]
+    slots.release()
+    assert not slots.locked()

@@ -23,7 +23,8 @@ from container_manager.executors.exceptions import (
     ExecutorImageError,
     ExecutorLackError,
     ExecutorOperationError,
-    ExecutorResourceError,
+    ExecutorPlatformError,
+    ExecutorPullQuotaError,
 )
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -89,10 +90,11 @@ def test_an_error_without_an_answer_has_no_status() -> None:
         (404, "whatever the registry says", ExecutorConfigurationError),
         (500, "manifest unknown", ExecutorConfigurationError),
         (500, "repository does not exist", ExecutorConfigurationError),
-        (500, "toomanyrequests: You have reached your pull rate limit", ExecutorResourceError),
-        (404, "no matching manifest for linux/amd64 in the manifest list entries", ExecutorLackError),
+        (500, "toomanyrequests: You have reached your pull rate limit", ExecutorPullQuotaError),
+        (404, "no matching manifest for linux/amd64 in the manifest list entries", ExecutorPlatformError),
         (500, "denied: requested access to the resource is denied", ExecutorAuthenticationError),
         (500, "error parsing HTTP 403 response body: denied", ExecutorAuthenticationError),
+        (500, "mkdir /var/lib/docker/tmp: permission denied", ExecutorImageError),
         (500, "connection reset by peer", ExecutorImageError),
         (0, "unexpected EOF", ExecutorImageError),
     ],

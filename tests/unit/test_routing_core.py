@@ -65,6 +65,8 @@ def batches(draw: st.DrawFn) -> list[JobRequest]:
         strategy=st.sampled_from(["weighted", "balanced", "packed"]),
         priority=st.integers(0, 2),
         grants=st.sampled_from([(), (), ("user",), ("cloudrun: size",)]),
+        failed_hosts=st.sampled_from([(), (), (1,), (2, 3)]),
+        unfit_hosts=st.sampled_from([(), (), (1,), (3,)]),
     )
     classes = draw(st.lists(needs, min_size=1, max_size=6))
     return [JobRequest(age, age, draw(st.sampled_from(classes))) for age in range(draw(st.integers(1, 25)))]
@@ -280,6 +282,35 @@ def test_reasons_say_how_the_host_was_chosen() -> None:
     assert "The least load for its weight" in why(two, strategy="balanced")
     assert "The fullest that fits" in why(two, strategy="packed")
     assert "equal chance" in why([host(1, weight=0), host(2, weight=0)])
+
+
+def test_hosts_that_have_failed_the_job_are_tried_after_all_others_of_the_same_preference() -> None:
+    def chosen(fleet: list[HostState], **needs: object) -> int:
+        (decision,) = router.decide(fleet, [JobRequest(1, 1, JobRequirements(failed_hosts=(1, 9), **needs))], 0)
+        return decision.host.id
+
+    assert chosen([host(1, weight=1000), host(2, weight=1)]) == 2
+    assert chosen([host(1), host(2, weight=0)]) == 2
+    assert chosen([host(1), host(2, region="us")], region_preference="eu") == 1
+    assert chosen([host(1), host(2, executor_type="cloudrun")], preferred_executor="docker") == 1
+    assert chosen([host(1), host(2, max_jobs=0)]) == 1
+    (decision,) = router.decide([host(1)], [JobRequest(1, 1, JobRequirements(failed_hosts=(1,)))], 0)
+    assert decision.reason.startswith("Each host that could take it now has failed it before. The only choice")
+
+
+def test_a_host_that_lacks_what_the_job_needs_never_takes_it() -> None:
+    needs = JobRequirements(unfit_hosts=(1,))
+    (decision,) = router.decide([host(1), host(2)], [JobRequest(1, 1, needs)], 0)
+    assert decision.host.id == 2
+    (decision,) = router.decide([host(1)], [JobRequest(1, 1, needs)], 0)
+    assert (decision.host, decision.verdict) == (None, Verdict.NEVER)
+    assert decision.evaluation.rejections() == {"HOST_LACKS": 1}
+
+
+def test_a_record_from_before_a_check_was_added_is_decided_again_without_it() -> None:
+    before = router.evaluate([host(1), host(2)], JobRequirements(), 7, {"SLOTS", "MEMORY"})
+    assert before.codes == ("SLOTS", "MEMORY")
+    assert router.evaluate(before.hosts, before.requirements, before.seed, before.codes) == before
 
 
 def test_a_registered_check_takes_part_in_every_decision() -> None:

@@ -18,6 +18,8 @@ from container_manager.executors.exceptions import (
     ExecutorConnectionError,
     ExecutorError,
     ExecutorImageError,
+    ExecutorPlatformError,
+    ExecutorPullQuotaError,
     ExecutorResourceError,
 )
 from container_manager.models import ContainerJob
@@ -149,6 +151,9 @@ class Attempt:
         When the host did not answer or a quota is used up, the job is retried without limit.
         """
         unlimited = isinstance(error, (ExecutorConnectionError, ExecutorResourceError))
+        if isinstance(error, ExecutorPullQuotaError):
+            # It is the image's registry that refuses: one job must not make all hosts be avoided.
+            unlimited = False
         await self.fail_by_host(
             HostFault(
                 str(error),
@@ -160,4 +165,5 @@ class Attempt:
 
     async def fail_by_lack(self, error: ExecutorError) -> None:
         """Commit that the host lacks what the job needs, so that it is routed to one that may have it."""
-        await self.fail_by_host(HostFault(str(error), retries=None, lacking=True, ejects=False))
+        shown = not isinstance(error, ExecutorPlatformError)
+        await self.fail_by_host(HostFault(str(error), retries=None, lacking=True, ejects=False, shown=shown))

@@ -72,9 +72,11 @@ async def launch(attempt: Attempt, executor: ContainerExecutor, slots: Slots) ->
         if attempt.start_sent and not await _has_not_run(attempt, executor, attempt.execution):
             return None
         attempt.execution = None
-    if await _in_progress(attempt, executor.prepare(attempt.spec, attempt.progress.report)) is None:
-        await attempt.end(End(JobStatus.CANCELLED))
-        return None
+    if executor.prepares:
+        ready = await _in_progress(attempt, executor.prepare(attempt.spec, attempt.progress.report))
+        if not ready:
+            await attempt.end(End(JobStatus.CANCELLED))
+            return None
     async with _launch_slot(attempt, slots) as has_slot:
         if not has_slot:
             await attempt.end(End(JobStatus.CANCELLED))

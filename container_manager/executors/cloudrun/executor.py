@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from container_manager.aio import cancel_and_wait
+from container_manager.aio import cancel_and_wait, start_detached
 from container_manager.executors.base import (
     LABEL,
     ContainerExecutor,
@@ -87,6 +87,7 @@ class CloudRunExecutor(ContainerExecutor):
         # From the last list, corrected by what this executor has started and seen ended since.
         self._running: set[str] = set()
         self._exhausted_at = -EXHAUSTED_FOR
+        self._closing: set[asyncio.Task[object]] = set()
         self._closed = False
 
     @property
@@ -301,12 +302,26 @@ class CloudRunExecutor(ContainerExecutor):
     # -------------------------------------------------------------- connections
 
     async def _counted(self, call: Awaitable[T]) -> T:
-        """The call's answer; remembers when a quota is used up."""
+        """The call's answer; remembers when a quota is used up, and when the credentials must be read again."""
         try:
             return await call
         except ExecutorResourceError:
             self._exhausted_at = time.monotonic()
             raise
+        except ExecutorError as error:
+            if "config.credentials" in str(error):
+                self._connect_anew()
+            raise
+
+    def _connect_anew(self) -> None:
+        """Let the next call read the credentials again: a key that is renewed in its file is another one."""
+        for connection in (self._api, self._logs):
+            if connection is None:
+                continue
+            closing = start_detached(connection.aclose(), "closing a connection with old credentials")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self._api = self._logs = None
 
     async def _open(self) -> "CloudRunApi":
         if self._closed:
@@ -357,6 +372,7 @@ class CloudRunExecutor(ContainerExecutor):
         self._closed = True
         await self.watcher.aclose()
         await cancel_and_wait(self._opening)
+        await asyncio.gather(*self._closing)
         for connection in (self._api, self._logs):
             if connection is not None:
                 await connection.aclose()

@@ -55,14 +55,15 @@ class Engine(Docker):
             await response.read()
 
     async def _do_query(self, path: Any, method: str, **options: Any) -> aiohttp.ClientResponse:
+        spoken = self.api_version
         try:
             return await super()._do_query(path, method, **options)
         except DockerError as error:
             if error.status != HTTPStatus.BAD_REQUEST or not OTHER_VERSION.search(error.message):
                 raise
-            # The engine was upgraded and has done nothing yet.
-            spoken = self.api_version
-            await self.learn()
+            # The engine was upgraded and has done nothing yet. Another call may have learned its new version already.
+            if self.api_version == spoken:
+                await self.learn()
             if self.api_version == spoken:
                 raise
             return await super()._do_query(path, method, **options)

@@ -1,5 +1,6 @@
 """What differs between the engines that speak Docker's API."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -31,10 +32,12 @@ class Dialect(NamedTuple):
         """How many bytes of output may be stored before the oldest may have been dropped, a little less to be safe."""
         return (self.log_files - 1) * self.log_file * 63 // 64 or self.log_file * self.log_files
 
-    def history_until(self, now: float) -> dict[str, Any]:
-        """The parameters with which the engine tells all that it remembers, and then closes the stream."""
-        # Podman leaves out most events when it is asked for those until a time (podman#29579).
-        return {"since": 1, "until": f"{now:.6f}"} if self is DOCKER else {"since": 1, "stream": "false"}
+    def history(self, now: float, container_id: str) -> dict[str, Any]:
+        """The parameters with which the engine tells what it remembers, and then closes the stream."""
+        if self is DOCKER:
+            return {"since": 1, "until": f"{now:.6f}"}
+        # Podman remembers all events, and leaves out most when it is asked for those until a time (podman#29579).
+        return {"since": 1, "stream": "false", "filters": json.dumps({"container": [container_id]})}
 
 
 DOCKER = Dialect(

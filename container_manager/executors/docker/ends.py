@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from container_manager.executors.base import ExecutionState, ExecutionStatus
 
-CREATE, START, KILL, OOM = "create", "start", "kill", "oom"
+CREATE, START, KILL, STOP, OOM = "create", "start", "kill", "stop", "oom"
 ENDS = frozenset({"die", "died"})
 """The end of a container, as Docker calls it and as Podman does."""
 
-WATCHED = [*sorted(ENDS), KILL, OOM]
+WATCHED = [*sorted(ENDS), KILL, STOP, OOM]
 """The events that an executor listens to."""
 
-ENDING_SIGNALS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
+ENDING_SIGNALS = frozenset({signal.SIGINT, signal.SIGKILL, signal.SIGTERM})
 """Signals that ask a program to end. A program may catch them and then end with any exit code."""
 
 TIME_TO_END = 60.0
@@ -141,6 +141,7 @@ class SeenEnds:
             started_at=min(seen.started_at, ended_at or seen.started_at),
             finished_at=ended_at,
             error="" if end else STARTED_AGAIN,
+            runs_again=status.state is ExecutionState.RUNNING,
         )
 
 
@@ -183,12 +184,14 @@ def ending_signal(status: ExecutionStatus, events: Sequence[ContainerEvent]) -> 
 
 def explain_end(status: ExecutionStatus, events: Sequence[ContainerEvent]) -> ExecutionStatus:
     """The status with what the container's events say about its end, if it was not the program's own."""
-    if has(events, OOM):
+    sent = ending_signal(status, events)
+    if sent or has(events, STOP):
+        # A stop through the engine is reported when the container has ended, whatever its signal and its exit code are.
+        with_signal = "" if sent in {0, signal.SIGKILL} else f" with {name_of(sent)}"
+        return replace(status, error=f"It was killed on its host{with_signal}, and not by this service.")
+    if status.out_of_memory or has(events, OOM):
         # Reported after the end, it is missing in the container's state.
         return replace(status, out_of_memory=True)
-    if sent := ending_signal(status, events):
-        with_signal = "" if sent == signal.SIGKILL else f" with {name_of(sent)}"
-        return replace(status, error=f"It was killed on its host{with_signal}, and not by this service.")
     number = (status.exit_code or 0) - FIRST_SIGNAL_CODE
     if number in SIGNAL_NUMBERS and not status.error:
         why = f"Exit code {status.exit_code} stands for {name_of(number)}, which this service has not sent."

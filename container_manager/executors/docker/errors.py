@@ -18,7 +18,8 @@ from container_manager.executors.exceptions import (
     ExecutorImageError,
     ExecutorLackError,
     ExecutorOperationError,
-    ExecutorResourceError,
+    ExecutorPlatformError,
+    ExecutorPullQuotaError,
 )
 
 UNREACHABLE = 900
@@ -55,7 +56,8 @@ NO_PLATFORM = re.compile(
     re.IGNORECASE,
 )
 NO_CREDENTIALS = re.compile(
-    r"unauthorized|no basic auth credentials|access denied|denied\b|forbidden|authentication required", re.IGNORECASE
+    r"unauthorized|no basic auth credentials|access denied|(?<!permission )denied\b|forbidden|authentication required",
+    re.IGNORECASE,
 )
 NO_REFERENCE = "invalid reference format"
 NO_IMAGE = re.compile(r"not found|manifest unknown|no such image|does not exist|invalid reference", re.IGNORECASE)
@@ -103,12 +105,12 @@ def pull_error(error: ExecutorOperationError, host_name: str, image: str, regist
     """Why an image cannot be pulled: a quota, credentials, no such image, or another failure."""
     text = str(error)
     if TOO_MANY.search(text):
-        return ExecutorResourceError(
+        return ExecutorPullQuotaError(
             f"image: {image!r} cannot be pulled for a while: registry {registry} lets host {host_name} pull no more "
             f"({text})."
         )
     if NO_PLATFORM.search(text):
-        return ExecutorLackError(f"image: {image!r} does not exist for the platform of host {host_name} ({text}).")
+        return ExecutorPlatformError(f"image: {image!r} does not exist for the platform of host {host_name} ({text}).")
     if NO_CREDENTIALS.search(text):
         return ExecutorAuthenticationError(
             f"image: registry {registry} refused host {host_name} the image {image!r}; it may be private or not "

@@ -47,6 +47,7 @@ from container_manager.executors.docker.settings import attempt_labels, containe
 from container_manager.executors.docker.status import engine_id, owned_execution, status_of_container
 from container_manager.executors.exceptions import (
     ExecutorError,
+    ExecutorImageError,
     ExecutorLackError,
     ExecutorOperationError,
 )
@@ -66,6 +67,9 @@ MOST_CALLS = 50
 
 MOST_READING = 20
 """Outputs that may be read at once, whatever their length."""
+
+MOST_PREPARED = 1000
+"""Launches that may be prepared and not created yet; one that is forgotten is prepared again."""
 
 LOOK_IS_FRESH = 1.0
 """Seconds for which what a health check has found also answers how much room there is."""
@@ -133,9 +137,15 @@ class DockerExecutor(ContainerExecutor):
 
     # -------------------------------------------------------------- launching
 
+    @property
+    def prepares(self) -> bool:
+        return True
+
     async def prepare(self, spec: LaunchSpec, report: Report = lambda _: None) -> bool:
         self._check_grants(spec)
         await self._images.prepare(spec.image, report)
+        if len(self._prepared) >= MOST_PREPARED:
+            self._prepared.clear()
         self._prepared.add(spec.name)
         return True
 
@@ -145,12 +155,16 @@ class DockerExecutor(ContainerExecutor):
             await self._images.pull(spec.image, report)
         self._prepared.discard(spec.name)
         if self._config.mounts and self._client.dialect.needs_mounts_checked:
-            await check_mounts(self._client, self._config, spec.image, self.settings.launch_timeout)
+            nobodys = attempt_labels(replace(spec, job_id=0)) | {f"{LABEL}.instance": self.settings.instance}
+            await check_mounts(self._client, self._config, spec.image, nobodys, self.settings.launch_timeout)
         try:
             return await self._create(spec)
         except _MissingImageError:
             await self._images.pull(spec.image, report)
-        return await self._create(spec)
+        try:
+            return await self._create(spec)
+        except _MissingImageError as missing:
+            raise ExecutorImageError(f"image: {spec.image!r} was removed from the host: {missing}") from missing
 
     def _check_grants(self, spec: LaunchSpec) -> None:
         # Routing has checked them, but the host's settings may have changed since.
@@ -197,7 +211,7 @@ class DockerExecutor(ContainerExecutor):
 
     async def has_run(self, execution: Execution) -> bool | None:
         try:
-            events = (await self._explainer.history()).of(execution.id)
+            events = (await self._explainer.history(execution.id)).of(execution.id)
         except ExecutorOperationError:
             return None
         if has(events, START):
@@ -259,14 +273,12 @@ class DockerExecutor(ContainerExecutor):
     async def explain(self, execution: Execution, status: ExecutionStatus) -> ExecutionStatus:
         if status.error == STARTED_AGAIN:
             return status
-        if status.started_at is None:
-            # It is called ended, and never started, after its engine was killed during the start.
+        if status.started_at is None or status.finished_at is None:
+            # It is called ended, without the times of it, after its engine or its machine was killed.
             return ended_by_restart(self.settings.name, status)
         is_suspect = status.exit_code in self._client.dialect.command_failed
         if is_suspect and (why := await self._failed_command(execution)):
             return replace(status, error=why)
-        if status.exit_code and status.out_of_memory:
-            return status
         return await self._explainer.explain(status)
 
     async def _failed_command(self, execution: Execution) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from container_manager.executors.base import ExecutionStatus, ExecutorSettings
 from container_manager.executors.docker.client import EngineClient
@@ -21,6 +22,7 @@ from container_manager.executors.docker.ends import (
     has,
     read_event,
 )
+from container_manager.executors.docker.errors import status_of
 from container_manager.executors.docker.status import parse_time
 from container_manager.executors.exceptions import ExecutorConnectionError, ExecutorError, ExecutorOperationError
 
@@ -68,7 +70,7 @@ class Explainer:
         if has(heard, *ENDS):
             return heard
         try:
-            return (await self.history()).of(status.id) or heard
+            return (await self.history(status.id)).of(status.id) or heard
         except ExecutorError as error:
             logger.info("the end of container %s is judged without the engine's history: %s", status.id, error)
             return heard
@@ -84,9 +86,11 @@ class Explainer:
         except ExecutorConnectionError:
             self.seen.note_closing(container_id)
             raise
-        except ExecutorError:
-            # It has answered.
-            return
+        except ExecutorError as error:
+            if isinstance(error, ExecutorOperationError) and status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                # A proxy before the engine answers in its place.
+                self.seen.note_closing(container_id)
+                raise ExecutorConnectionError(str(error)) from error
 
     async def _events_until_end(self, status: ExecutionStatus) -> Sequence[ContainerEvent] | None:
         """The container's events; None when the engine was started after the container had ended.
@@ -98,19 +102,22 @@ class Explainer:
             if _may_be_late(status, self.seen.events(status.id)):
                 await asyncio.sleep(EVENT_DELAY)
             return self.seen.events(status.id)
-        history = await self.history()
+        history = await self.history(status.id)
         if not has(history.of(status.id), *ENDS):
             # Nothing follows from what is missing, unless an event that was caused for this very purpose is there.
             await self._leave_mark(status.id)
-            history = await self.history()
+            history = await self.history(status.id)
         elif _may_be_late(status, history.of(status.id)):
             await asyncio.sleep(EVENT_DELAY)
-            history = await self.history()
-        events = history.of(status.id)
+            history = await self.history(status.id)
+        events, heard = history.of(status.id), self.seen.events(status.id)
+        if self.seen.engine_was_closing(status.id) and has(heard, KILL) and not has(events, *ENDS):
+            # The engine that told of the signal is not this one any more.
+            return None
         if not (history.is_full or history.survives_restarts) and has(events, MARK, *ENDS) and not has(events, START):
             # The engine remembers all that it has seen of this container, and was started after the container.
             return None
-        return self.seen.events(status.id) or events
+        return heard or events
 
     async def _leave_mark(self, container_id: str) -> None:
         """Have the engine write an event of this container into its history: an update that changes nothing."""
@@ -118,8 +125,8 @@ class Explainer:
         async with self._client.stream(path, doing, {}, self._settings.call_timeout, method="POST", data=b"{}"):
             pass
 
-    async def history(self) -> History:
-        """The events that the engine remembers.
+    async def history(self, container_id: str) -> History:
+        """The events that the engine remembers; at least those of one container.
 
         Raises:
             ExecutorError: it does not tell them.
@@ -127,7 +134,7 @@ class Explainer:
         doing, patience = "asking for past events", self._settings.call_timeout
         async with self._client.call(doing, patience) as docker:
             info = await docker.system.info()
-            params = docker.dialect.history_until(parse_time(info["SystemTime"]).timestamp())
+            params = docker.dialect.history(parse_time(info["SystemTime"]).timestamp(), container_id)
         async with self._client.stream("events", doing, params, patience) as stream:
             lines = (await stream.rest()).splitlines()
         try:

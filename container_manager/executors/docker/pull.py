@@ -42,7 +42,9 @@ async def pull(
     login = config.registry_auth.get(registry)
     headers = {} if login is None else {"X-Registry-Auth": _registry_header(login.username, login.password)}
     doing, wishes = f"pulling {image}", {"fromImage": with_tag(image)}
-    began, layers = time.monotonic(), Layers(image, settings.name)
+    async with client.call("connecting", settings.call_timeout):
+        # From here on only the registry can be slow.
+        began, layers = time.monotonic(), Layers(image, settings.name)
     report(str(layers))
     try:
         # aiodocker's own pull leaks its connection when it is cancelled.
