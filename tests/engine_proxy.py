@@ -66,9 +66,11 @@ async def proxied(engine: EngineApi, rule: Rule = lambda _: None) -> AsyncIterat
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.UnixSite(runner, proxy.url.removeprefix("unix://")).start()
-    yield proxy
-    proxy.drop()
-    await runner.cleanup()
+    try:
+        yield proxy
+    finally:
+        proxy.drop()
+        await runner.cleanup()
 
 
 def refuse(status: int, message: str = "denied by the proxy") -> web.Response:

@@ -11,7 +11,7 @@ from tests.client import CREATE_HOST, Api
 from tests.engine_proxy import Proxy, proxied, refuse
 from tests.engines import Engine
 from tests.eventually import eventually
-from tests.jobs import CANCEL, ended, has_status, running
+from tests.jobs import CANCEL, ended, running
 
 ATTEMPTS = "query($id: ID!) { job(id: $id) { attempts { attempt status exitCode error } } }"
 HOST = "query($id: ID!) { host(id: $id) { health { status error } } }"
@@ -230,9 +230,14 @@ async def test_a_pull_quota_that_is_used_up_cools_the_host_down(admin: Api, engi
     async with proxied(engine, refused) as proxy:
         await add_host(admin, proxy.url, "bad", routingWeight=1000, **limits)
         job = await admin.submit(image="registry:1/app:1", command=["true"])
-        job = await eventually(lambda: has_status(admin, job["id"], "PENDING"), 30)
-        assert job["waitingOn"]["rejections"] == [{"code": "COOLDOWN", "hosts": 1}]
+        rejections = await eventually(lambda: _waits_for(admin, job["id"]), 30)
+        assert rejections == [{"code": "COOLDOWN", "hosts": 1}]
         await admin(CANCEL, id=job["id"])
+
+
+async def _waits_for(api: Api, job_id: str) -> list[dict] | None:
+    waiting = (await api.job(job_id))["waitingOn"]
+    return waiting["rejections"] if waiting else None
 
 
 # ------------------------------------------------------------------ slow, and the same engine twice
