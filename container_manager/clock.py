@@ -1,4 +1,4 @@
-"""The clock of this process: the time at its start, and from then on a clock that nobody can set.
+"""The clock of this process: the time at its start, and from then on one that cannot be set.
 
 The system's clock may be set while the process runs. Deadlines, back-offs and the order of timestamps must not jump
 with it. The time at the start is the database's, so that the processes of an installation agree.

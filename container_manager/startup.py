@@ -79,7 +79,7 @@ def _migrate() -> None:
 
 
 def _keep_local_engines() -> None:
-    """SQLite serves one machine, so its local engines are this machine's, whatever the machine was called before."""
+    """SQLite serves one machine, so its local engines are this machine's, also when the machine had another name."""
     if connection.vendor != "sqlite":
         return
     node = settings.CONTAINER_MANAGER.node

@@ -61,7 +61,7 @@ async def test_each_node_runs_the_jobs_of_its_own_engine(
                 job = await ended(api, job_id)
                 assert (job["status"], job["host"]["name"]) == ("SUCCEEDED", node)
 
-            # Whoever changes a host, it stays with its node.
+            # A host stays with its node when a process of another node changes it.
             hosts = {edge["node"]["name"]: edge["node"]["id"] for edge in (await api(IDS))["edges"]}
             for node, its_engine in engines.items():
                 change = {"config": {"url": its_engine.url, "max_launches": 3}, "maxConcurrentJobs": 5}

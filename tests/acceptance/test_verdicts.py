@@ -32,7 +32,7 @@ def answers(path: str, answer: Callable[[], web.StreamResponse]) -> Callable[[we
 
 async def silence() -> web.StreamResponse:
     await asyncio.sleep(600)
-    raise AssertionError("nobody waits so long")
+    raise AssertionError("no client waits so long")
 
 
 EVENTS = r"GET /(v[\d.]+/)?events"
@@ -130,7 +130,7 @@ async def test_a_refusal_of_the_connection_is_not_the_jobs_mistake(admin: Api, e
 # ------------------------------------------------------------------ launching
 
 
-async def test_pulls_that_hang_hold_up_nobody_else(admin: Api, engine: Engine) -> None:
+async def test_pulls_that_hang_hold_up_no_other_launch(admin: Api, engine: Engine) -> None:
     async def rule(request: web.Request) -> web.StreamResponse | None:
         return await silence() if "/images/create" in request.path else None
 

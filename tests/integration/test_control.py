@@ -197,7 +197,7 @@ async def test_a_fresh_job_is_created_committed_started_and_removed(run: Callabl
     assert (job.status, job.exit_code, job.execution_id) == ("succeeded", 0, "id")
     assert await kinds() == ["job_launched", "job_started", "job_finished"]
     called = [call[0] for call in executor.method_calls]
-    assert called == ["prepare", "create", "start", "wait", "logs", "explain", "remove"]
+    assert called == ["prepare", "create", "start", "wait", "explain", "logs", "remove"]
 
 
 async def test_a_container_that_runs_is_adopted_not_started_again(run: Callable) -> None:

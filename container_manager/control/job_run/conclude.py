@@ -38,11 +38,9 @@ async def conclude(
         await _finish(attempt, executor, execution, attempt.judge(None))
         return
     status = attempt.in_own_time(status)
-    # Read first, because a host may tell the cause of an end a moment after the end.
-    output = await _read_output(attempt, executor, execution)
     if stopped_as(status, attempt.stop) is None:
         status = await _explain(executor, execution, status)
-    end = replace(attempt.judge(status), output=output)
+    end = replace(attempt.judge(status), output=await _read_output(attempt, executor, execution))
     if status.runs_again:
         await executor.stop(execution, 0)
     if status.interrupted and stopped_as(status, attempt.stop) is None:

@@ -155,8 +155,8 @@ class DockerExecutor(ContainerExecutor):
             await self._images.pull(spec.image, report)
         self._prepared.discard(spec.name)
         if self._config.mounts and self._client.dialect.needs_mounts_checked:
-            nobodys = attempt_labels(replace(spec, job_id=0)) | {f"{LABEL}.instance": self.settings.instance}
-            await check_mounts(self._client, self._config, spec.image, nobodys, self.settings.launch_timeout)
+            labels = attempt_labels(replace(spec, job_id=0)) | {f"{LABEL}.instance": self.settings.instance}
+            await check_mounts(self._client, self._config, spec.image, labels, self.settings.launch_timeout)
         try:
             return await self._create(spec)
         except _MissingImageError:

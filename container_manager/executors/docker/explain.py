@@ -14,6 +14,7 @@ from container_manager.executors.docker.ends import (
     MARK,
     OOM,
     START,
+    STOP,
     ContainerEvent,
     History,
     SeenEnds,
@@ -32,8 +33,8 @@ EVENTS_KEPT, EVENTS_MEANWHILE = 256, 64
 """An engine remembers this many events, and none from before its start. We allow for this many after the one that is
 looked up."""
 
-EVENT_DELAY = 0.2
-"""Seconds after which an engine has reported the signal that ended a container."""
+SIGNAL_DELAY, STOP_DELAY = 0.2, 0.05
+"""Seconds after an end within which an engine reports the signal that caused it, and a stop that has succeeded."""
 
 MOST_HISTORIES = 4
 """Ends that may be looked up in the engine's history at once; each reads a few hundred events."""
@@ -99,16 +100,15 @@ class Explainer:
             ExecutorError: the engine does not tell.
         """
         if self.seen.is_fresh(status.id) and not self.seen.engine_was_closing(status.id):
-            if _may_be_late(status, self.seen.events(status.id)):
-                await asyncio.sleep(EVENT_DELAY)
+            await asyncio.sleep(_time_for_late_events(status, self.seen.events(status.id)))
             return self.seen.events(status.id)
         history = await self.history(status.id)
         if not has(history.of(status.id), *ENDS):
             # Nothing follows from what is missing, unless an event that was caused for this very purpose is there.
             await self._leave_mark(status.id)
             history = await self.history(status.id)
-        elif _may_be_late(status, history.of(status.id)):
-            await asyncio.sleep(EVENT_DELAY)
+        elif delay := _time_for_late_events(status, history.of(status.id)):
+            await asyncio.sleep(delay)
             history = await self.history(status.id)
         events, heard = history.of(status.id), self.seen.events(status.id)
         if self.seen.engine_was_closing(status.id) and has(heard, KILL) and not has(events, *ENDS):
@@ -145,6 +145,8 @@ class Explainer:
         return History(events, is_full, survives_restarts=bool(info.get("LiveRestoreEnabled")))
 
 
-def _may_be_late(status: ExecutionStatus, events: Sequence[ContainerEvent]) -> bool:
-    """Whether the signal that ended the container may not have been reported yet."""
-    return (status.exit_code or 0) > FIRST_SIGNAL_CODE and not has(events, KILL, OOM)
+def _time_for_late_events(status: ExecutionStatus, events: Sequence[ContainerEvent]) -> float:
+    """Seconds after which the engine has reported what ended the container, if it was not the container itself."""
+    if has(events, KILL, STOP, OOM):
+        return 0
+    return SIGNAL_DELAY if (status.exit_code or 0) > FIRST_SIGNAL_CODE else STOP_DELAY
