@@ -59,6 +59,7 @@ class LaunchSpec:
     read_only_root: bool = False
     tmpfs: Mapping[str, int] = field(default_factory=dict)
     shm_mb: int = 0
+    priority: int = 0
 
     @property
     def variables(self) -> dict[str, str]:
@@ -210,6 +211,12 @@ class ContainerExecutor(abc.ABC):
         for an execution that this service has stopped.
         """
         return status
+
+    async def recall(self, execution: Execution) -> None:
+        """Learn what has happened to an execution before this worker took it over, as far as the host knows.
+
+        Afterwards `status` tells an execution that was started again by hand from one that runs for the first time.
+        """
 
     @abc.abstractmethod
     async def wait(self, execution: Execution, seen: ExecutionState = ExecutionState.RUNNING) -> ExecutionStatus | None:

@@ -243,6 +243,7 @@ class ExecutorFactory:
             read_only_root=job.read_only_root,
             tmpfs=job.tmpfs,
             shm_mb=job.shm_size_mb or 0,
+            priority=job.priority,
         )
 
     def invalidate_executor_cache(self, host: ExecutorHost) -> None:

@@ -120,6 +120,25 @@ async def test_each_container_is_new_and_never_one_that_was_there(executor: Make
         await docker.remove(container)
 
 
+async def test_what_was_restarted_by_hand_while_no_worker_watched_has_ended(executor: Make, engine: Engine) -> None:
+    first, job = (
+        executor(),
+        replace(spec("busybox:test", 9), command=("sh", "-c", "trap 'exit 4' TERM; sleep 60 & wait")),
+    )
+    execution = Execution(await first.create(job), job)
+    await first.start(execution)
+    await eventually(engine.running, what="it runs")
+    await first.aclose()
+    await asyncio.to_thread(engine.restart_container, execution.id)
+    second = executor()
+    assert (await second.status(execution)).state is ExecutionState.RUNNING
+    await second.recall(execution)
+    status = await second.status(execution)
+    assert (status.state, status.exit_code, status.runs_again) == (ExecutionState.EXITED, 4, True)
+    await second.stop(execution, 0)
+    await second.remove(execution.id)
+
+
 async def test_settings_that_the_engine_refuses_are_a_configuration_error(executor: Make) -> None:
     docker = executor(network="no-such-network")
     job = spec("busybox:test", 3)

@@ -53,25 +53,9 @@ async def launch(attempt: Attempt, executor: ContainerExecutor, slots: Slots) ->
         ExecutorConfigurationError, ExecutorAuthenticationError: the launch can never succeed as it is.
         ExecutorError: what became of the execution is unknown.
     """
-    if attempt.execution is None:
-        await _remove_uncommitted(attempt, executor)
-    else:
-        found = await executor.status(attempt.execution)
-        if found is not None and found.state is ExecutionState.CREATED and attempt.start_sent:
-            # A start that was sent may still take effect.
-            await asyncio.sleep(executor.settle_seconds)
-            found = await executor.status(attempt.execution)
-        if found is not None and found.state is not ExecutionState.CREATED:
-            return found
-        if found is not None:
-            # Remove it instead of starting it, so that a late start by the worker that created it cannot run it.
-            await _remove_created(attempt, executor, found.id)
-        if attempt.started_at is not None:
-            await attempt.end(attempt.judge(None))
-            return None
-        if attempt.start_sent and not await _has_not_run(attempt, executor, attempt.execution):
-            return None
-        attempt.execution = None
+    found = await _take_up(attempt, executor)
+    if found is not None or attempt.ended:
+        return found
     if executor.prepares:
         ready = await _in_progress(attempt, executor.prepare(attempt.spec, attempt.progress.report))
         if not ready:
@@ -83,6 +67,30 @@ async def launch(attempt: Attempt, executor: ContainerExecutor, slots: Slots) ->
             return None
         await _check_quota(attempt, executor)
         return await _create_and_start(attempt, executor)
+
+
+async def _take_up(attempt: Attempt, executor: ContainerExecutor) -> ExecutionStatus | None:
+    """What an earlier claim of the attempt has started; None when nothing was, or when the attempt has ended."""
+    if attempt.execution is None:
+        await _remove_uncommitted(attempt, executor)
+        return None
+    if attempt.may_exist:
+        await executor.recall(attempt.execution)
+    found = await executor.status(attempt.execution)
+    if found is not None and found.state is ExecutionState.CREATED and attempt.start_sent:
+        # A start that was sent may still take effect.
+        await asyncio.sleep(executor.settle_seconds)
+        found = await executor.status(attempt.execution)
+    if found is not None and found.state is not ExecutionState.CREATED:
+        return found
+    if found is not None:
+        # Remove it instead of starting it, so that a late start by the worker that created it cannot run it.
+        await _remove_created(attempt, executor, found.id)
+    if attempt.started_at is not None:
+        await attempt.end(attempt.judge(None))
+    elif not attempt.start_sent or await _has_not_run(attempt, executor, attempt.execution):
+        attempt.execution = None
+    return None
 
 
 @asynccontextmanager

@@ -103,6 +103,14 @@ class SeenEnds:
         if event.action in ENDS:
             seen.told_at = time.monotonic()
 
+    def add_past(self, event: ContainerEvent) -> None:
+        """Keep an event that the engine remembers, if it is one of those that are listened to."""
+        events = self._of(event.container).events
+        if event.action in WATCHED and event not in events:
+            events.append(event)
+            events.sort(key=lambda known: known.at)
+            del events[:-MOST_EVENTS]
+
     def events(self, container_id: str) -> Sequence[ContainerEvent]:
         """The events of a container, oldest first."""
         return self._of(container_id).events

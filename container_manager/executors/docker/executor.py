@@ -143,7 +143,7 @@ class DockerExecutor(ContainerExecutor):
 
     async def prepare(self, spec: LaunchSpec, report: Report = lambda _: None) -> bool:
         self._check_grants(spec)
-        await self._images.prepare(spec.image, report)
+        await self._images.prepare(spec, report)
         if len(self._prepared) >= MOST_PREPARED:
             self._prepared.clear()
         self._prepared.add(spec.name)
@@ -152,7 +152,7 @@ class DockerExecutor(ContainerExecutor):
     async def create(self, spec: LaunchSpec, report: Report = lambda _: None) -> str:
         self._check_grants(spec)
         if self._config.pull == "always" and spec.name not in self._prepared:
-            await self._images.pull(spec.image, report)
+            await self._images.pull(spec, report)
         self._prepared.discard(spec.name)
         if self._config.mounts and self._client.dialect.needs_mounts_checked:
             labels = attempt_labels(replace(spec, job_id=0)) | {f"{LABEL}.instance": self.settings.instance}
@@ -160,7 +160,7 @@ class DockerExecutor(ContainerExecutor):
         try:
             return await self._create(spec)
         except _MissingImageError:
-            await self._images.pull(spec.image, report)
+            await self._images.pull(spec, report)
         try:
             return await self._create(spec)
         except _MissingImageError as missing:
@@ -228,6 +228,9 @@ class DockerExecutor(ContainerExecutor):
     async def status(self, execution: Execution) -> ExecutionStatus | None:
         status = await self._inspect(execution.id)
         return None if status is None else self._seen.first_run(status)
+
+    async def recall(self, execution: Execution) -> None:
+        await self._explainer.recall(execution.id)
 
     async def _inspect(self, reference: str) -> ExecutionStatus | None:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -40,6 +41,10 @@ MOST_HISTORIES = 4
 """Ends that may be looked up in the engine's history at once; each reads a few hundred events."""
 
 
+RECALLED_FOR = 5.0
+"""Seconds for which the history of an engine is not read again for executions that are taken over."""
+
+
 class Explainer:
     """Explains the ends of one engine's containers. `seen` gets what the engine tells of them."""
 
@@ -47,6 +52,7 @@ class Explainer:
         self.seen = SeenEnds()
         self._settings, self._client = settings, client
         self._histories = asyncio.Semaphore(MOST_HISTORIES)
+        self._recalling, self._recalled_at = asyncio.Lock(), -RECALLED_FOR
 
     async def explain(self, status: ExecutionStatus) -> ExecutionStatus:
         """The status of an ended container, with the cause if it came from outside."""
@@ -64,6 +70,21 @@ class Explainer:
                 if self.seen.engine_was_closing(status.id) and has(events, KILL):
                     return ended_by_restart(self._settings.name, status)
         return ended_by_restart(self._settings.name, status) if events is None else explain_end(status, events)
+
+    async def recall(self, container_id: str) -> None:
+        """Take over what the engine remembers of a container; a history of all containers serves many calls."""
+        shared = self._client.dialect.ends_containers
+        async with self._recalling:
+            if shared and time.monotonic() - self._recalled_at < RECALLED_FOR:
+                return
+            try:
+                history = await self.history(container_id)
+            except ExecutorError as error:
+                logger.info("the engine of host %s does not tell its history: %s", self._settings.name, error)
+                return
+            self._recalled_at = time.monotonic()
+            for event in history.events if shared else history.of(container_id):
+                self.seen.add_past(event)
 
     async def _all_events(self, status: ExecutionStatus) -> Sequence[ContainerEvent]:
         """What the engine has told about the container; from an engine whose restart ends nothing."""

@@ -1,6 +1,5 @@
 """Pulling an image, with progress."""
 
-import asyncio
 import base64
 import json
 import time
@@ -10,8 +9,9 @@ from typing import Any
 
 from aiodocker import DockerError
 
+from container_manager.aio import Slots
 from container_manager.domain.image import registry_of
-from container_manager.executors.base import ExecutorSettings, Report
+from container_manager.executors.base import ExecutorSettings, LaunchSpec, Report
 from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker.client import EngineClient
 from container_manager.executors.docker.errors import NO_REFERENCE, pull_error, status_of
@@ -75,31 +75,34 @@ class Images:
 
     def __init__(self, client: EngineClient, settings: ExecutorSettings, config: DockerConfig) -> None:
         self._client, self._settings, self._config = client, settings, config
-        self._pulls = asyncio.Semaphore(config.max_pulls)
+        self._pulls = Slots(config.max_pulls)
 
-    async def prepare(self, image: str, report: Report) -> None:
+    async def prepare(self, spec: LaunchSpec, report: Report) -> None:
         """Have the image on the engine, by the host's policy.
 
         Raises:
             ExecutorError: as `pull`.
         """
-        if self._config.pull == "always" or not await self._is_there(image):
-            await self.pull(image, report)
+        if self._config.pull == "always" or not await self._is_there(spec.image):
+            await self.pull(spec, report)
 
-    async def pull(self, image: str, report: Report) -> None:
-        """Pull the image when it is its turn.
+    async def pull(self, spec: LaunchSpec, report: Report) -> None:
+        """Pull the image when it is its turn, by the priority of its job.
 
         Raises:
             ExecutorLackError: the host pulls no images.
             ExecutorError: as the function `pull`.
         """
-        host, most = self._settings.name, self._config.max_pulls
+        image, host, most = spec.image, self._settings.name, self._config.max_pulls
         if self._config.pull == "never":
             raise ExecutorLackError(f"image: {image!r} is not on host {host}, whose config.pull is never.")
         if self._pulls.locked():
             report(f"Waits to pull image {image!r}: host {host} pulls at most {most} images at once.")
-        async with self._pulls:
+        await self._pulls.acquire(spec.priority)
+        try:
             await pull(self._client, self._settings, self._config, image, report)
+        finally:
+            self._pulls.release()
 
     async def _is_there(self, image: str) -> bool:
         try:
