@@ -17,11 +17,14 @@ ROOT = Path(__file__).parents[1]
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": ""}
 """For processes whose code is covered elsewhere: measuring coverage would cost more than their work."""
 
+MEASURE = "MEASURE_PROCESSES"
+"""Set by the tests whose processes run code that no other test covers."""
+
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONTAINER_MANAGER", "DJANGO"))}
     mine = {"CONTAINER_MANAGER_HOME": str(home), "CONTAINER_MANAGER_NODE": "test-node", "PYTHONPATH": str(ROOT)}
-    return {**kept, **mine, **variables}
+    return {**kept, **mine, **({} if MEASURE in os.environ else UNMEASURED), **variables}
 
 
 def command(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

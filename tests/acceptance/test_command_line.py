@@ -20,7 +20,7 @@ from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
 from tests.engines import Engine, Podman
 from tests.eventually import eventually, eventually_sync
 from tests.postgres import Postgres
-from tests.processes import ROOT, UNMEASURED, Served, command, environment
+from tests.processes import MEASURE, ROOT, UNMEASURED, Served, command, environment
 
 SIMULATED = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0}}
 HEALTH = "{ hosts { edges { node { health { status error } } } } }"
@@ -28,7 +28,8 @@ NO_ENGINE = {"input": SIMULATED}
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(MEASURE, "1")
     return tmp_path
 
 

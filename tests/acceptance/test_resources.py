@@ -82,7 +82,7 @@ async def test_two_hundred_thousand_lines_in_five_seconds(api: Api, served: Serv
 async def test_a_large_image_is_pulled_with_progress(api: Api, served: Served, engine: Engine) -> None:
     registry = engine.serve_registry(5002)
     image = f"{registry}/large:1"
-    await asyncio.to_thread(engine.push, image, ballast=200 * MEGABYTE)
+    await asyncio.to_thread(engine.push, image, ballast=400 * MEGABYTE)
     cursor = await api("{ eventCursor }")
     job = await api.submit(image=image, command=["echo", "here"])
     async with api.subscribe(EVENTS, after=cursor, filters={"kinds": ["JOB_PROGRESS", "JOB_LAUNCHED"]}) as events:

@@ -29,8 +29,8 @@ class Dialect(NamedTuple):
 
     @property
     def most_without_loss(self) -> int:
-        """How many bytes of output may be stored before the oldest may have been dropped, a little less to be safe."""
-        return (self.log_files - 1) * self.log_file * 63 // 64 or self.log_file * self.log_files
+        """How many bytes of output may be stored before the oldest may have been dropped, a fifth less to be safe."""
+        return (self.log_files - 1) * self.log_file * 4 // 5 or self.log_file * self.log_files
 
     def history(self, now: float, container_id: str) -> dict[str, Any]:
         """The parameters with which the engine tells what it remembers, and then closes the stream."""
