@@ -44,13 +44,20 @@ async def background(work: Coroutine[Any, Any, T], name: str | None = None) -> A
         await cancel_and_wait(task)
 
 
-def start_detached(work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[object]:
-    """Start a task that nothing awaits; its exception is logged under `name`. The caller keeps the reference.
+def start_detached(
+    work: Coroutine[Any, Any, object], name: str, among: set[asyncio.Task[object]] | None = None
+) -> asyncio.Task[object]:
+    """Start a task that nothing awaits; its exception is logged under `name`.
+
+    The caller keeps the reference, or gives a set that has the task until it is done.
 
     It does not inherit the context, because it outlives the request or the job that happens to start it.
     """
     task = asyncio.create_task(work, name=name, context=Context())
     task.add_done_callback(_log_exception)
+    if among is not None:
+        among.add(task)
+        task.add_done_callback(among.discard)
     return task
 
 

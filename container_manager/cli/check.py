@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -56,10 +57,9 @@ def _told_by_its_node(host: "ExecutorHost") -> str:
     """What is wrong with a host that only another node reaches, from its last probe; "" when nothing is."""
     from django.conf import settings
 
-    from container_manager import clock
-    from container_manager.store.health import FRESH_INTERVALS, unprobed
+    from container_manager.store.health import oldest_fresh, unprobed
 
-    age = FRESH_INTERVALS * settings.CONTAINER_MANAGER.probe_interval_seconds
-    if host.last_health_check is None or (clock.now() - host.last_health_check).total_seconds() > age:
+    interval = timedelta(seconds=settings.CONTAINER_MANAGER.probe_interval_seconds)
+    if host.last_health_check is None or host.last_health_check < oldest_fresh(interval):
         return unprobed(host.node)
     return "" if host.health_status == "healthy" else host.health_error or f"it is {host.health_status}."

@@ -10,7 +10,6 @@ from datetime import timedelta
 from django.db import Error as DatabaseError
 from django.db.models import Q
 
-from container_manager import clock
 from container_manager.aio import cancel_and_wait, start_detached, wait_for
 from container_manager.control.leader import FLEET, Leader
 from container_manager.domain.kinds import EventKind
@@ -67,7 +66,7 @@ class HealthLoop:
             if host.pk not in self._probing:
                 self._probing[host.pk] = start_detached(self._probe(host), f"probe of host {host.name}")
         if FLEET in nodes:
-            stale = clock.now() - health_store.FRESH_INTERVALS * self._interval
+            stale = health_store.oldest_fresh(self._interval)
             if await threads.read(lambda: health_store.stale_since(stale).exists()):
                 await self._writer.write(health_store.expire_stale, stale)
 

@@ -40,7 +40,7 @@ class LaunchSpec:
     """One attempt of one job. `name` is derived from both; an executor adds what makes it unique.
 
     Empty fields are left to the image or the host. `tmpfs` has sizes in MiB by path; `shm_mb` is the
-    size of /dev/shm in MiB.
+    size of /dev/shm in MiB. Of pulls that wait, the one of the highest `priority` comes first.
     """
 
     job_id: int

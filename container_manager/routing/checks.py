@@ -168,8 +168,8 @@ CHECKS: list[Check] = [
         "HOST_LACKS",
         lambda job: job.unfit_hosts,
         lambda host, unfit: NEVER if host.id in unfit else FEASIBLE,
-        lambda job: "a host that has what its image needs" if job.unfit_hosts else "nothing that a host has lacked",
-        lambda host: f"what an earlier attempt on host {host.name} showed",
+        lambda job: "a host that lacks nothing it needs" if job.unfit_hosts else "nothing that a host has lacked",
+        lambda _: "what the job's attempts show",
     ),
     Check(
         "REGION",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Case, F, Q, QuerySet, When
 
@@ -94,6 +94,11 @@ def health_event(tx: Transaction, host: ExecutorHost, before: str) -> None:
     if host.health_status != before:
         message = f"{before} to {host.health_status}. {host.health_error}".strip()
         tx.event(EventKind.HOST_HEALTH_CHANGED, message, host=host)
+
+
+def oldest_fresh(interval: timedelta) -> datetime:
+    """The time since which a host must have been probed for its health to be known; it is probed once an interval."""
+    return clock.now() - FRESH_INTERVALS * interval
 
 
 def stale_since(before: datetime) -> QuerySet[ExecutorHost]:

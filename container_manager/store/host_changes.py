@@ -12,8 +12,8 @@ from container_manager.domain.host_health import UNHEALTHY_AFTER, HealthStatus
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import NO_HOST, Conflict, NotFound
-from container_manager.models import ContainerJob, ExecutorHost, class_key
-from container_manager.store import attempts, reservations
+from container_manager.models import ContainerJob, ExecutorHost
+from container_manager.store import attempts, pending, reservations
 from container_manager.store.health import WITHOUT_FAULTS, health_event
 from container_manager.store.hosts import with_usage
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
@@ -99,10 +99,7 @@ def _forgive_lacks(host: ExecutorHost) -> None:
     waiting = ContainerJob.objects.filter(status=JobStatus.PENDING).exclude(unfit_hosts=[]).defer("environment")
     for job in waiting.select_for_update():
         if host.pk in job.unfit_hosts:
-            job.unfit_hosts = [pk for pk in job.unfit_hosts if pk != host.pk]
-            ContainerJob.objects.filter(pk=job.pk).update(
-                unfit_hosts=job.unfit_hosts, class_key=class_key(job.requirements())
-            )
+            pending.reclassify(job, unfit_hosts=[pk for pk in job.unfit_hosts if pk != host.pk])
 
 
 def _same_engine(host: ExecutorHost, values: dict[str, Any]) -> ExecutorHost | None:

@@ -12,8 +12,8 @@ from container_manager.domain import lifecycle
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import NO_JOB, Conflict, NotFound, UserError
-from container_manager.models import ContainerJob, class_key
-from container_manager.store import attempts, bulk, reservations
+from container_manager.models import ContainerJob
+from container_manager.store import attempts, bulk, pending, reservations
 from container_manager.store.scheduling import route
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
 
@@ -126,12 +126,9 @@ def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | No
     ContainerJob.objects.filter(pk=job_id).update(
         cancel_requested_at=None,
         answered_failures=0,
-        failed_hosts=[],
-        unfit_hosts=[],
         error="",
     )
-    job.failed_hosts = job.unfit_hosts = []
-    ContainerJob.objects.filter(pk=job_id).update(class_key=class_key(job.requirements()))
+    pending.reclassify(job, failed_hosts=[], unfit_hosts=[])
     tx.audit(actor, "retryJob", job_id)
     return None
 

@@ -11,7 +11,7 @@ from django.db.models import BooleanField, Count, Min, Q
 from django.db.models.expressions import RawSQL
 
 from container_manager import clock
-from container_manager.models import ContainerJob, ExecutorHost, QueueRefusal
+from container_manager.models import ContainerJob, ExecutorHost, QueueRefusal, class_key
 from container_manager.routing.reasons import refusal
 from container_manager.routing.types import Evaluation
 from container_manager.store import bulk
@@ -63,6 +63,14 @@ def heads(now: datetime) -> list[ContainerJob]:
         rows = list(found)
         cursor.execute("SET LOCAL enable_sort = on; SET LOCAL enable_seqscan = on; SET LOCAL enable_bitmapscan = on")
         return rows
+
+
+def reclassify(job: ContainerJob, **values: Any) -> None:
+    """Change what routing reads of a job, which thereby may belong to another class."""
+    for name, value in values.items():
+        setattr(job, name, value)
+    ContainerJob.objects.filter(pk=job.pk).update(**values, class_key=(key := class_key(job.requirements())))
+    job.class_key = key
 
 
 # ------------------------------------------------------------------ refusals, one per class

@@ -1,9 +1,9 @@
 """The reservation: room on one host that is kept free for the job that has waited longest."""
 
 from container_manager.domain.kinds import EventKind
-from container_manager.models import ContainerJob, class_key
+from container_manager.models import ContainerJob
 from container_manager.routing.types import Evaluation, HostState
-from container_manager.store.pending import PENDING, store_refusals
+from container_manager.store.pending import PENDING, reclassify, store_refusals
 from container_manager.store.transaction import NewEvent, Transaction
 
 
@@ -14,9 +14,7 @@ def holder() -> ContainerJob | None:
 
 def reserve(tx: Transaction, job: ContainerJob, host: HostState, evaluation: Evaluation) -> None:
     """Reserve the host's room for this job, which becomes a class of its own: only this job may use the room."""
-    job.reserved_host_id = host.id
-    job.class_key = class_key(job.requirements())
-    ContainerJob.objects.filter(pk=job.pk).update(reserved_host_id=host.id, class_key=job.class_key)
+    reclassify(job, reserved_host_id=host.id)
     store_refusals([(job.class_key, evaluation._replace(requirements=job.requirements()))])
     message = f"Host {host.name} reserves its room for this job, which has waited longest."
     tx.events.append(NewEvent(EventKind.HOST_RESERVED, message, job.pk, host.id, host.name, host.executor_type))
@@ -28,8 +26,8 @@ def end_for_job(tx: Transaction, job_id: int) -> None:
     job = jobs.defer("environment").select_related("reserved_host").first()
     if job is None:
         return
-    host, job.reserved_host_id = job.reserved_host, None
-    ContainerJob.objects.filter(pk=job_id).update(reserved_host_id=None, class_key=class_key(job.requirements()))
+    host = job.reserved_host
+    reclassify(job, reserved_host_id=None)
     if host is not None:
         tx.event(EventKind.HOST_RELEASED, f"Host {host.name} no longer reserves room for this job.", job=job, host=host)
 

@@ -15,10 +15,10 @@ from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus, sources
 from container_manager.domain.outcome import End, HostFault
 from container_manager.executors.output import Output, OutputLine
-from container_manager.models import ContainerJob, ExecutorHost, JobOutput, class_key
+from container_manager.models import ContainerJob, ExecutorHost, JobOutput
 from container_manager.routing import router
 from container_manager.routing.types import Verdict
-from container_manager.store import attempts, bulk, health
+from container_manager.store import attempts, bulk, health, pending
 from container_manager.store import hosts as host_store
 from container_manager.store.outputs import NOTES, OUTPUT, compress
 from container_manager.store.transaction import Fence, Transaction, under_routing_lock
@@ -210,17 +210,13 @@ def _avoid(job: ContainerJob, fault: HostFault) -> bool:
         return True
     # All that routing reads of the job, which the claimed row does not have.
     row = ContainerJob.objects.defer("environment").get(pk=job.pk)
-    row.failed_hosts = [*(pk for pk in row.failed_hosts if pk != job.host_id), job.host_id]
-    if fault.lacking:
-        row.unfit_hosts = [*(pk for pk in row.unfit_hosts if pk != job.host_id), job.host_id]
-    needs = row.requirements()
-    ContainerJob.objects.filter(pk=job.pk).update(
-        failed_hosts=row.failed_hosts, unfit_hosts=row.unfit_hosts, class_key=class_key(needs)
-    )
+    names = ("failed_hosts", "unfit_hosts") if fault.lacking else ("failed_hosts",)
+    lists = {name: [*(pk for pk in getattr(row, name) if pk != job.host_id), job.host_id] for name in names}
+    pending.reclassify(row, **lists)
     if not fault.lacking:
         return True
     in_service = [host for host in host_store.snapshot() if host.is_active and not host.is_draining]
-    return router.evaluate(in_service, needs).verdict() is not Verdict.NEVER and bool(in_service)
+    return router.evaluate(in_service, row.requirements()).verdict() is not Verdict.NEVER and bool(in_service)
 
 
 def _count_fault(tx: Transaction, host: ExecutorHost, fault: HostFault) -> None:

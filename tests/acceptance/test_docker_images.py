@@ -56,6 +56,7 @@ def spec(image: str, number: int = 1) -> LaunchSpec:
 
 
 async def run(docker: DockerExecutor, image: str) -> list[str]:
+    await docker.prepare(spec(image))
     execution = Execution(await docker.create(spec(image)), spec(image))
     await docker.start(execution)
     assert (await docker.wait(execution)).exit_code == 0

@@ -150,10 +150,9 @@ class Attempt:
 
         When the host did not answer or a quota is used up, the job is retried without limit.
         """
-        unlimited = isinstance(error, (ExecutorConnectionError, ExecutorResourceError))
-        if isinstance(error, ExecutorPullQuotaError):
-            # It is the image's registry that refuses: one job must not make all hosts be avoided.
-            unlimited = False
+        # A registry's refusal is bounded: one job must not make all hosts be avoided.
+        is_bounded = isinstance(error, ExecutorPullQuotaError)
+        unlimited = isinstance(error, (ExecutorConnectionError, ExecutorResourceError)) and not is_bounded
         await self.fail_by_host(
             HostFault(
                 str(error),

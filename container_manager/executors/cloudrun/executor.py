@@ -316,11 +316,8 @@ class CloudRunExecutor(ContainerExecutor):
     def _connect_anew(self) -> None:
         """Let the next call read the credentials again: a key that is renewed in its file is another one."""
         for connection in (self._api, self._logs):
-            if connection is None:
-                continue
-            closing = start_detached(connection.aclose(), "closing a connection with old credentials")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            if connection is not None:
+                start_detached(connection.aclose(), "closing a connection with old credentials", self._closing)
         self._api = self._logs = None
 
     async def _open(self) -> "CloudRunApi":

@@ -208,9 +208,7 @@ class EngineClient:
         for docker in [docker for docker in self._broken if not self._users[docker]]:
             self._broken.discard(docker)
             del self._users[docker]
-            closing = start_detached(_disconnect(docker), "closing a broken connection")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            start_detached(_disconnect(docker), "closing a broken connection", self._closing)
 
     async def _client(self) -> Engine:
         async with self._connecting:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
@@ -54,8 +53,6 @@ from container_manager.executors.exceptions import (
 from container_manager.executors.output import BoundedOutput, Output, OutputLine
 from container_manager.executors.watcher import Watcher
 
-logger = logging.getLogger(__name__)
-
 NANO = 1_000_000_000
 ALREADY_STOPPED = 304
 
@@ -67,9 +64,6 @@ MOST_CALLS = 50
 
 MOST_READING = 20
 """Outputs that may be read at once, whatever their length."""
-
-MOST_PREPARED = 1000
-"""Launches that may be prepared and not created yet; one that is forgotten is prepared again."""
 
 LOOK_IS_FRESH = 1.0
 """Seconds for which what a health check has found also answers how much room there is."""
@@ -92,7 +86,6 @@ class DockerExecutor(ContainerExecutor):
         self._client = EngineClient(settings.name, self._config, settings.call_timeout)
         self._calls, self._reading = asyncio.Semaphore(MOST_CALLS), asyncio.Semaphore(MOST_READING)
         self._images = Images(self._client, settings, self._config)
-        self._prepared: set[str] = set()
         self._looked: Look | None = None
         self._explainer = Explainer(settings, self._client)
         self._seen = self._explainer.seen
@@ -144,22 +137,17 @@ class DockerExecutor(ContainerExecutor):
     async def prepare(self, spec: LaunchSpec, report: Report = lambda _: None) -> bool:
         self._check_grants(spec)
         await self._images.prepare(spec, report)
-        if len(self._prepared) >= MOST_PREPARED:
-            self._prepared.clear()
-        self._prepared.add(spec.name)
         return True
 
     async def create(self, spec: LaunchSpec, report: Report = lambda _: None) -> str:
         self._check_grants(spec)
-        if self._config.pull == "always" and spec.name not in self._prepared:
-            await self._images.pull(spec, report)
-        self._prepared.discard(spec.name)
         if self._config.mounts and self._client.dialect.needs_mounts_checked:
             labels = attempt_labels(replace(spec, job_id=0)) | {f"{LABEL}.instance": self.settings.instance}
             await check_mounts(self._client, self._config, spec.image, labels, self.settings.launch_timeout)
         try:
             return await self._create(spec)
         except _MissingImageError:
+            # It was removed since `prepare`, or that was left out.
             await self._images.pull(spec, report)
         try:
             return await self._create(spec)
