@@ -28,10 +28,14 @@ async def wait_for(event: asyncio.Event, timeout: float, *, clear: bool = True) 
 
 async def cancel_and_wait(*tasks: "asyncio.Future[Any] | None") -> None:
     """Cancel the tasks and wait until each has ended. Their results and exceptions are dropped; None is skipped."""
-    running = [task for task in tasks if task is not None]
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
+    running = []
+    for task in tasks:
+        if task is not None and task.cancel():
+            running.append(task)
+        elif task is not None and not task.cancelled():
+            task.exception()
+    if running:
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -75,28 +79,26 @@ class Slots:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
 
     def locked(self) -> bool:
-        """Whether `acquire` would have to wait."""
+        """Whether a turn would have to wait."""
         return not self._free
 
-    async def acquire(self, priority: int = 0) -> None:
-        """Wait for a slot and take it; a cancelled wait takes none."""
+    def turn(self, priority: int = 0) -> "asyncio.Future[None]":
+        """A future that is done once its holder has a slot. It must be given back, also when it is not done."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._free:
             self._free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (-priority, next(self._order), turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release()
-            raise
+            turn.set_result(None)
+        else:
+            heapq.heappush(self._waiting, (-priority, next(self._order), turn))
+        return turn
 
-    def release(self) -> None:
-        """Give a slot to the next waiter."""
+    def give_back(self, turn: "asyncio.Future[None]") -> None:
+        """End a turn or the wait for it, and give its slot to the next waiter. Nothing can interrupt it."""
+        if turn.cancel() or turn.cancelled():
+            return
         while self._waiting:
-            turn = heapq.heappop(self._waiting)[2]
-            if not turn.done():
-                turn.set_result(None)
+            following = heapq.heappop(self._waiting)[2]
+            if not following.done():
+                following.set_result(None)
                 return
         self._free += 1

@@ -14,7 +14,7 @@ from django.utils import timezone
 from container_manager.aio import Slots
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.job_run.launch import launch
-from container_manager.control.job_run.run import JobRun
+from container_manager.control.job_run.run import MOST_UNEXPECTED, JobRun
 from container_manager.control.scheduler import Scheduler
 from container_manager.control.supervisor import Supervisor
 from container_manager.domain.host_health import HealthStatus
@@ -503,8 +503,9 @@ async def test_a_run_that_fails_is_logged_and_taken_up_when_its_lease_ends(write
 async def test_a_run_that_fails_again_and_again_ends_with_an_incident(
     run: Callable, cancelled: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    executor = engine(wait=RuntimeError("a bug"), status=state("running"), stop=True)
+    executor = engine(wait=RuntimeError("a bug"), status=state("running"))
     if cancelled:
+        executor.stop.side_effect = [RuntimeError("a bug in stop")] * MOST_UNEXPECTED + [True]
         job = await run(executor, max_attempts=3, cancel_requested_at=ALIVE, execution_id="id", **TAKEN_OVER)
         assert job.status == "cancelled"
         executor.remove.assert_awaited()

@@ -106,42 +106,40 @@ async def test_a_detached_task_does_not_inherit_the_context_of_a_request() -> No
     assert await start_detached(look(), "look") == "none"
 
 
-async def waiting(slots: Slots, name: str, priority: int, entered: list[str]) -> asyncio.Task[None]:
-    async def enter() -> None:
-        await slots.acquire(priority)
-        entered.append(name)
-
-    task = asyncio.create_task(enter())
-    await asyncio.sleep(0)
-    return task
-
-
 async def test_slots_go_by_priority_then_age() -> None:
-    slots, entered = Slots(1), list[str]()
+    slots = Slots(1)
     assert not slots.locked()
-    await slots.acquire()
+    held = slots.turn()
+    assert held.done()
     assert slots.locked()
-    tasks = [await waiting(slots, *who, entered) for who in (("a", 0), ("b", 5), ("c", 0), ("d", 5))]
-    for count in range(1, 5):
-        slots.release()
-        await asyncio.sleep(0)
-        assert len(entered) == count
-    assert entered == ["b", "d", "a", "c"]
-    await asyncio.gather(*tasks)
-    slots.release()
+    turns = {name: slots.turn(priority) for name, priority in (("a", 0), ("b", 5), ("c", 0), ("d", 5))}
+    for name in ("b", "d", "a", "c"):
+        assert not turns[name].done()
+        slots.give_back(held)
+        assert [other for other, turn in turns.items() if turn.done()] == [name]
+        held = turns.pop(name)
+    slots.give_back(held)
     assert not slots.locked()
 
 
 async def test_a_cancelled_wait_keeps_no_slot() -> None:
-    slots, entered = Slots(1), list[str]()
-    await slots.acquire()
-    first, second = await waiting(slots, "a", 9, entered), await waiting(slots, "b", 0, entered)
-    await cancel_and_wait(first)
-    third = await waiting(slots, "c", 9, entered)
-    # It has its turn already, and is cancelled before it runs.
-    slots.release()
+    slots = Slots(1)
+    held, first, second = slots.turn(), slots.turn(9), slots.turn(0)
+    slots.give_back(first)
+
+    async def wait() -> None:
+        turn = slots.turn(9)
+        try:
+            await turn
+        finally:
+            slots.give_back(turn)
+
+    third = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    # The slot is its own already, but it is cancelled before it runs.
+    slots.give_back(held)
     third.cancel()
-    await asyncio.gather(second, third, return_exceptions=True)
-    assert entered == ["b"]
-    slots.release()
+    await cancel_and_wait(third)
+    assert second.done()
+    slots.give_back(second)
     assert not slots.locked()

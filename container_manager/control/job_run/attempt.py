@@ -51,7 +51,8 @@ class Attempt:
     began: float
     """Since when the execution has run or, before it does, has had time to start; on the monotonic clock."""
     stop: Stop | None
-    cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
+    cancel_requested: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done once a client wants the job cancelled. A future, because waiting for an event takes a task each time."""
     progress: LaunchProgress = field(default_factory=LaunchProgress)
     ended: bool = False
     output_failures: int = 0
@@ -73,12 +74,22 @@ class Attempt:
             stop=stop,
         )
         if job.cancel_requested_at:
-            attempt.cancel_requested.set()
+            attempt.request_cancel()
         return attempt
 
     @property
     def host_name(self) -> str:
         return self.job.host.name if self.job.host else ""
+
+    def request_cancel(self) -> None:
+        """A client wants the job cancelled."""
+        if not self.cancel_requested.done():
+            self.cancel_requested.set_result(None)
+
+    async def cancelled_or(self, awaited: "asyncio.Future[Any]", timeout: float | None = None) -> None:
+        """Wait until the future is done, the job is to be cancelled, or `timeout` seconds are over."""
+        first = asyncio.FIRST_COMPLETED
+        await asyncio.wait({awaited, self.cancel_requested}, timeout=timeout, return_when=first)
 
     async def write(self, unit: Unit, item: Any) -> None:
         """Write through the claim.
@@ -118,7 +129,7 @@ class Attempt:
         return judge(
             status,
             self.stop,
-            cancel_requested=self.cancel_requested.is_set(),
+            cancel_requested=self.cancel_requested.done(),
             timeout_seconds=self.job.timeout_seconds,
         )
 

@@ -44,7 +44,7 @@ async def conclude(
     if status.runs_again:
         await executor.stop(execution, 0)
     if status.interrupted and stopped_as(status, attempt.stop) is None:
-        if not attempt.cancel_requested.is_set():
+        if not attempt.cancel_requested.done():
             retries = settings.CONTAINER_MANAGER.infrastructure_retries
             await attempt.fail_by_host(HostFault(status.error, retries, end))
             await _remove(executor, execution)

@@ -95,26 +95,16 @@ async def _take_up(attempt: Attempt, executor: ContainerExecutor) -> ExecutionSt
 
 @asynccontextmanager
 async def _launch_slot(attempt: Attempt, slots: Slots) -> AsyncIterator[bool]:
-    """Hold one of the host's launch slots; yields False when the job is cancelled before there is one.
-
-    The slot is given back by a callback that nothing can interrupt, so that a cancelled run never leaks it.
-    """
-
-    def give_back(acquired: "asyncio.Task[None]") -> None:
-        if not acquired.cancelled():
-            slots.release()
-
+    """Hold one of the host's launch slots; yields False when the job is cancelled before there is one."""
     if slots.locked():
         message = f"Waits for its turn: host {attempt.host_name} starts at most {slots.count} containers at once."
         await attempt.write(transitions.progress, Progress(message))
-    acquiring = asyncio.create_task(slots.acquire(attempt.job.priority))
+    turn = slots.turn(attempt.job.priority)
     try:
-        async with background(attempt.cancel_requested.wait()) as cancelling:
-            await asyncio.wait({acquiring, cancelling}, return_when=asyncio.FIRST_COMPLETED)
-        yield acquiring.done()
+        await attempt.cancelled_or(turn)
+        yield turn.done()
     finally:
-        acquiring.cancel()
-        acquiring.add_done_callback(give_back)
+        slots.give_back(turn)
 
 
 async def _check_quota(attempt: Attempt, executor: ContainerExecutor) -> None:
@@ -164,7 +154,7 @@ async def _has_not_run(attempt: Attempt, executor: ContainerExecutor, execution:
 
 
 async def _create_and_start(attempt: Attempt, executor: ContainerExecutor) -> ExecutionStatus | None:
-    if attempt.cancel_requested.is_set():
+    if attempt.cancel_requested.done():
         await attempt.end(End(JobStatus.CANCELLED))
         return None
     execution_id = await _in_progress(attempt, executor.create(attempt.spec, attempt.progress.report))
@@ -217,8 +207,8 @@ async def _in_progress(attempt: Attempt, work: Coroutine[Any, Any, T]) -> T | No
 
 async def _unless_cancelled(attempt: Attempt, work: Coroutine[Any, Any, T]) -> T | None:
     """The result of the work; None, and the work is cancelled, when the job is cancelled first."""
-    async with background(work) as doing, background(attempt.cancel_requested.wait()) as cancelling:
-        await asyncio.wait({doing, cancelling}, return_when=asyncio.FIRST_COMPLETED)
+    async with background(work) as doing:
+        await attempt.cancelled_or(doing)
         return doing.result() if doing.done() else None
 
 

@@ -73,7 +73,7 @@ class JobRun:
 
     def cancel(self) -> None:
         """A client wants the job cancelled."""
-        self._attempt.cancel_requested.set()
+        self._attempt.request_cancel()
         self._try_now.set()
 
     def try_now(self) -> None:
@@ -133,7 +133,7 @@ class JobRun:
             if found is not None:
                 await executor.stop(Execution(found.id, attempt.spec), settings.CONTAINER_MANAGER.stop_grace_seconds)
                 await executor.remove(found.id)
-            if attempt.cancel_requested.is_set():
+            if attempt.cancel_requested.done():
                 status = JobStatus.CANCELLED
         except ExecutorConnectionError:
             return False
@@ -183,7 +183,7 @@ class JobRun:
             status = await watch_start(attempt, executor, execution)
         if status is not None and status.state is ExecutionState.RUNNING:
             await attempt.commit_start(status)
-            if time_left(attempt) and not attempt.cancel_requested.is_set():
+            if time_left(attempt) and not attempt.cancel_requested.done():
                 self._pause, self._trouble = FIRST_PAUSE, ""
                 await self._show_trouble()
             with tracing.span("watch"):

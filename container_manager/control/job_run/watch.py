@@ -1,6 +1,5 @@
 """Watching an execution until it has ended, and stopping it when the job is cancelled or out of time."""
 
-import asyncio
 import time
 from dataclasses import replace
 
@@ -35,10 +34,8 @@ async def watch(
     Raises:
         ExecutorError: the host does not answer, or the execution runs although it was stopped.
     """
-    async with (
-        background(executor.wait(execution, seen)) as changed,
-        background(attempt.cancel_requested.wait()) as cancelled,
-    ):
+    cancelled = attempt.cancel_requested
+    async with background(executor.wait(execution, seen)) as changed:
         while not changed.done():
             left = time_left(attempt)
             if not left and not cancelled.done() and seen is ExecutionState.STARTING:
@@ -46,7 +43,7 @@ async def watch(
             if not left or cancelled.done():
                 reason = JobStatus.CANCELLED if cancelled.done() else JobStatus.TIMED_OUT
                 return await _stop(attempt, executor, execution, reason)
-            await asyncio.wait({changed, cancelled}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await attempt.cancelled_or(changed, left)
         return changed.result()
 
 

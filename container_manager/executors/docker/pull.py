@@ -98,11 +98,12 @@ class Images:
             raise ExecutorLackError(f"image: {image!r} is not on host {host}, whose config.pull is never.")
         if self._pulls.locked():
             report(f"Waits to pull image {image!r}: host {host} pulls at most {most} images at once.")
-        await self._pulls.acquire(spec.priority)
+        turn = self._pulls.turn(spec.priority)
         try:
+            await turn
             await pull(self._client, self._settings, self._config, image, report)
         finally:
-            self._pulls.release()
+            self._pulls.give_back(turn)
 
     async def _is_there(self, image: str) -> bool:
         try:
