@@ -132,7 +132,8 @@ class Evaluation(NamedTuple):
 
     def feasible(self) -> list[int]:
         """The indexes in `hosts` of those that pass every check."""
-        return [i for i, failing in enumerate(self.failing()) if not failing]
+        failing = self.failing()
+        return [i for i, fails in enumerate(failing) if not fails] if 0 in failing else []
 
     def rejections(self) -> dict[str, int]:
         """How many hosts fail each check; checks that no host fails are left out."""
