@@ -21,10 +21,11 @@ def authority() -> Authority:
     return Authority()
 
 
-def server_context(authority: Authority, folder: Path) -> ssl.SSLContext:
+def server_context(authority: Authority, folder: Path, clients: Authority | None = None) -> ssl.SSLContext:
+    """A server with a certificate of the authority, for clients with one of `clients` or of the same authority."""
     certificate, key = authority.issue("localhost")
     (folder / "server.pem").write_text(certificate + key)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=(clients or authority).pem)
     context.load_cert_chain(folder / "server.pem")
     context.verify_mode = ssl.CERT_REQUIRED
     return context
@@ -92,13 +93,17 @@ async def test_a_job_runs_over_mutual_tls(
     await executor.aclose()
 
 
-async def test_certificates_that_are_renewed_in_their_files_are_read_again(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("renewed", ["everything", "client"])
+async def test_certificates_that_are_renewed_in_their_files_are_read_again(
+    engine: Engine, authority: Authority, tmp_path: Path, renewed: str
+) -> None:
     def renew() -> ssl.SSLContext:
-        authority = Authority()
-        certificate, key = authority.issue("client")
-        for name, text in {"ca": authority.pem, "cert": certificate, "key": key}.items():
+        clients = Authority()
+        server = clients if renewed == "everything" else authority
+        certificate, key = clients.issue("client")
+        for name, text in {"ca": server.pem, "cert": certificate, "key": key}.items():
             (tmp_path / name).write_text(text)
-        return server_context(authority, tmp_path)
+        return server_context(server, tmp_path, clients)
 
     tls = {name: str(tmp_path / name) for name in ("ca", "cert", "key")}
     async with tls_server(engine, renew()) as port:

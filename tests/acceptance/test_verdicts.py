@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from aiohttp import web
 
+from tests.api import UPDATE_HOST
 from tests.client import CREATE_HOST, Api
 from tests.engine_proxy import Proxy, proxied, refuse
 from tests.engines import Engine
@@ -165,6 +166,31 @@ async def test_launches_go_by_priority_and_those_that_wait_say_so(admin: Api, en
         assert sum(moment < ends[-1] for moment in ends) == 1, "only the one that was being launched"
 
 
+async def test_pulls_go_by_priority_and_those_that_wait_say_so(admin: Api, engine: Engine) -> None:
+    held, pulled = asyncio.Event(), list[str]()
+
+    async def rule(request: web.Request) -> web.StreamResponse | None:
+        if "/images/create" not in request.path:
+            return None
+        pulled.append(request.query["fromImage"])
+        await held.wait()
+        return refuse(404, f"manifest for {pulled[-1]} not found")
+
+    async with proxied(engine, rule) as proxy:
+        await add_host(admin, proxy.url, config={"max_pulls": 1}, maxConcurrentJobs=30, maxCpuCores=100)
+        images = [f"registry:1/{name}" for name in ("first:1", "low:1", "lower:1", "high:1")]
+        jobs = {}
+        for image, priority in zip(images, (0, 0, -10, 1000), strict=True):
+            jobs[image] = (await admin.submit(image=image, command=["true"], priority=priority))["id"]
+            says = "Waits to pull image" if len(jobs) > 1 else "Pulling image"
+            await eventually(lambda job=jobs[image], says=says: _says(admin, job, says), 30)
+        held.set()
+        for job in jobs.values():
+            assert (await ended(admin, job))["status"] == "FAILED"
+        first, low, lower, high = images
+        assert pulled == [first, high, low, lower]
+
+
 # ------------------------------------------------------------------ blame
 
 
@@ -251,6 +277,24 @@ async def test_an_engine_whose_calls_take_long_is_healthy_nevertheless(admin: Ap
         host = await add_host(admin, proxy.url)
         await admin("mutation { checkHealth { name } }")
         assert (await admin(HOST, id=host["id"]))["health"] == {"status": "HEALTHY", "error": None}
+
+
+@pytest.mark.parametrize("cores", [4, 63.5])
+async def test_more_cores_than_the_engine_has_are_all_of_them(admin: Api, engine: Engine, cores: float) -> None:
+    await add_host(admin, engine.url, maxCpuCores=64)
+    job = await ended(admin, (await admin.submit(command=["true"], cpuLimit=cores, maxAttempts=3))["id"])
+    assert (job["status"], job["attempt"]) == ("SUCCEEDED", 1)
+
+
+async def test_two_hosts_may_share_an_engine_only_with_limits_of_their_own(admin: Api, engine: Engine) -> None:
+    first = await add_host(admin, engine.url, "first", maxMemoryMb=500, maxCpuCores=1)
+    async with proxied(engine) as proxy:
+        second = await add_host(admin, proxy.url, "second", maxMemoryMb=500, maxCpuCores=1)
+        for host in (first, second):
+            change = {"id": host["id"], "input": {"maxMemoryMb": None}}
+            refused = await admin(UPDATE_HOST, **change)
+            assert refused["__typename"] == "Conflict", refused
+            assert "this is the engine of host" in refused["message"]
 
 
 async def test_one_engine_is_counted_once(admin: Api, engine: Engine) -> None:
