@@ -16,5 +16,7 @@ except ConfigurationError as error:
 
 from container_manager.bootstrap import register_local_engine
 from graphql_api.application import make_application
+from graphql_api.front_door import protect_uvicorn
 
+protect_uvicorn()
 application = make_application(populate=register_local_engine)

@@ -1,5 +1,6 @@
 """The CONTAINER_MANAGER_* variables as one typed, frozen value, validated before anything starts."""
 
+import ipaddress
 import os
 import secrets
 import socket
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 PREFIX = "CONTAINER_MANAGER_"
 
@@ -26,7 +27,17 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _are_networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ipaddress.ip_network(value)
+        except ValueError as error:
+            raise ValueError(f"{value!r} is not an address or a network") from error
+    return values
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Proxies = Annotated[Names, AfterValidator(_are_networks)]
 
 
 class Environment(BaseModel):
@@ -48,6 +59,10 @@ class Environment(BaseModel):
     node: str = Field(default_factory=socket.gethostname, min_length=1, description="the machine this process is on")
     allowed_hosts: Names = Field(("localhost", "127.0.0.1", "[::1]"), description="host names that requests may name")
     allowed_origins: Names = Field((), description="other origins whose pages may call the API")
+    trusted_proxies: Proxies = Field(
+        (), description="addresses or networks of proxies whose `X-Forwarded-For` names the client"
+    )
+    max_connections: int = Field(4096, ge=1, description="connections of one process; more are refused with 503")
     log_format: Literal["text", "json", ""] = Field("", description="`text` on a terminal, else `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the lowest level that is logged"

@@ -7,20 +7,20 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from django.conf import settings
-from django.core.handlers.asgi import ASGIHandler
 from django.http.request import split_domain_port, validate_host
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from container_manager import startup
 from container_manager.aio import cancel_and_wait
@@ -39,6 +39,12 @@ logger = logging.getLogger(__name__)
 
 PROBES = {"/livez", "/readyz"}
 METRICS = "/metrics"
+SECURE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
 
 TRY_AGAIN_LATER = 1013
 """The close code of a WebSocket that tells clients to connect again."""
@@ -70,12 +76,12 @@ def make_application(
     pages = [
         Route("/graphql", view),
         WebSocketRoute("/graphql", view),
-        WebSocketRoute("/{path:path}", WebSocketClose()),
-        Mount("/", cast("Any", ASGIHandler())),
     ]
     return Starlette(
         routes=[*probes, *(pages if serves else [])],
         middleware=[
+            Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.CONTAINER_MANAGER.trusted_proxies)),
+            Middleware(SecureHeaders),
             Middleware(AllowedHosts, by_address=by_address),
             Middleware(
                 CORSMiddleware,
@@ -87,6 +93,23 @@ def make_application(
         exception_handlers=dict.fromkeys(threads.DATABASE_AWAY, _unavailable),
         lifespan=lambda _: _lifespan(populate, serves=serves, runs_jobs=runs_jobs),
     )
+
+
+class SecureHeaders:
+    """Adds the headers by which browsers neither guess a type nor keep an answer, and tell no other site of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURE_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
 class AllowedHosts:

@@ -14,6 +14,7 @@ from container_manager.cli.server import Server
 from container_manager.domain.kinds import Role
 from container_manager.store.tokens import NewToken, create
 from container_manager.store.transaction import commit_one
+from graphql_api.front_door import FrontDoor
 
 _names = itertools.count()
 
@@ -28,7 +29,7 @@ async def serving(application: Any) -> AsyncIterator[str]:
     """A uvicorn server in this event loop; its url."""
     listener = socket.create_server(("127.0.0.1", 0))
     ready = asyncio.Event()
-    config = uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=5, ws_per_message_deflate=False)
+    config = uvicorn.Config(application, http=FrontDoor, log_config=None, timeout_graceful_shutdown=5)
     server = Server(config, ready.set)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     waiting = asyncio.create_task(ready.wait())

@@ -2,11 +2,13 @@
 
 import ipaddress
 import os
+import resource
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from container_manager.cli.server import Workers
 
 SHUTDOWN_SECONDS = 5
-LARGEST_WEBSOCKET_MESSAGE = 256 * 1024
-STALLED_MS = 60_000
 
 ROLES = ("all", "api", "worker")
 
@@ -81,6 +81,7 @@ def _run(host: str, port: int, no_auth: bool, populate: str, role: str = "all", 
     secret = None if no_auth or role == "worker" else startup.first_token()
     if no_auth:
         click.echo("--no-auth: every client that reaches this port is an admin.", err=True)
+    _raise_file_limit()
     listener = _listen(host, port)
     address = f"http://{_for_url(host)}:{listener.getsockname()[1]}/"
     ready = f"ready {address}" + (f" token={secret}" if secret else "")
@@ -95,7 +96,8 @@ def _serve(
     import uvicorn
     from django.db import connections
 
-    from container_manager.cli.server import PatientProtocol, Server, Workers
+    from container_manager.cli.server import Server, Workers
+    from graphql_api.front_door import FrontDoor
 
     # Each server process opens its own connections.
     connections.close_all()
@@ -103,14 +105,13 @@ def _serve(
         application,
         factory=True,
         workers=workers,
-        http=PatientProtocol,
+        http=FrontDoor,
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        ws_max_size=LARGEST_WEBSOCKET_MESSAGE,
-        ws_per_message_deflate=False,
+        proxy_headers=False,
     )
     if workers > 1:
         return _supervise(Workers(config, [listener], on_ready))
@@ -145,13 +146,17 @@ def _application(no_auth: bool, populate: str, role: str) -> "Starlette":
     )
 
 
+def _raise_file_limit() -> None:
+    """Each connection takes a file descriptor, and some systems allow only 256 or 1,024 unless asked for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sys.platform == "linux":
-        # Inherited by accepted connections: the kernel closes one whose client has read nothing for this long.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
     try:
         listener.bind((host, port))
     except OSError as error:

@@ -1,6 +1,6 @@
 """uvicorn servers that report when they accept connections.
 
-They override methods of uvicorn's server, supervisor and protocol classes; pyproject.toml caps uvicorn's version.
+They override methods of uvicorn's server, and supervisor classes; pyproject.toml caps uvicorn's version.
 """
 
 import socket
@@ -9,26 +9,9 @@ from collections.abc import Callable
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 STARTS_WITHIN_SECONDS = 60
-ARRIVES_WITHIN_SECONDS = 1.0
-
-
-class PatientProtocol(HttpToolsProtocol):
-    """When the server shuts down, an accepted connection still gets some time to send its first request."""
-
-    def shutdown(self) -> None:
-        if self.cycle is None:
-            self.loop.call_later(ARRIVES_WITHIN_SECONDS, self._shut)
-        else:
-            super().shutdown()
-
-    def _shut(self) -> None:
-        # A connection that has become a WebSocket meanwhile is no longer ours to close.
-        if self in self.connections:
-            super().shutdown()
 
 
 class Server(uvicorn.Server):

@@ -97,7 +97,7 @@ def test_imports_go_down_only() -> None:
 
 
 def test_every_module_has_a_layer() -> None:
-    exempt = {"", ".__main__", ".apps", ".observability", ".urls"}
+    exempt = {"", ".__main__", ".apps", ".observability"}
     without = {module for module in modules() if layer(module) is None}
     assert without <= {f"container_manager{name}" for name in exempt}
 

@@ -8,9 +8,11 @@ from importlib.metadata import requires
 from typing import get_type_hints
 
 import pytest
+import strawberry
 from aiodocker import Docker
 from django.db.models.base import ModelState
 from graphql.execution.executor import Executor
+from graphql.validation.rules import overlapping_fields_can_be_merged
 from packaging.requirements import Requirement
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.dataloader import DataLoader
@@ -20,6 +22,8 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import Bas
 from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
+
+from graphql_api.front_door import FrontDoor
 
 
 def parameters(function: object) -> list[str]:
@@ -69,15 +73,30 @@ def test_strawberrys_handlers_have_the_attributes_that_are_read() -> None:
     assert parameters(GraphQL.execute_single) == [
         "self", "request", "request_adapter", "sub_response", "context", "root_value", "request_data",
     ]  # fmt: skip
+    assert "_provided_operation_name" in inspect.getsource(strawberry.types.ExecutionContext)
     assert {"load_fn", "cache"} <= set(parameters(DataLoader.__init__))
+
+
+def test_graphql_cores_validation_has_a_budget() -> None:
+    source = inspect.getsource(overlapping_fields_can_be_merged)
+    assert "return MAX_COMPLEXITY_BUDGET" in source
+
+
+def test_uvicorns_connections_have_the_overridden_methods_and_attributes() -> None:
+    source = inspect.getsource(HttpToolsProtocol)
+    overridden = [name for name, value in vars(FrontDoor).items() if callable(value) and not name.startswith("_")]
+    assert [name for name in ("connection_made", "on_header", "on_response_complete") if name not in overridden] == []
+    assert [name for name in dir(HttpToolsProtocol) if name in overridden] == sorted(overridden)
+    used = ("cycle", "connections", "loop", "flow", "pipeline", "parser", "transport", "app", "config")
+    assert [name for name in used if f"self.{name}" not in source] == []
+    assert {"_should_upgrade", "_unsupported_upgrade_warning", "_unset_keepalive_if_required"} <= set(
+        dir(HttpToolsProtocol)
+    )
 
 
 def test_uvicorns_servers_have_the_overridden_methods() -> None:
     assert "sockets" in parameters(Server.startup)
     assert {"init_processes", "handle_signals", "keep_subprocess_alive"} <= set(dir(Multiprocess))
-    assert "shutdown" in dir(HttpToolsProtocol)
-    source = inspect.getsource(HttpToolsProtocol.__init__)
-    assert [name for name in ("cycle", "connections", "loop") if f"self.{name}" not in source] == []
 
 
 def test_django_model_instances_have_a_state() -> None:

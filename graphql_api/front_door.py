@@ -1,0 +1,209 @@
+"""What a client may do to a connection before its request reaches the application: limits of size, number and time.
+
+They override methods of uvicorn's protocol class; pyproject.toml caps uvicorn's version.
+"""
+
+import asyncio
+import resource
+import socket
+import sys
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from django.conf import settings
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+ARRIVES_WITHIN_SECONDS = 1.0
+"""For the first request of an accepted connection, when the server shuts down."""
+
+HEAD_BYTES, HEAD_SECONDS, BODY_SECONDS = 65_536, 10.0, 60.0
+HEADER_OVERHEAD = 32
+"""Bytes for which a header counts besides its name and value, as it takes memory even when it is empty."""
+
+PIPELINED = 32
+"""Requests that may wait behind one that is being answered. A connection with more is closed after their answers."""
+
+REST_BYTES = 33_554_432
+"""What is read of a body after its request was answered without it."""
+
+STALLED_MS = 60_000
+"""The kernel closes a connection whose client has read nothing for this long."""
+
+LARGEST_WEBSOCKET_MESSAGE = 256 * 1024
+SPARE_FILES = 128
+"""File descriptors that are not for clients: databases, engines, and files."""
+
+
+class FrontDoor(HttpToolsProtocol):
+    """uvicorn's protocol with limits. When the server shuts down, an accepted connection may still send a request."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Also when another program than `serve` has started uvicorn.
+        self.config.ws_max_size = LARGEST_WEBSOCKET_MESSAGE
+        self.config.ws_per_message_deflate = False
+        if isinstance(self.app, ProxyHeadersMiddleware):
+            # By default, uvicorn believes the forwarded address of each local client. The application has its own.
+            self.app = self.app.app
+        self._deadline: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head = self._unparsed = self._rest = 0
+        self._closing = False
+
+    # ------------------------------------------------------------------ connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        if sys.platform == "linux" and (raw := transport.get_extra_info("socket")) is not None:
+            if raw.family in {socket.AF_INET, socket.AF_INET6}:
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
+        if len(self.connections) > most_connections():
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it takes.")
+        else:
+            self._set_deadline(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._set_deadline(None)
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        if self.cycle is None:
+            self.loop.call_later(ARRIVES_WITHIN_SECONDS, self._shut)
+        else:
+            super().shutdown()
+
+    def _shut(self) -> None:
+        # A connection that has become a WebSocket meanwhile is no longer ours to close.
+        if self in self.connections:
+            super().shutdown()
+
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        if self._in_head:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The request's head took longer than {HEAD_SECONDS:g} s.")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer, unless earlier requests still wait for their answers, and close the connection."""
+        self._closing = True
+        self._set_deadline(None)
+        if self.cycle is None or self.cycle.response_complete:
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            rest = f"content-length: {len(message) + 1}\r\nconnection: close\r\n\r\n{message}\n"
+            self.transport.write(f"{head}{rest}".encode())
+        self.transport.close()
+
+    # ------------------------------------------------------------------ requests
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        began = self._in_head
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :] if upgrade.args else b"")
+            return
+        except httptools.HttpParserError:
+            if not self._closing:
+                self._refuse(HTTPStatus.BAD_REQUEST, "Invalid HTTP request received.")
+            return
+        # The parser keeps an unfinished header to itself.
+        self._unparsed = self._unparsed + len(data) if began and self._in_head else 0
+        if self._unparsed > HEAD_BYTES:
+            self._refuse_head()
+
+    def _upgrade(self, rest: bytes) -> None:
+        self._set_deadline(None)
+        if not self._should_upgrade():
+            self._unsupported_upgrade_warning()
+            return
+        self.handle_websocket_upgrade()
+        if rest:
+            # Frames that arrived together with the handshake.
+            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
+
+    def _refuse_head(self) -> None:
+        self._refuse(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The request's head is larger than {HEAD_BYTES} bytes."
+        )
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._unset_keepalive_if_required()
+        self._set_deadline(HEAD_SECONDS)
+        self._in_head, self._head = True, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count_head(len(name) + len(value) + HEADER_OVERHEAD)
+
+    def _count_head(self, size: int) -> None:
+        self._head += size
+        if self._head > HEAD_BYTES:
+            self._refuse_head()
+            raise ConnectionAbortedError
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.pipeline) >= PIPELINED:
+            self._closing = True
+        if not self._closing:
+            self._set_deadline(BODY_SECONDS)
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._closing:
+            return
+        super().on_body(body)
+        if self.cycle is not None and self.cycle.response_complete:
+            self._rest += len(body)
+            if self._rest > REST_BYTES:
+                self._closing = True
+                self.transport.close()
+
+    def on_message_complete(self) -> None:
+        self._set_deadline(None)
+        if not self._closing:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._rest = 0
+        if self._closing:
+            # Nothing more is read; what was queued is answered first.
+            self.flow.pause_reading()
+            if self.cycle.response_complete:
+                self.transport.close()
+
+
+def most_connections() -> int:
+    """How many connections this process accepts: as configured, and as its file descriptors allow."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most: int = settings.CONTAINER_MANAGER.max_connections
+    return most if files == resource.RLIM_INFINITY else min(most, max(files - SPARE_FILES, 1))
+
+
+def protect_uvicorn() -> None:
+    """Give the limits to a uvicorn that was started without `serve`, and so has chosen its protocol class already."""
+
+    def make(_: type[HttpToolsProtocol], *__: Any, **___: Any) -> FrontDoor:
+        return object.__new__(FrontDoor)  # whose __init__ is called next
+
+    def replace(_: type[H11Protocol], *args: Any, **kwargs: Any) -> FrontDoor:
+        return FrontDoor(*args, **kwargs)
+
+    HttpToolsProtocol.__new__ = make  # type: ignore[assignment, method-assign]
+    H11Protocol.__new__ = replace  # type: ignore[assignment, method-assign]
