@@ -1,15 +1,33 @@
 """GraphQL documents: their size, their kind, and a cache of those that are valid."""
 
+import re
 from collections.abc import Iterator
 
 from django.conf import settings
-from graphql import DocumentNode, GraphQLError, OperationType, get_operation_ast, parse
+from graphql import DocumentNode, GraphQLError, OperationDefinitionNode, OperationType, get_operation_ast, parse
 from strawberry.extensions import SchemaExtension
+from strawberry.types import ExecutionContext
 
-from graphql_api.limits import MAX_TOKENS
+from container_manager.domain.kinds import Role
+from graphql_api.limits import (
+    MAX_BATCH_VALUES,
+    MAX_DIGITS,
+    MAX_TOKENS,
+    MAX_VALUES,
+    number_error,
+    submits_jobs,
+    variables_error,
+)
 
-CACHED_DOCUMENTS = 256
-LONGEST_CACHED = 16_384
+LONGEST_CACHED, CACHED_CHARACTERS = 16_384, 262_144
+"""A parsed document takes up to a hundred times the memory of its text."""
+
+
+LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
+AMBIGUOUS = GraphQLError(
+    "query: the document has several operations; name one of them in `operationName`.",
+    extensions={"code": "BAD_USER_INPUT"},
+)
 
 
 class DocumentCache(SchemaExtension):
@@ -33,6 +51,10 @@ class DocumentCache(SchemaExtension):
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
         query, document = context.query or "", context.graphql_document
+        if document is not None and (error := _refusal(context, document)) is not None:
+            context.pre_execution_errors = [error]
+            yield
+            return
         if self._valid.get(query) is document and document is not None:
             context.pre_execution_errors = []
             yield
@@ -40,8 +62,22 @@ class DocumentCache(SchemaExtension):
         yield
         if not context.pre_execution_errors and document is not None and len(query) <= LONGEST_CACHED:
             self._valid[query] = document
-            if len(self._valid) > CACHED_DOCUMENTS:
-                self._valid.pop(next(iter(self._valid)), None)
+            while sum(map(len, self._valid)) > CACHED_CHARACTERS:
+                del self._valid[next(iter(self._valid))]
+
+
+def _refusal(context: ExecutionContext, document: DocumentNode) -> GraphQLError | None:
+    """What is wrong with a request, whether its document is valid or not."""
+    operations = sum(isinstance(definition, OperationDefinitionNode) for definition in document.definitions)
+    # Its public property has the name of the first operation when the client gave none.
+    if operations > 1 and context._provided_operation_name is None:  # noqa: SLF001
+        return AMBIGUOUS
+    if LONG_NUMBER.search(context.query or "") and (error := number_error(document)) is not None:
+        # Core validation would fail on it.
+        return error
+    identity = context.context.identity
+    large = identity is not None and identity.may(Role.OPERATOR) and submits_jobs(document)
+    return variables_error(context.variables, document, MAX_BATCH_VALUES if large else MAX_VALUES)
 
 
 def too_large(document: str) -> GraphQLError | None:

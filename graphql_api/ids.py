@@ -9,6 +9,7 @@ from container_manager.store.events import CursorExpiredError
 
 LARGEST_ID = 2**63 - 1
 LONGEST_CURSOR = 19
+LONGEST_SHOWN = 60
 
 
 def to_global(type_name: str, pk: int) -> str:
@@ -23,7 +24,7 @@ def to_pk(type_name: str, global_id: str, argument: str = "id") -> int:
     """
     kind, pk = split(global_id, argument)
     if kind != type_name:
-        bad_input(f"{argument}: {global_id!r} is the id of a {kind}, not of a {type_name}.")
+        bad_input(f"{argument}: {shown(global_id)} is the id of a {kind}, not of a {type_name}.")
     return pk
 
 
@@ -37,9 +38,9 @@ def split(global_id: str, argument: str = "id") -> tuple[str, int]:
         kind, text = relay.from_base64(global_id)
         pk = int(text) if len(text) <= LONGEST_CURSOR else 0
     except ValueError:
-        bad_input(f"{argument}: {global_id!r} is not an id.")
+        bad_input(f"{argument}: {shown(global_id)} is not an id.")
     if not 0 < pk <= LARGEST_ID:
-        bad_input(f"{argument}: {global_id!r} is not an id.")
+        bad_input(f"{argument}: {shown(global_id)} is not an id.")
     return kind, pk
 
 
@@ -56,7 +57,7 @@ def from_cursor(cursor: str | None, argument: str = "after") -> int | None:
     if cursor is None:
         return None
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= LONGEST_CURSOR and int(cursor) <= LARGEST_ID):
-        bad_input(f"{argument}: {cursor!r} is not a cursor.")
+        bad_input(f"{argument}: {shown(cursor)} is not a cursor.")
     return int(cursor)
 
 
@@ -71,6 +72,11 @@ def page_size(first: int | None, largest: int = 100, argument: str = "first") ->
     if not 0 <= first <= largest:
         bad_input(f"{argument}: must be from 0 to {largest}.")
     return first
+
+
+def shown(value: str) -> str:
+    """A value of a client in a message: quoted, and cut."""
+    return repr(value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}…")
 
 
 def bad_input(message: str) -> NoReturn:

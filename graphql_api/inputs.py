@@ -123,7 +123,7 @@ class HostAssumption:
     max_cpu_cores: float | None = UNSET
 
 
-MOST_LABELS = 64
+MOST_LABELS, MOST_FILTERS = 64, 16
 
 # A limit may be removed by null; for any other field null counts as not given.
 NULLABLE = frozenset({"max_memory_mb", "max_cpu_cores"})
@@ -140,7 +140,7 @@ def given(value: Any) -> dict[str, Any]:
     }
 
 
-LARGEST_BATCH, LARGEST_PLAN = 10_000, 1000
+LARGEST_BATCH, LARGEST_PLAN, LARGEST_CHECK = 10_000, 1000, 1000
 
 
 def at_most(count: int, argument: str, limit: int = LARGEST_BATCH) -> None:
@@ -230,7 +230,7 @@ class JobFilter:
 def _in_utc(moment: datetime, argument: str) -> datetime:
     try:
         return moment.astimezone(UTC)
-    except OverflowError:
+    except (OverflowError, ValueError):
         bad_input(f"{argument}: {moment.isoformat()} lies outside of the calendar.")
 
 
@@ -238,8 +238,21 @@ def condition(filters: Any, model: Any, info: Info) -> Q:
     """The condition of a filter input; nothing is read."""
     if not filters:
         return Q()
+    _check_nesting(filters)
     _, where = strawberry_django.filters.process_filters(filters, model.objects.none(), info)
     return where
+
+
+def _check_nesting(filters: Any) -> None:
+    """Refuse filters that combine too many others: the database would evaluate each for every row."""
+    count, waiting = 0, [filters]
+    while waiting:
+        entry = waiting.pop()
+        count += 1
+        if count > MOST_FILTERS:
+            bad_input(f"filters: at most {MOST_FILTERS} can be combined by AND, OR and NOT.")
+        nested = (getattr(entry, name, None) for name in ("AND", "OR", "NOT", "DISTINCT"))
+        waiting += [one for one in nested if one and not isinstance(one, bool)]
 
 
 @strawberry.input

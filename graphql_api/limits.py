@@ -3,20 +3,33 @@
 from typing import Any
 
 from graphql import (
+    DocumentNode,
     FieldNode,
     FragmentSpreadNode,
     GraphQLError,
     InlineFragmentNode,
     IntValueNode,
+    Node,
     OperationDefinitionNode,
+    OperationType,
     SelectionSetNode,
+    StringValueNode,
     ValidationRule,
+    Visitor,
+    visit,
 )
 
 MAX_TOKENS = 4000
 MAX_DEPTH = 12
 MAX_ALIASES = 100
 MAX_COST = 20_000
+COSTS = {"__schema": 5000, "__type": 5000, "planRouting": 9000, "jobs": 100, "queue": 100, "capacity": 50, "whyNot": 20}
+"""What a field costs besides its selection, when it is more than 1."""
+MAX_VALUES, MAX_BATCH_VALUES = 10_000, 300_000
+"""JSON values in the variables of an operation, and of one with `submitJobs`."""
+MAX_DIGITS = 19
+MAX_COMPARISONS = 20_000
+"""The budget of graphql-core's check that fields of the same name can be merged: enough for introspection."""
 LARGEST_PAGE, LONG_PAGE = 100, 1000
 LISTS = {
     "hosts": 50,
@@ -25,8 +38,13 @@ LISTS = {
     "routingEvents": 50,
     "routingEventBatches": 50,
     "logs": 50,
+    "attempts": 20,
     "decisions": 5,
     "checks": 5,
+    "capacity": 5,
+    "checkHealth": 50,
+    "rejections": 5,
+    "suggestions": 5,
     # One result for each input, whose number the document does not show.
     "submitJobs": 100,
     "routeJobs": 100,
@@ -41,13 +59,23 @@ Measure = tuple[int, int, int]
 class WithinLimits(ValidationRule):
     """Limits depth, aliases and cost. Each fragment is measured once, however often it is spread.
 
-    A field costs 1. The selection of a field with `first` or `last` costs that many times as much, or the largest page
-    when a variable gives the number. Core validation rejects fragments that spread themselves.
+    A field costs 1, or what `COSTS` says. The selection of a field with `first` or `last` costs that many times as
+    much, or the largest page when a variable gives the number. Core validation rejects fragments that spread
+    themselves.
     """
 
     def __init__(self, context: Any) -> None:
         super().__init__(context)
         self._fragments: dict[str, Measure] = {}
+        self._mutates = is_mutation(context.document)
+
+    def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
+        # The inputs of mutations name the field.
+        if not self._mutates and "\0" in node.value:
+            self._report("query: a string must not contain a NUL character.", node)
+
+    def _report(self, message: str, node: Node) -> None:
+        self.report_error(GraphQLError(message, node, extensions={"code": "BAD_USER_INPUT"}))
 
     def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
         depth, aliases, cost = self._measure(node.selection_set)
@@ -57,13 +85,7 @@ class WithinLimits(ValidationRule):
             ("cost", cost, MAX_COST),
         ):
             if found > limit:
-                self.report_error(
-                    GraphQLError(
-                        f"query: its {name} is {found}; at most {limit} are allowed.",
-                        node,
-                        extensions={"code": "BAD_USER_INPUT"},
-                    )
-                )
+                self._report(f"query: its {name} is {found}; at most {limit} are allowed.", node)
 
     def _measure(self, selections: SelectionSetNode | None) -> Measure:
         depth = aliases = cost = 0
@@ -74,10 +96,12 @@ class WithinLimits(ValidationRule):
 
     def _below(self, node: Any) -> Measure:
         if isinstance(node, FieldNode):
-            if node.name.value.startswith("__"):
-                return 0, 0, 0
             depth, aliases, cost = self._measure(node.selection_set)
-            return depth + 1, aliases + (node.alias is not None), 1 + cost * _page(node)
+            if node.name.value.startswith("__"):
+                # Core validation limits how deep introspection goes.
+                depth = -1
+            own = COSTS.get(node.name.value, 1)
+            return depth + 1, aliases + (node.alias is not None), own + cost * _page(node)
         if isinstance(node, InlineFragmentNode):
             return self._measure(node.selection_set)
         assert isinstance(node, FragmentSpreadNode)  # noqa: S101 - GraphQL has three kinds of selection
@@ -98,3 +122,58 @@ def _page(node: FieldNode) -> int:
     if not sizes:
         return LISTS.get(node.name.value, 1)
     return max(min(abs(int(size.value)), LONG_PAGE) if isinstance(size, IntValueNode) else largest for size in sizes)
+
+
+class _LongestNumber(Visitor):
+    digits = 0
+
+    def enter_int_value(self, node: IntValueNode, *_: Any) -> None:
+        self.digits = max(self.digits, len(node.value))
+
+
+def number_error(document: DocumentNode) -> GraphQLError | None:
+    """The error of an integer in the document that no field takes, and Python may refuse to read."""
+    visit(document, longest := _LongestNumber())
+    if longest.digits <= MAX_DIGITS:
+        return None
+    return _refused(f"query: a number has {longest.digits} digits; at most {MAX_DIGITS} are allowed.")
+
+
+def is_mutation(document: DocumentNode) -> bool:
+    """Whether an operation of the document is a mutation."""
+    return any(
+        isinstance(node, OperationDefinitionNode) and node.operation is OperationType.MUTATION
+        for node in document.definitions
+    )
+
+
+def submits_jobs(document: DocumentNode) -> bool:
+    """Whether an operation of the document has the field `submitJobs`, the only one with large variables."""
+    return is_mutation(document) and any(
+        isinstance(field, FieldNode) and field.name.value == "submitJobs"
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode)
+        for field in node.selection_set.selections
+    )
+
+
+def variables_error(variables: object, document: DocumentNode, most: int) -> GraphQLError | None:
+    """The error of variables that are too many, or have characters that no database keeps; None if there is none.
+
+    They are checked before they are coerced, which takes much longer.
+    """
+    count, waiting, mutates = 0, [variables], is_mutation(document)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (dict, list)):
+            count += len(value)
+            if count > most:
+                return _refused(f"variables: they have more than {most} values. Send fewer at a time.")
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, str) and "\0" in value and not mutates:
+            return _refused("variables: a string must not contain a NUL character.")
+    return None
+
+
+def _refused(message: str) -> GraphQLError:
+    return GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})

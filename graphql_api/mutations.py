@@ -11,7 +11,7 @@ from graphql_api import ids
 from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
 from graphql_api.errors import as_type
-from graphql_api.inputs import LARGEST_BATCH, HostInput, HostPatch, JobInput, at_most, given, read_jobs
+from graphql_api.inputs import LARGEST_BATCH, LARGEST_CHECK, HostInput, HostPatch, JobInput, at_most, given, read_jobs
 from graphql_api.types.hosts import ExecutorHost
 from graphql_api.types.jobs import ContainerJob, RoutingDecision
 from graphql_api.types.results import Conflict, NotFound, RoutingRefused, ValidationFailed
@@ -68,6 +68,7 @@ class Mutation:
         description="Probes the hosts (all when none is named) at once and returns what was found.",
     )
     async def check_health(self, info: Info, host_ids: list[strawberry.ID] | None = None) -> list[ExecutorHost]:
+        at_most(len(host_ids or []), "hostIds", LARGEST_CHECK)
         pks = None if host_ids is None else [ids.to_pk("ExecutorHost", host, "hostIds") for host in host_ids]
         return [
             ExecutorHost.of(host) for host in await info.context.service.hosts.check_health(pks, info.context.actor)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from cross_web import HTTPException
 from django.conf import settings
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
@@ -31,11 +32,14 @@ from graphql_api import auth, fanout
 from graphql_api.context import Context, Identity, Loader
 from graphql_api.documents import is_subscription, too_large
 from graphql_api.fanout import Delivery, Renderings, delivery, encode
+from graphql_api.transports import http
 from graphql_api.transports.sse import EventStream, accepts_only_stream, merged
 from graphql_api.transports.websocket import TransportHandler, WebSocketAdapter
 
 SUBSCRIPTIONS_PER_CONNECTION = 50
 OPERATION_SECONDS = 60
+READERS_BODY_BYTES = 1_048_576
+LONGEST_ADDRESS = 100
 TOO_LONG = GraphQLError(
     f"The operation took longer than {OPERATION_SECONDS} s and was given up; a mutation may have had its effect.",
     extensions={"code": "TIMEOUT"},
@@ -66,31 +70,52 @@ class GraphQLView(GraphQL[Context, None]):
         if scope["type"] == "websocket":
             await super().__call__(scope, receive, send)
             return
-        request = Request(scope, _limited(receive, settings.CONTAINER_MANAGER.max_body_bytes))
-        context = await self.get_context(request, Response())
+        context = await self.get_context(Request(scope), Response())
+        most = settings.CONTAINER_MANAGER.max_body_bytes
+        if context.identity is None or not context.identity.may(Role.OPERATOR):
+            # Only batches of jobs need more.
+            most = min(most, READERS_BODY_BYTES)
+        request = Request(scope, _limited(receive, most))
         only_stream = accepts_only_stream(request)
         if context.identity is None:
             # Before the body is read, so that callers without a token cost nothing.
-            await self._error(auth.UNAUTHENTICATED, 401 if only_stream else 200)(scope, receive, send)
+            await self._error(request, auth.UNAUTHENTICATED, 401 if only_stream else None)(scope, receive, send)
             return
         try:
             async with asyncio.timeout(None if only_stream else OPERATION_SECONDS):
                 response = await self.run(request, context=context)
         except TimeoutError:
-            response = self._error(TOO_LONG)
+            response = self._error(request, TOO_LONG)
         except HTTPException as error:
-            response = _refusal(error.status_code, error.reason)
+            refused = GraphQLError(error.reason, extensions={"code": "BAD_REQUEST"})
+            response = self._error(request, refused, error.status_code)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
 
-    def _error(self, error: GraphQLError, status: int = 200) -> Response:
-        body = self.encode_json({"data": None, "errors": [error.formatted]})
-        return Response(body, status, media_type="application/json")
+    def _error(self, request: Request, error: GraphQLError, status: int | None = None) -> Response:
+        answer = {"data": None, "errors": [error.formatted]}
+        response = self._answer(answer, http.preferred_type(request.headers.get("accept", "")))
+        response.status_code = status or response.status_code
+        return response
+
+    def _answer(self, answer: Any, media_type: str) -> Response:
+        status = http.status_of(answer) if media_type == http.GRAPHQL_JSON else 200
+        if status == HTTPStatus.BAD_REQUEST:
+            del answer["data"]
+        return Response(self.encode_json(answer), status, media_type=media_type)
+
+    async def get_sub_response(self, request: Request | WebSocket) -> Response:
+        response = await super().get_sub_response(request)
+        response.media_type = http.preferred_type(request.headers.get("accept", ""))
+        return response
+
+    def create_response(self, response_data: Any, sub_response: Response) -> Response:
+        return self._answer(response_data, sub_response.media_type or http.JSON)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002
         service: Service = request.scope["state"]["service"]
-        address = request.client.host if request.client else ""
+        address = request.client.host[:LONGEST_ADDRESS] if request.client else ""
         if self._no_auth:
             return Context(service, address, Identity(Actor(auth.NO_AUTH, address), Role.ADMIN))
         if self._tokens is None or self._tokens[0] is not service:
@@ -108,6 +133,8 @@ class GraphQLView(GraphQL[Context, None]):
         return await super().on_ws_connect(context)
 
     async def parse_http_body(self, request: Any) -> GraphQLRequestData | list[GraphQLRequestData]:
+        if request.method == "POST" and not http.is_json(request.content_type or ""):
+            raise HTTPException(415, f"The Content-Type must be {http.JSON}, in UTF-8.")
         try:
             data = await super().parse_http_body(request)
         except AttributeError as error:
@@ -208,7 +235,3 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return limited
-
-
-def _refusal(status: int, reason: str) -> Response:
-    return JSONResponse({"errors": [{"message": reason, "extensions": {"code": "BAD_REQUEST"}}]}, status)

@@ -9,7 +9,8 @@ from strawberry.scalars import JSON
 from container_manager import models
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import ExecutorType
-from container_manager.executors.configs import CONFIGS, hide_secrets
+from container_manager.executors.configs import CONFIGS
+from container_manager.executors.secrets import hide_secrets
 from graphql_api.context import Info
 from graphql_api.ids import to_global
 from graphql_api.types.capacity import Capacity, capacity

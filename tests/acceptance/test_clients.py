@@ -1,5 +1,6 @@
 """The clients that docs/clients.md shows, from Node, against a service that is killed and stopped under them."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.postgres import free_port
 from tests.processes import ROOT, UNMEASURED, Served
 
 CLIENTS = ROOT / "docs" / "clients"
+AUDITS = Path(__file__).parent / "audits"
 HOST = {"name": "sim", "executorType": "SIMULATED", "config": {"accept": "any", "launch_ms": 0, "run_ms": 5}}
 PER_JOB = 5
 JOBS = 6
@@ -25,6 +27,10 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("Node.js is not installed (Debian: apt-get install nodejs npm).")
     folder = tmp_path_factory.mktemp("clients")
     shutil.copytree(CLIENTS, folder, dirs_exist_ok=True)
+    return _installed(folder)
+
+
+def _installed(folder: Path) -> Path:
     npm = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
     subprocess.run(npm, cwd=folder, check=True, timeout=120)
     return folder
@@ -81,3 +87,17 @@ def test_a_client_without_a_valid_token_ends_with_an_error(scripts: Path, tmp_pa
             )  # fmt: skip
             assert done.returncode == 1, client
             assert done.stdout == ""
+
+
+def test_the_audits_of_graphql_over_http_pass(tmp_path: Path) -> None:
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("Node.js is not installed (Debian: apt-get install nodejs npm).")
+    folder = _installed(shutil.copytree(AUDITS, tmp_path / "audits"))
+    with Served(tmp_path / "home") as served:
+        done = subprocess.run(
+            ["node", "audit.mjs", served.url, served.token],
+            cwd=folder, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+    results = json.loads(done.stdout)
+    assert len(results) >= 61
+    assert [result for result in results if result["status"] != "ok"] == []

@@ -3,9 +3,11 @@
 import json
 from unittest.mock import patch
 
+import httpx
 import pytest
 import websockets
 
+from container_manager.domain.kinds import Role
 from container_manager.models import ExecutorHost
 from graphql_api.ids import to_global
 from tests.api import (
@@ -14,6 +16,7 @@ from tests.api import (
     connect,
 )
 from tests.client import CREATE_HOST, SUBMIT, Api
+from tests.server import make_token
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ BOTH = {"Accept": "application/graphql-response+json, application/json, text/eve
 async def test_who_takes_json_and_streams_gets_a_stream_for_subscriptions_only(admin: Api) -> None:
     for query in ("{ eventCursor }", "mutation { checkHealth { id } }", "{ nonsense }", "{"):
         answer = await admin.http.post("/graphql", json={"query": query}, headers=BOTH)
-        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["content-type"] == "application/graphql-response+json"
     await admin(CREATE_HOST, input={"name": "h", "executorType": "SIMULATED"})
     body = {"query": 'subscription { routingEvents(after: "0") { kind } }'}
     async with admin.http.stream("POST", "/graphql", json=body, headers=BOTH) as stream:
@@ -210,3 +213,149 @@ async def test_a_large_document_over_a_socket_is_refused(admin: Api) -> None:
         message = json.loads(await connection.recv())
     assert message["type"] == "error"
     assert message["payload"][0]["message"].startswith("query: the document has")
+
+
+# ------------------------------------------------------------------ limits before work
+
+PLAN = (
+    "query($j: [JobInput!]!, $a: [HostAssumption!]) { planRouting(jobs: $j, assume: $a) { placements { __typename } } }"
+)
+MANY = [{"image": "a"}] * 20_000
+
+
+@pytest.mark.parametrize(
+    ("query", "variables"),
+    [
+        (PLAN, {"j": MANY}),
+        (PLAN, {"j": [None] * 20_000}),
+        (PLAN, {"j": [], "a": [{"hostId": "x"}] * 20_000}),
+        (PLAN, {"j": [{"image": "a", "command": ["x"] * 20_000}]}),
+        ("query($f: JobFilter) { jobs(filters: $f) { edges { cursor } } }", {"f": {"status": ["RUNNING"] * 20_000}}),
+        (SUBMIT, {"input": {"image": "a", "command": ["x"] * 20_000}}),
+        ("{ eventCursor }", {"unused": [[]] * 20_000}),
+    ],
+    ids=["jobs", "nulls", "assumptions", "command", "enums", "one job", "unused"],
+)
+async def test_variables_are_counted_before_they_are_read(admin: Api, query: str, variables: dict) -> None:
+    error = await admin.error(query, **variables)
+    assert error["message"] == "variables: they have more than 10000 values. Send fewer at a time."
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_a_batch_of_jobs_may_be_large(admin: Api, sim: dict) -> None:
+    query = "mutation($i: [JobInput!]!) { submitJobs(inputs: $i) { __typename } }"
+    answer = await admin(query, i=[{"image": "a", "command": ["x"] * 20}] * 1000)
+    assert [result["__typename"] for result in answer] == ["ContainerJob"] * 1000
+
+
+@pytest.mark.parametrize("size", [2_000_000, 20_000_000])
+async def test_a_viewer_sends_no_large_body(url: str, size: int) -> None:
+    viewer = Api(url, await make_token(Role.VIEWER))
+    body = {"query": "{ eventCursor }", "variables": {"x": "y" * size}}
+    try:
+        answer = await viewer.http.post("/graphql", json=body)
+        assert answer.status_code == 413
+    except httpx.WriteError:
+        pass  # the server has closed the connection before the body was sent
+    assert (await viewer("{ eventCursor }")).isdigit()
+    await viewer.http.aclose()
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("{ " + " ".join(f"a{n}: __schema {{ types {{ name }} }}" for n in range(5)) + " }", "its cost"),
+        ("{ " + " ".join(f'a{n}: __type(name: "Query") {{ name }}' for n in range(50)) + " }", "its cost"),
+        (
+            "query($j: [JobInput!]!) { "
+            + " ".join(f"a{n}: planRouting(jobs: $j) {{ placements {{ __typename }} }}" for n in range(3))
+            + " }",
+            "its cost",
+        ),
+        ("{ job(id: 1) " + "{ attempts { decision { job " * 3 + "{ id }" + " } } }" * 3 + " }", "its cost"),
+        ("{ jobs(first: " + "9" * 5000 + ") { edges { cursor } } }", "a number has 5000 digits"),
+        ("{ jobs(filters: " + "{NOT: " * 20 + "{}" + "}" * 20 + ") { edges { cursor } } }", "at most 16 can be combined"),
+        ("{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }", "depth"),
+    ],
+    ids=["schemas", "types", "plans", "circles", "digits", "filters", "introspection in depth"],
+)  # fmt: skip
+async def test_what_costs_too_much_is_refused(admin: Api, query: str, sentence: str) -> None:
+    answer = await admin.post(query, variables={"j": []})
+    assert any(sentence in error["message"] for error in answer["errors"]), answer
+    assert "INTERNAL" not in json.dumps(answer)
+
+
+async def test_fields_of_the_same_name_are_not_compared_without_end(admin: Api) -> None:
+    same = "jobs { edges { cursor } } " * 400
+    answer = await admin.post(f"{{ {same} }}")
+    assert len(answer["errors"]) < 5
+    assert len(json.dumps(answer)) < 5000
+
+
+@pytest.mark.parametrize(
+    ("query", "variables"),
+    [
+        ("query($n: String) { host(name: $n) { id } }", {"n": "a\0b"}),
+        ('{ host(name: "a\\u0000b") { id } }', {}),
+        ("query($n: String) { capacity(region: $n) { hosts } }", {"n": "\0"}),
+        (
+            "query($f: JobFilter) { jobs(filters: $f) { edges { cursor } } }",
+            {"f": {"name": {"exact": "\0"}, "labels": {"a": "b"}}},
+        ),
+        ("query($f: JobFilter) { jobs(filters: $f) { edges { cursor } } }", {"f": {"labels": {"a": "\0"}}}),
+    ],
+)
+async def test_a_nul_character_is_refused(admin: Api, query: str, variables: dict) -> None:
+    error = await admin.error(query, **variables)
+    assert "must not contain a NUL character" in error["message"]
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_date_outside_of_the_calendar_is_refused(admin: Api, moment: str) -> None:
+    query = "query($m: DateTime) { jobs(filters: {submittedBefore: $m}) { edges { cursor } } }"
+    error = await admin.error(query, m=moment)
+    assert error["extensions"].get("code") != "INTERNAL"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"node": "n" * 300}, {"node": "a\0b"}, {"url": "tcp://" + "h" * 600}, {"mounts": {"/a": {"source": "/\0"}}}],
+)
+async def test_a_config_that_no_database_keeps_is_refused(admin: Api, config: dict) -> None:
+    refused = await admin(CREATE_HOST, input={"name": "x", "executorType": "DOCKER", "config": config})
+    assert refused["__typename"] == "ValidationFailed"
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"command": ["x" * 131_072]},
+        {"environment": [{"name": "A", "value": "x" * 131_072}]},
+        {"command": ["x" * 100_000] * 11},
+        {"tmpfs": [{"path": "//proc", "sizeMb": 1}]},
+        {"tmpfs": [{"path": "/./sys/x", "sizeMb": 1}]},
+        {"tmpfs": [{"path": "/dev//shm", "sizeMb": 1}]},
+    ],
+    ids=["argument", "variable", "all texts", "proc", "sys", "shm"],
+)
+async def test_a_job_is_bounded(admin: Api, job: dict) -> None:
+    refused = await admin(SUBMIT, input={"image": "a", **job})
+    assert refused["__typename"] == "ValidationFailed"
+
+
+async def test_a_document_with_several_operations_needs_a_name(admin: Api) -> None:
+    several = "query a { eventCursor } mutation b { checkHealth { id } }"
+    for operation in (None, "a", None):
+        answer = await admin.http.post("/graphql", json={"query": several, "operationName": operation})
+        refused = "several operations" in answer.text
+        assert refused == (operation is None)
+
+
+async def test_checking_many_hosts_at_once_is_refused(admin: Api) -> None:
+    query = "mutation($ids: [ID!]) { checkHealth(hostIds: $ids) { id } }"
+    assert "hostIds: 1001 are too many" in (await admin.error(query, ids=["x"] * 1001))["message"]
+
+
+async def test_a_long_id_is_not_repeated_in_full(admin: Api) -> None:
+    assert len((await admin.error("query($i: ID!) { job(id: $i) { id } }", i="x" * 100_000))["message"]) < 200
