@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
@@ -19,6 +20,9 @@ _IMAGE = re.compile(
     re.ASCII,
 )
 LARGEST_INTEGER = 2**31 - 1
+LONGEST_TEXT, LONGEST_TEXTS = 131_071, 1_048_576
+"""Characters of one argument or variable, which is what Linux allows, and of all of a job's."""
+LARGEST_CONFIG = 262_144
 LONGEST_QUEUE_TIMEOUT = 10 * 365 * 86_400
 
 
@@ -65,8 +69,17 @@ def _has_no_nul(text: str) -> str:
     return text
 
 
+def _can_be_kept(config: dict[str, Any]) -> dict[str, Any]:
+    written = orjson.dumps(config)
+    if len(written) > LARGEST_CONFIG:
+        raise ValueError(f"has {len(written)} bytes; at most {LARGEST_CONFIG} are allowed")
+    if rb"\u0000" in written:
+        raise ValueError("must not contain a NUL character")
+    return config
+
+
 NoNul = AfterValidator(_has_no_nul)
-Text = Annotated[str, NoNul]
+Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), NoNul]
 ShortText = Annotated[str, StringConstraints(max_length=100), NoNul]
 ShortName = Annotated[str, StringConstraints(min_length=1, max_length=100), NoNul]
 Labels = Annotated[dict[ShortName, ShortText], Field(max_length=64)]
@@ -130,6 +143,9 @@ class JobSpec(Spec):
             raise ValueError("environment: a variable is named twice")
         if len({mount.path for mount in self.tmpfs}) != len(self.tmpfs):
             raise ValueError("tmpfs: a path is named twice")
+        texts = [*self.command, *self.entry_point, *(variable.value for variable in self.environment)]
+        if sum(map(len, texts)) > LONGEST_TEXTS:
+            raise ValueError(f"command: with entryPoint and environment it has more than {LONGEST_TEXTS} characters")
         if self.region_required and not self.region_preference:
             raise ValueError("regionRequired: needs a regionPreference")
         return self
@@ -148,7 +164,7 @@ class HostSpec(_HostLimits):
 
     name: Annotated[str, StringConstraints(max_length=100), AfterValidator(_is_host_name)] = ""
     executor_type: ExecutorType = ExecutorType.DOCKER
-    config: dict[str, Any] = {}
+    config: Annotated[dict[str, Any], AfterValidator(_can_be_kept)] = {}
     region: ShortText = ""
     labels: Labels = {}
 

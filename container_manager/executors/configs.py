@@ -3,17 +3,29 @@
 To add a setting, add a field to the config class of its executor type.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from container_manager.domain import capabilities, cloudrun_limits
+from container_manager.executors.secrets import Hidden
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+LONGEST_NODE, LONGEST_URL = 255, 500
 PLAIN_PORT, TLS_PORT = 2375, 2376
 """The ports of engines, without and with TLS, that an address need not name."""
 
@@ -23,21 +35,6 @@ OTHER_SCHEMES = {
     "http": "write tcp:// for an engine without TLS",
     "fd": "it is an address that an engine listens on; use the path of its socket",
 }
-
-SECRET_MASK = "********"  # noqa: S105 - shown in place of a secret
-
-
-class Secret:
-    """Marks a value that never leaves through the API."""
-
-
-def _is_the_secret_itself(value: str) -> str:
-    if value == SECRET_MASK:
-        raise ValueError("is the mask, not the secret, and no secret is stored here that it could stand for")
-    return value
-
-
-Hidden = Annotated[str, Secret(), AfterValidator(_is_the_secret_itself)]
 
 
 class Settings(BaseModel):
@@ -82,10 +79,15 @@ def is_container_path(path: str) -> str:
     Raises:
         ValueError: nothing may be mounted there.
     """
-    parts = path.split("/")
-    if path == "/dev/shm" or path.startswith("/dev/shm/"):  # noqa: S108 - it is refused
+    parts = posixpath.normpath(path.replace("//", "/")).split("/")
+    if parts[1:3] == ["dev", "shm"]:
         raise ValueError("must not be /dev/shm; its size is the job's shmSizeMb")
-    if not path.startswith("/") or not path.strip("/") or ".." in parts or parts[1] in {"proc", "sys", "dev"}:
+    if (
+        not path.startswith("/")
+        or not path.strip("/.")
+        or ".." in path.split("/")
+        or parts[1] in {"proc", "sys", "dev"}
+    ):
         raise ValueError("must be an absolute path in the container without .., not / itself, /proc, /sys or /dev")
     return path
 
@@ -157,14 +159,15 @@ def _is_capability(name: str) -> str:
 class DockerConfig(Settings):
     """A Docker or Podman engine."""
 
-    node: str = ""
-    url: str = DEFAULT_SOCKET
+    node: Annotated[str, StringConstraints(max_length=LONGEST_NODE, pattern=r"^[^\x00]*$")] = ""
+    url: Annotated[str, StringConstraints(max_length=LONGEST_URL)] = DEFAULT_SOCKET
     tls: TLS | None = None
     network: NetworkName = "none"
     allow: Allowed = Allowed()
     mounts: dict[Annotated[str, AfterValidator(is_container_path)], Mount] = {}
     pull: Literal["if-not-present", "always", "never"] = "if-not-present"
     registry_auth: dict[str, RegistryLogin] = {}
+    registries: list[str] | None = None
     max_launches: int = Field(5, ge=1, le=100)
     max_pulls: int = Field(10, ge=1, le=100)
     max_processes: int = Field(512, ge=1, le=4_194_304)
@@ -176,6 +179,11 @@ class DockerConfig(Settings):
         if isinstance(config, Mapping) and isinstance(url := config.get("url"), str):
             return {**config, "url": _as_address(url, has_tls=config.get("tls") is not None)}
         return config
+
+    @field_validator("registries")
+    @classmethod
+    def _are_names_of_registries(cls, names: list[str] | None) -> list[str] | None:
+        return None if names is None else [_as_registry(name) for name in names]
 
     @field_validator("registry_auth")
     @classmethod
@@ -343,41 +351,3 @@ def config_errors(error: ValidationError, root: str = "config") -> Iterator[tupl
             key, _, text = text.partition(": ")
             path = f"{path}.{key}"
         yield path, f"{path}: {text}."
-
-
-def hide_secrets(config: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """A copy of the config with its secret values masked."""
-    shown: dict[str, Any] = {}
-    for key, value in config.items():
-        field = model.model_fields.get(key)
-        if field is not None and any(isinstance(mark, Secret) for mark in field.metadata) and value:
-            shown[key] = SECRET_MASK
-        elif isinstance(value, Mapping) and field is not None:
-            shown[key] = _hide_nested(value, field.annotation)
-        else:
-            shown[key] = value
-    return shown
-
-
-def _hide_nested(value: Mapping[str, Any], annotation: Any) -> dict[str, Any]:
-    inner = [arg for arg in (annotation, *getattr(annotation, "__args__", ())) if isinstance(arg, type)]
-    nested = next((arg for arg in inner if issubclass(arg, BaseModel)), None)
-    if nested is None:
-        return dict(value)
-    if getattr(annotation, "__origin__", None) is dict:
-        return {key: hide_secrets(entry, nested) for key, entry in value.items()}
-    return hide_secrets(value, nested)
-
-
-def keep_secrets(given: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` with each mask replaced by the stored value, so that a config read from the API can be sent back."""
-    merged: dict[str, Any] = {}
-    for key, value in given.items():
-        old = stored.get(key)
-        if value == SECRET_MASK and old:
-            merged[key] = old
-        elif isinstance(value, Mapping) and isinstance(old, Mapping):
-            merged[key] = keep_secrets(value, old)
-        else:
-            merged[key] = value
-    return merged

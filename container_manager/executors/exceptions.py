@@ -14,9 +14,20 @@ ExecutorError
     └── ExecutorImageError         the image could not be brought to the host
 """
 
+LONGEST_MESSAGE = 500
+
+
+def clean(text: str) -> str:
+    """Foreign text as one line that can be stored and printed: without control characters, at most 500 characters."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * LONGEST_MESSAGE]).split())
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
+
 
 class ExecutorError(Exception):
-    """The executor could not perform an operation."""
+    """The executor could not perform an operation. The message is cleaned, because it may repeat what a host says."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clean(message))
 
 
 class ExecutorConfigurationError(ExecutorError):

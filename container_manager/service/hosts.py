@@ -10,7 +10,8 @@ from django.db.models import Q
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind
 from container_manager.errors import NO_HOST, NotFound
-from container_manager.executors.configs import keep_secrets, region_of
+from container_manager.executors.configs import region_of
+from container_manager.executors.secrets import keep_secrets
 from container_manager.models import ExecutorHost
 from container_manager.process import Process
 from container_manager.routing import checks
@@ -25,6 +26,9 @@ from container_manager.store.transaction import Actor, record_audit
 
 PLACE = ("url", "project", "region", "endpoint")
 """The keys of a config that, with the node, say where executions are."""
+
+ADDRESS = ("url", "endpoint", "logging_endpoint")
+"""The keys of a config that say where its secrets are sent."""
 
 
 class CapacityGroup(NamedTuple):
@@ -76,7 +80,10 @@ class Hosts:
         host = await self._one(host_id)
         moves = False
         if "config" in fields:
-            fields["config"] = read_config(host.executor_type, keep_secrets(fields["config"], host.config))
+            # A secret is not sent to another address unless it is given again.
+            moved = any(fields["config"].get(key) != host.config.get(key) for key in ADDRESS)
+            stored = {} if moved else host.config
+            fields["config"] = read_config(host.executor_type, keep_secrets(fields["config"], stored))
             node, moves = host.node, any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
             if host.region == region_of(host.executor_type, host.config):
                 # The region came from the config, so it follows the new one.

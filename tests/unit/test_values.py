@@ -9,7 +9,7 @@ from container_manager.domain.image import registry_of
 from container_manager.domain.lifecycle import ACTIVE, TERMINAL, TRANSITIONS, JobStatus, sources
 from container_manager.errors import ValidationFailed
 from container_manager.executors.base import Execution, ExecutionState, ExecutorSettings, LaunchSpec
-from container_manager.executors.configs import SECRET_MASK, DockerConfig, hide_secrets, keep_secrets
+from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker import DockerExecutor
 from container_manager.executors.docker.frames import Frames
 from container_manager.executors.docker.pull import with_tag
@@ -20,6 +20,7 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 from container_manager.executors.output import BoundedOutput, OutputLine
+from container_manager.executors.secrets import SECRET_MASK, hide_secrets, keep_secrets
 from container_manager.executors.simulated import SimulatedExecutor
 from container_manager.specs import read_config, read_host, read_job
 

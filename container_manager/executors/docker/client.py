@@ -7,14 +7,16 @@ version, and tests/unit/test_private_apis.py fails when these methods change.
 
 import asyncio
 import json
+import logging
+import os
 import re
 import ssl
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -32,9 +34,50 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
 )
 
+logger = logging.getLogger(__name__)
+
+PEM = "-----BEGIN "
 OTHER_VERSION = re.compile(r"client version \S+ is too (old|new)", re.IGNORECASE)
 NOT_THE_ENGINE = re.compile(r"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port", re.IGNORECASE)
 """Said of the connection, before the engine has read what is asked for."""
+
+
+API_VERSION = re.compile(r"\d{1,2}\.\d{1,3}", re.ASCII)
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes of an answer that is not a stream: a list of ten thousand containers takes as much."""
+
+LARGEST_FILE = 1024 * 1024
+
+
+class UntrueAnswerError(aiohttp.ClientError):
+    """An answer that no engine gives."""
+
+
+class Answer(aiohttp.ClientResponse):
+    """An answer of an engine, which is bounded and leads nowhere else."""
+
+    async def start(self, connection: Any) -> "Answer":
+        """Read the head."""
+        await super().start(connection)
+        if self.status in REDIRECTS:
+            raise UntrueAnswerError("it redirects to another address")
+        return self
+
+    async def read(self) -> bytes:
+        """Read the body, at most LARGEST_ANSWER bytes."""
+        if self._body is None:
+            pieces, size = [], 0
+            async for piece in self.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                if size > LARGEST_ANSWER:
+                    self.close()
+                    raise UntrueAnswerError(f"an answer is larger than {LARGEST_ANSWER // 1024 // 1024} MiB")
+            self._body = b"".join(pieces)
+        return await super().read()
+
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Engine(Docker):
@@ -42,14 +85,22 @@ class Engine(Docker):
 
     dialect = DOCKER
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await super().close()
+        await self.session.close()
+
     async def learn(self) -> None:
         """Ask which engine it is and which version of the API it speaks.
 
         Raises:
-            KeyError: it does not answer as an engine does.
+            KeyError, ValueError: it does not answer as an engine does.
         """
         async with self._query("_ping", versioned_api=False) as response:
-            self.api_version = f"v{response.headers['Api-Version']}"
+            # It becomes part of each path that is asked for.
+            if not API_VERSION.fullmatch(version := response.headers["Api-Version"]):
+                raise ValueError("this is no version of the API")
+            self.api_version = f"v{version}"
             self.dialect = dialect.of_ping(response.headers)
             # Otherwise its connection is not given back.
             await response.read()
@@ -156,12 +207,16 @@ class EngineClient:
                 raise ExecutorClosedError(f"{self._where}: its settings were changed while {doing}.") from error
             within = "" if deadline is None else f" in {deadline:g} s"
             raise ExecutorConnectionError(f"{self._where}: no answer{within} while {doing}.") from error
+        except UntrueAnswerError as error:
+            self._reconnect()
+            raise ExecutorHostError(f"{self._where}: config.url does not lead to an engine: {error}.") from error
         except (aiohttp.ClientError, EOFError, OSError, json.JSONDecodeError) as error:
             self._reconnect()
             raise ExecutorConnectionError(f"{self._where}: the connection broke while {doing}.") from error
-        except (LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Of aiodocker, from an answer that has not the form of an engine's.
-            message = f"{self._where}: an answer was not understood while {doing}: {error!r}."
+            logger.warning("%s: an answer was not understood while %s", self._where, doing, exc_info=error)
+            message = f"{self._where}: the engine gave an answer that was not understood while {doing}."
             raise ExecutorOperationError(message) from error
 
     @contextmanager
@@ -224,7 +279,10 @@ class EngineClient:
 
     async def _open(self) -> Engine:
         """A client whose engine has answered, with the API version that the engine speaks."""
-        docker = _connect(self._config)
+        # Certificates may be files, which may be slow to read.
+        tls = self._config.tls
+        context = None if tls is None else await asyncio.to_thread(_ssl_context, tls)
+        docker = _connect(self._config.url, context)
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await docker.learn()
@@ -267,18 +325,23 @@ async def _disconnect(docker: Engine) -> None:
     await docker.connector.close()
 
 
-def _connect(config: DockerConfig) -> Engine:
-    url = config.url.rstrip("/")
+def _connect(url: str, context: ssl.SSLContext | None) -> Engine:
+    url = url.rstrip("/")
     if url.startswith("unix://"):
-        connector: aiohttp.BaseConnector = aiohttp.UnixConnector(url.removeprefix("unix://"), limit=0)
-        return Engine("unix://localhost", connector=connector)
-    context = None if config.tls is None else _ssl_context(config.tls)
+        return _engine("unix://localhost", aiohttp.UnixConnector(url.removeprefix("unix://"), limit=0))
     if context is not None:
         # aiodocker speaks plain HTTP to tcp:// addresses whatever the context.
         url = re.sub(r"^\w+://", "https://", url)
     elif url.startswith("tcp://"):
         url = url.replace("tcp://", "http://", 1)
-    return Engine(url, connector=aiohttp.TCPConnector(ssl=context if context is not None else True, limit=0))
+    return _engine(url, aiohttp.TCPConnector(ssl=context if context is not None else True, limit=0))
+
+
+def _engine(url: str, connector: aiohttp.BaseConnector) -> Engine:
+    session = aiohttp.ClientSession(
+        connector=connector, connector_owner=False, timeout=aiohttp.ClientTimeout(), response_class=Answer
+    )
+    return Engine(url, connector=connector, session=session)
 
 
 def _ssl_context(tls: TLS) -> ssl.SSLContext:
@@ -299,10 +362,22 @@ def _ssl_context(tls: TLS) -> ssl.SSLContext:
 
 
 def _pem(value: str, name: str) -> str:
-    """The PEM text, read from a file on the server when `value` is a path."""
-    if not value or value.lstrip().startswith("-----BEGIN"):
+    """The PEM text, read from a file on the server when `value` is a path. No message repeats it: it may be a key."""
+    if not value or PEM in value:
         return value
     try:
-        return Path(value).read_text()
+        with open(value, opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
+                raise ExecutorHostError(f"config.tls.{name}: the path must be that of a file of at most 1 MiB.")
+            return file.read()
     except (OSError, ValueError) as error:
-        raise ExecutorHostError(f"config.tls.{name}: {value!r} cannot be read: {error}.") from error
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise ExecutorHostError(
+            f"config.tls.{name}: it is neither PEM text nor the path of a file that can be read: {why}."
+        ) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # Opening a pipe would otherwise wait for its writer.
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -20,6 +20,7 @@ from container_manager.executors.exceptions import (
     ExecutorOperationError,
     ExecutorPlatformError,
     ExecutorPullQuotaError,
+    clean,
 )
 
 UNREACHABLE = 900
@@ -43,8 +44,8 @@ CPU_RANGE = re.compile(r"range of CPUs is from [\d.]+ to ([\d.]+)", re.IGNORECAS
 
 PAGE = re.compile(r"\s*<")
 TAG = re.compile(r"<style.*?</style>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-LONGEST = 500
-"""Characters of an engine's error that are shown."""
+LONGEST_READ = 10_000
+"""Characters of an engine's error that are looked at."""
 
 AMBIGUOUS = "no such file or directory"
 """Also reported by an engine that is killed during a start. It then blames the job by mistake: it finds the word of the
@@ -70,12 +71,13 @@ def status_of(error: ExecutorOperationError) -> int:
 
 def words_of(error: DockerError) -> str:
     """What the engine, or a proxy before it, says, as one line of text."""
-    text = str(error.message)
-    with suppress(ValueError, TypeError, LookupError):
+    # Cut first: it may be very long, and its tags then take too long to find.
+    text = str(error.message)[:LONGEST_READ]
+    with suppress(ValueError):
         # aiodocker reads JSON only when its type is written in one way.
-        text = str(json.loads(text)["message"])
-    text = " ".join(TAG.sub(" ", text).split()) or f"status {error.status}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+        told = json.loads(text)
+        text = str(told["message"]) if isinstance(told, dict) and "message" in told else ""
+    return clean(TAG.sub(" ", text)) or f"the engine answered with status {error.status}"
 
 
 def is_page(error: ExecutorOperationError) -> bool:

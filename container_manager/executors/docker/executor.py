@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -43,12 +43,13 @@ from container_manager.executors.docker.frames import Frames
 from container_manager.executors.docker.mounts import check_mounts
 from container_manager.executors.docker.pull import Images
 from container_manager.executors.docker.settings import attempt_labels, container_settings
-from container_manager.executors.docker.status import engine_id, owned_execution, status_of_container
+from container_manager.executors.docker.status import EngineInfo, engine_id, owned_execution, status_of_container
 from container_manager.executors.exceptions import (
     ExecutorError,
     ExecutorImageError,
     ExecutorLackError,
     ExecutorOperationError,
+    clean,
 )
 from container_manager.executors.output import BoundedOutput, Output, OutputLine
 from container_manager.executors.watcher import Watcher
@@ -72,7 +73,7 @@ LOOK_IS_FRESH = 1.0
 class Look(NamedTuple):
     """What an engine has said in a health check."""
 
-    info: Mapping[str, Any]
+    info: EngineInfo
     owned: Sequence[OwnedExecution]
     at: float
 
@@ -118,15 +119,15 @@ class DockerExecutor(ContainerExecutor):
             "max_jobs": self.settings.max_jobs,
             "current_jobs": current,
             "available_slots": max(self.settings.max_jobs - current, 0),
-            "memory_mb": look.info["MemTotal"] // MEBIBYTE,
-            "cpu_cores": float(look.info["NCPU"]),
-            "engine": f"{dialect.name} {look.info.get('ServerVersion', '')}".strip(),
+            "memory_mb": look.info.MemTotal // MEBIBYTE,
+            "cpu_cores": float(look.info.NCPU),
+            "engine": clean(f"{dialect.name} {look.info.ServerVersion}"),
             "engine_id": engine_id(look.info, has_id=dialect.has_id),
         }
 
-    async def _info(self) -> dict[str, Any]:
+    async def _info(self) -> EngineInfo:
         async with self._client.call("asking for /info", self.settings.call_timeout) as docker:
-            return dict(await docker.system.info())
+            return EngineInfo.model_validate(await docker.system.info())
 
     # -------------------------------------------------------------- launching
 

@@ -96,6 +96,11 @@ class Images:
         image, host, most = spec.image, self._settings.name, self._config.max_pulls
         if self._config.pull == "never":
             raise ExecutorLackError(f"image: {image!r} is not on host {host}, whose config.pull is never.")
+        registry = registry_of(image)
+        if self._config.registries is not None and registry not in self._config.registries:
+            raise ExecutorLackError(
+                f"image: {image!r} is of registry {registry}, which is not one of config.registries of host {host}."
+            )
         if self._pulls.locked():
             report(f"Waits to pull image {image!r}: host {host} pulls at most {most} images at once.")
         turn = self._pulls.turn(spec.priority)

@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from aiodocker.containers import DockerContainer
+from pydantic import BaseModel, Field
 
 from container_manager.executors.base import LABEL, ExecutionState, ExecutionStatus, OwnedExecution
+from container_manager.executors.exceptions import clean
 
 logger = logging.getLogger(__name__)
 
@@ -46,27 +48,38 @@ def status_of_container(container_id: str, state: Mapping[str, Any]) -> Executio
         started_at=_time(state["StartedAt"]),
         finished_at=_time(state["FinishedAt"]) if kind is ExecutionState.EXITED else None,
         out_of_memory=bool(state.get("OOMKilled")),
-        error=state.get("Error", ""),
+        error=clean(str(state.get("Error") or "")),
     )
 
 
 def owned_execution(container: DockerContainer) -> OwnedExecution | None:
     """A listed container with the labels of this service; None when they are incomplete."""
-    labels = container["Labels"]
     try:
+        labels = container["Labels"]
         job, attempt = (int(labels[f"{LABEL}.{name}"]) for name in ("job", "attempt"))
         return OwnedExecution(container.id, job, attempt, state_of(container["State"]))
-    except (KeyError, ValueError):
+    except (LookupError, TypeError, ValueError):
         logger.warning("container %s has the label of this service but no valid job, attempt and state", container.id)
         return None
 
 
-def engine_id(info: Mapping[str, Any], *, has_id: bool) -> str:
+class EngineInfo(BaseModel):
+    """What is read of an engine's /info, as the engine names it. Memory in bytes."""
+
+    MemTotal: int = Field(ge=0, le=2**50)
+    NCPU: int = Field(ge=0, le=100_000)
+    ServerVersion: str = ""
+    ID: str = ""
+    Name: str = ""
+    DockerRootDir: str = ""
+
+
+def engine_id(info: EngineInfo, *, has_id: bool) -> str:
     """What tells engines apart, from an engine's /info: its own id, its machine and the folder of its data.
 
     The id alone does not: older versions of Docker keep one for all engines of a machine.
     """
-    parts = (info.get("ID", "") if has_id else "", info.get("Name", ""), info.get("DockerRootDir", ""))
+    parts = (info.ID if has_id else "", info.Name, info.DockerRootDir)
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest() if parts[2] else ""
 
 
