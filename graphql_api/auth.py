@@ -1,21 +1,17 @@
 """Authentication, and the role that a root field needs."""
 
-import logging
-import time
+from collections.abc import Sequence
 from typing import Any
 
 from graphql import GraphQLError
 from strawberry.permission import BasePermission
 
 from container_manager.domain.kinds import Role
-from container_manager.store import threads
+from container_manager.models import ApiToken
 from container_manager.store.transaction import Actor
 from graphql_api.context import Context, Identity, Info
 
-logger = logging.getLogger(__name__)
-
 NO_AUTH = "no-auth"
-CHECK_SECONDS = 1.0
 
 UNAUTHENTICATED = GraphQLError(
     "A valid token is needed: send it as `Authorization: Bearer TOKEN`, "
@@ -52,27 +48,20 @@ async def identify(context: Context, credentials: object) -> None:
     scheme, _, secret = credentials.partition(" ") if isinstance(credentials, str) else ("", "", "")
     if scheme.lower() != "bearer" or not secret:
         return
+    assert context.tokens is not None  # noqa: S101 - a caller without a token is given none where none is needed
     context.secret = secret.strip()
-    await _look_up(context)
+    context.identity = _identity(context, await context.tokens.load(context.secret))
 
 
-async def still_valid(context: Context) -> bool:
-    """Whether the token is still valid; looked up again every CHECK_SECONDS, for all callers at the same moment."""
-    if context.secret and _moment() != context.checked_at:
-        try:
-            await _look_up(context)
-        except threads.DATABASE_AWAY:
-            # Its validity is unknown while the database does not answer; it is looked up again soon.
-            logger.warning("a token could not be looked up again; it counts as before")
-    return context.identity is not None
+async def look_up(contexts: Sequence[Context]) -> None:
+    """Look the tokens of these contexts up again, and set their identities."""
+    secrets = list({context.secret for context in contexts})
+    if not secrets:
+        return
+    tokens = dict(zip(secrets, await contexts[0].service.tokens.authenticate(secrets), strict=True))
+    for context in contexts:
+        context.identity = _identity(context, tokens[context.secret])
 
 
-def _moment() -> int:
-    return int(time.monotonic() / CHECK_SECONDS)
-
-
-async def _look_up(context: Context) -> None:
-    assert context.tokens is not None  # noqa: S101 - a context with a secret comes from the view
-    context.checked_at = _moment()
-    token = await context.tokens.load(context.secret)
-    context.identity = Identity(Actor(token.name, context.address, token.pk), Role(token.role)) if token else None
+def _identity(context: Context, token: ApiToken | None) -> Identity | None:
+    return Identity(Actor(token.name, context.address, token.pk), Role(token.role)) if token else None

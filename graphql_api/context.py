@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -73,10 +74,11 @@ class Context:
     address: str
     identity: Identity | None = None
     tokens: Loader[str, ApiToken | None] | None = None
-    """Shared by all requests: subscribers get an event at the same moment, and each of them looks up its token."""
+    """Shared by all requests, so that those that arrive together are looked up together."""
+    subscribed: Callable[["Context"], AbstractContextManager[None]] = lambda _: nullcontext()
+    """Counts a subscription of the caller; see `sessions`."""
     connection_params: dict[str, Any] | None = None
     secret: str = ""
-    checked_at: int = 0
 
     def __post_init__(self) -> None:
         hosts, jobs, decisions = self.service.hosts, self.service.jobs, self.service.decisions

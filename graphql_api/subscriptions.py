@@ -1,7 +1,7 @@
 """The root fields that follow: events as they are committed, and the output of jobs."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import strawberry
@@ -12,8 +12,8 @@ from container_manager.events.audience import Prepare, Wanted
 from container_manager.events.job_output import StoppingError
 from container_manager.store.events import CursorExpiredError, Event
 from graphql_api import ids
-from graphql_api.auth import UNAUTHENTICATED, still_valid
-from graphql_api.context import Info
+from graphql_api.auth import UNAUTHENTICATED
+from graphql_api.context import Context, Info
 from graphql_api.fanout import deliver
 from graphql_api.inputs import RoutingEventFilter
 from graphql_api.types.events import RoutingEvent
@@ -38,15 +38,21 @@ async def _cursor(info: Info, after: str | None) -> int | None:
     return cursor
 
 
+@asynccontextmanager
+async def _counted(context: Context) -> AsyncGenerator[None, None]:
+    with context.subscribed(context):
+        yield
+
+
 async def _events(
     info: Info, after: str | None, filters: RoutingEventFilter | None, seconds: float, prepare: Prepare | None
 ) -> AsyncGenerator[Sequence[Event], None]:
     batches = info.context.service.events.batches(await _cursor(info, after), _wanted(filters), seconds, prepare)
     context = info.context
-    async with aclosing(batches):
+    async with aclosing(batches), _counted(context):
         try:
             async for batch in batches:
-                if not await still_valid(context):
+                if context.identity is None:
                     raise UNAUTHENTICATED
                 yield batch
         except CursorExpiredError as error:
@@ -85,10 +91,10 @@ class Subscription:
     )
     async def job_logs(self, info: Info, id: strawberry.ID, after: str | None = None) -> AsyncGenerator[LogLine, None]:
         lines = info.context.service.jobs.follow(ids.to_pk("ContainerJob", id), log_cursor(after))
-        async with aclosing(lines):
+        async with aclosing(lines), _counted(info.context):
             try:
                 async for line in lines:
-                    if not await still_valid(info.context):
+                    if info.context.identity is None:
                         raise UNAUTHENTICATED
                     yield log_line(line)
             except NotFound as error:

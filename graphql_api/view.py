@@ -32,6 +32,7 @@ from graphql_api import auth, fanout
 from graphql_api.context import Context, Identity, Loader
 from graphql_api.documents import is_subscription, too_large
 from graphql_api.fanout import Delivery, Renderings, delivery, encode
+from graphql_api.sessions import Sessions
 from graphql_api.transports import http
 from graphql_api.transports.sse import EventStream, accepts_only_stream, merged
 from graphql_api.transports.websocket import TransportHandler, WebSocketAdapter
@@ -64,6 +65,7 @@ class GraphQLView(GraphQL[Context, None]):
         )
         self._no_auth = no_auth
         self.renderings = Renderings()
+        self.sessions = Sessions()
         self._tokens: tuple[Service, Loader[str, ApiToken | None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,7 +93,11 @@ class GraphQLView(GraphQL[Context, None]):
             response = self._error(request, refused, error.status_code)
         except ClientDisconnect:
             return
-        await response(scope, receive, send)
+        if (chunks := request.scope.get("chunks")) is None:
+            await response(scope, receive, send)
+            return
+        with self.sessions.opened(context, partial(self._end_stream, chunks)):
+            await response(scope, receive, send)
 
     def _error(self, request: Request, error: GraphQLError, status: int | None = None) -> Response:
         answer = {"data": None, "errors": [error.formatted]}
@@ -117,10 +123,11 @@ class GraphQLView(GraphQL[Context, None]):
         service: Service = request.scope["state"]["service"]
         address = request.client.host[:LONGEST_ADDRESS] if request.client else ""
         if self._no_auth:
-            return Context(service, address, Identity(Actor(auth.NO_AUTH, address), Role.ADMIN))
+            identity = Identity(Actor(auth.NO_AUTH, address), Role.ADMIN)
+            return Context(service, address, identity, subscribed=self.sessions.subscribed)
         if self._tokens is None or self._tokens[0] is not service:
             self._tokens = (service, Loader(service.tokens.authenticate))
-        context = Context(service, address, tokens=self._tokens[1])
+        context = Context(service, address, tokens=self._tokens[1], subscribed=self.sessions.subscribed)
         await auth.identify(context, request.headers.get("authorization"))
         return context
 
@@ -204,6 +211,12 @@ class GraphQLView(GraphQL[Context, None]):
         operation = fanout.Operation(data.query or "", data.variables, data.operation_name)
         delivery.set(Delivery(self.renderings, operation, send))
         request.scope["chunks"] = chunks
+
+    async def _end_stream(self, chunks: "asyncio.Queue[str | Exception | None]") -> None:
+        event_stream = EventStream()
+        answer = self.encode_json({"data": None, "errors": [auth.UNAUTHENTICATED.formatted]})
+        for chunk in (event_stream.encode_event("next", answer), event_stream.encode_event("complete"), None):
+            await chunks.put(chunk)
 
     async def create_streaming_response(
         self,

@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from container_manager import clock
+from container_manager.aio import start_detached
 from container_manager.errors import Unavailable
 from container_manager.models import ApiToken
 from container_manager.process import Process
@@ -23,16 +24,26 @@ class Tokens:
 
     def __init__(self, process: Process) -> None:
         self._writer = process.writer
+        self._recording: set[int] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
     async def authenticate(self, secrets: Sequence[str]) -> list[ApiToken | None]:
         """The token of each secret, or None. Records the use of a token at most once a minute."""
         found = await threads.read(token_store.find, set(secrets))
         since = clock.now() - USE_RECORDED_EVERY
         stale = [token.pk for token in found.values() if token.last_used_at is None or token.last_used_at < since]
-        # A writer that is overloaded or stopping must not keep clients out.
-        with suppress(Unavailable):
-            await asyncio.gather(*(self._writer.write_for_client(token_store.touch, pk) for pk in stale))
+        for pk in set(stale) - self._recording:
+            self._recording.add(pk)
+            start_detached(self._record_use(pk), "recording the use of a token", self._tasks)
         return [found.get(secret) for secret in secrets]
+
+    async def _record_use(self, pk: int) -> None:
+        """Record it without letting the client wait for the writer, which may be busy, overloaded or stopping."""
+        try:
+            with suppress(Unavailable, *threads.DATABASE_AWAY):
+                await self._writer.write_for_client(token_store.touch, pk)
+        finally:
+            self._recording.discard(pk)
 
     async def any_exist(self) -> bool:
         """Whether there is any token."""

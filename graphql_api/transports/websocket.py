@@ -9,13 +9,16 @@ from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.http.exceptions import NonJsonMessageReceived, WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 
-from graphql_api import auth, fanout
+from graphql_api import fanout
 from graphql_api.context import Context
 from graphql_api.documents import too_large
 from graphql_api.fanout import Delivery, delivery, encode
 
 if TYPE_CHECKING:
     from graphql_api.view import GraphQLView
+
+
+LONGEST_REASON = 123
 
 
 class WebSocketAdapter(ASGIWebSocketAdapter):
@@ -26,6 +29,10 @@ class WebSocketAdapter(ASGIWebSocketAdapter):
             if not isinstance(message, dict) or not isinstance(message.get("id", ""), str):
                 raise NonJsonMessageReceived
             yield message
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection; a close frame has room for 123 bytes of reason."""
+        await super().close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
 
     async def send_text(self, text: str) -> None:
         """Send a finished message."""
@@ -40,6 +47,13 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
 
     view: "GraphQLView"
     websocket: WebSocketAdapter
+
+    async def handle(self) -> None:
+        with self.view.sessions.opened(self.context, self._end):
+            await super().handle()
+
+    async def _end(self) -> None:
+        await self.websocket.close(4403, "The token has expired or was revoked")
 
     async def run_operation(self, operation: Operation[Context, None]) -> None:
         head = f'{{"id":{encode(operation.id)},"type":"next","payload":'
@@ -68,8 +82,8 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             return
         if not self.connection_acknowledged:
             await self.websocket.close(4401, "Unauthorized")
-        elif not await auth.still_valid(self.context):
-            await self.websocket.close(4403, "The token has expired or was revoked")
+        elif self.context.identity is None:
+            await self._end()
         elif (error := too_large(payload["query"])) is not None:
             await self.send_message({"id": message["id"], "type": "error", "payload": [error.formatted]})
         else:

@@ -1,6 +1,8 @@
 """Who may call the API: tokens, roles, allowed hosts and origins, the audit log."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from unittest.mock import patch
 
@@ -13,6 +15,7 @@ from django.utils import timezone
 from container_manager.domain.kinds import Role
 from container_manager.models import ApiToken, AuditEntry
 from container_manager.store import tokens
+from container_manager.store.writer import Writer
 from tests.api import CANCEL, SIMULATED, connect, host_mutation
 from tests.client import CREATE_HOST, EVENTS, SUBMIT, Api
 from tests.eventually import eventually
@@ -27,7 +30,7 @@ async def test_a_stream_without_a_token_is_refused(url: str) -> None:
 
 
 async def test_a_revoked_token_ends_what_was_opened_with_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphql_api.auth.CHECK_SECONDS", 0.001)
+    monkeypatch.setattr("graphql_api.sessions.CHECK_SECONDS", 0.001)
     api = Api(url, await make_token(Role.ADMIN))
     async with api.socket() as connection:
         subscribe = {"id": "1", "type": "subscribe", "payload": {"query": EVENTS}}
@@ -110,7 +113,7 @@ async def test_tokens_expire_and_can_be_revoked(url: str) -> None:
     api = Api(url, await make_token(Role.VIEWER))
     await api("{ eventCursor }")
     token = await ApiToken.objects.aget()
-    assert token.last_used_at is not None
+    await eventually(ApiToken.objects.exclude(last_used_at=None).aexists)
     await ApiToken.objects.aupdate(expires_at=timezone.now() - timedelta(seconds=1))
     assert (await api.error("{ eventCursor }"))["extensions"]["code"] == "UNAUTHENTICATED"
     await api.http.aclose()
@@ -169,3 +172,101 @@ async def test_only_allowed_hosts_are_answered(admin: Api) -> None:
         )
     with pytest.raises(websockets.InvalidStatus, match="403"):
         await websockets.connect(address, origin="https://elsewhere.example")
+
+
+# ------------------------------------------------------------------ what is open
+
+
+@pytest.fixture
+async def short(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    """A viewer whose token is looked up again at once."""
+    monkeypatch.setattr("graphql_api.sessions.CHECK_SECONDS", 0.01)
+    api = Api(url, await make_token(Role.VIEWER))
+    yield api
+    await api.http.aclose()
+
+
+async def _revoke() -> None:
+    await ApiToken.objects.all().adelete()
+
+
+async def _expire() -> None:
+    await ApiToken.objects.all().aupdate(expires_at=timezone.now())
+
+
+@pytest.mark.parametrize("invalidate", [_revoke, _expire])
+async def test_idle_connections_end_with_their_token(short: Api, invalidate: Callable) -> None:
+    subscribe = {"id": "1", "type": "subscribe", "payload": {"query": EVENTS}}
+    stream = short.http.stream("POST", "/graphql", json={"query": EVENTS}, headers={"Accept": "text/event-stream"})
+    async with short.socket() as idle, short.socket() as subscribed, stream as answer:
+        await subscribed.send(json.dumps(subscribe))
+        await invalidate()
+        for connection in (idle, subscribed):
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                async with asyncio.timeout(10):
+                    await _read_to_the_end(connection)
+            assert closed.value.rcvd.code == 4403
+        async with asyncio.timeout(10):
+            rest = "".join([piece async for piece in answer.aiter_text()])
+        assert "UNAUTHENTICATED" in rest
+        assert "event: complete" in rest
+
+
+async def test_a_token_has_only_so_many_subscriptions(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = settings.CONTAINER_MANAGER.model_copy(update={"max_subscriptions": 2})
+    monkeypatch.setattr(settings, "CONTAINER_MANAGER", limited)
+    api, other = Api(url, await make_token(Role.VIEWER)), Api(url, await make_token(Role.VIEWER))
+    subscribe = {"id": "1", "type": "subscribe", "payload": {"query": EVENTS}}
+    async with api.socket() as first, api.socket() as second, api.socket() as third, other.socket() as fourth:
+        for connection in (first, second, fourth):
+            await connection.send(json.dumps(subscribe))
+        await eventually(lambda: _host_is_made_by(url))
+        for connection in (first, second, fourth):
+            assert json.loads(await connection.recv())["type"] == "next"
+        await third.send(json.dumps(subscribe))
+        refused = json.loads(await third.recv())
+        assert "LIMIT_EXCEEDED" in json.dumps(refused)
+        await first.close()
+        await eventually(lambda: _may_subscribe(third, subscribe))
+    for one in (api, other):
+        await one.http.aclose()
+
+
+async def _host_is_made_by(url: str) -> bool:
+    api = Api(url, await make_token(Role.ADMIN))
+    made = await _host_is_made(api)
+    await api.http.aclose()
+    return made
+
+
+async def _may_subscribe(connection: websockets.ClientConnection, subscribe: dict) -> bool:
+    await connection.send(json.dumps({**subscribe, "id": "again", "payload": {"query": FROM_THE_START}}))
+    while (message := json.loads(await connection.recv()))["id"] != "again":
+        pass
+    if message["type"] == "next" and "errors" not in message["payload"]:
+        return True
+    while json.loads(await connection.recv())["type"] != "complete":
+        pass
+    return False
+
+
+FROM_THE_START = 'subscription { routingEvents(after: "0") { cursor } }'
+
+
+async def test_a_long_reason_for_a_close_is_cut(short: Api, caplog: pytest.LogCaptureFixture) -> None:
+    subscribe = {"id": "ä" * 5000, "type": "subscribe", "payload": {"query": EVENTS}}
+    async with short.socket() as connection:
+        await connection.send(json.dumps(subscribe))
+        await connection.send(json.dumps(subscribe))
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await _read_to_the_end(connection)
+    assert closed.value.rcvd.code == 4409
+    assert "Traceback" not in caplog.text
+
+
+async def test_authentication_does_not_wait_for_the_writer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api(url, await make_token(Role.VIEWER))
+    monkeypatch.setattr(Writer, "write_for_client", lambda *_: asyncio.Event().wait())
+    async with asyncio.timeout(10):
+        assert (await api("{ eventCursor }")).isdigit()
+    await api.http.aclose()
