@@ -48,7 +48,21 @@ def decrypt(data: bytes) -> object:
         ) from error
 
 
-def keyed_hash(*parts: str) -> str:
-    """A hash that cannot be computed without the key. It uses the oldest key, so that a new key does not change it."""
+def is_current(data: bytes) -> bool:
+    """Whether the first key has encrypted this."""
+    try:
+        _fernet(_keys()[:1]).decrypt(data)
+    except InvalidToken:
+        return False
+    return True
+
+
+def fingerprints() -> list[str]:
+    """What identifies the configured keys without telling them, the first one first."""
+    return [_derive(key, b"fingerprint").hex()[:16] for key in _keys()]
+
+
+def keyed_hashes(*parts: str) -> list[str]:
+    """Hashes that cannot be computed without a key, one for each configured key, the first one first."""
     message = orjson.dumps(parts)
-    return hmac.new(_derive(_keys()[-1], b"hash"), message, hashlib.sha256).hexdigest()
+    return [hmac.new(_derive(key, b"hash"), message, hashlib.sha256).hexdigest() for key in _keys()]

@@ -155,9 +155,12 @@ def _kept_key(path: Path) -> str:
                 pass
             finally:
                 draft.unlink()
-        return path.read_text().strip()
+        key = path.read_text().strip()
     except OSError as error:
         raise ConfigurationError(f"{PREFIX}HOME: the secret key cannot be kept in {path}: {error.strerror}.") from error
+    if len(key) < MINIMUM_KEY_LENGTH:
+        raise ConfigurationError(f"The secret key in {path} must have at least {MINIMUM_KEY_LENGTH} characters.")
+    return key
 
 
 def read(environ: Mapping[str, str]) -> Environment:

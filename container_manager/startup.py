@@ -10,6 +10,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.management import call_command
 from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from container_manager import clock
 from container_manager.domain.kinds import Role
@@ -51,6 +52,8 @@ def migrate() -> None:
     try:
         if connection.vendor == "sqlite":
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Only its owner may read it; the files beside it get the same permissions.
+            path.touch(mode=0o600)
         for _ in range(UPGRADE_TRIES):
             try:
                 _migrate()
@@ -61,6 +64,29 @@ def migrate() -> None:
                 logger.warning("the tables are in use, perhaps by a backup; the upgrade is retried")
                 time.sleep(UPGRADE_PAUSE)
         raise ConfigurationError("The tables cannot be upgraded: they are in use all the time, perhaps by a backup.")
+    except (OSError, DatabaseError) as error:
+        raise ConfigurationError(f"The database cannot be used: {str(error).strip().splitlines()[0]}.") from error
+
+
+def check_database() -> None:
+    """Check, without changing anything, that the tables are those of this version, and the secret key.
+
+    Raises:
+        ConfigurationError: they are not, the database cannot be used, or the secret key is wrong.
+    """
+    path = Path(settings.DATABASES["default"]["NAME"])
+    try:
+        if connection.vendor == "sqlite" and not path.exists():
+            raise ConfigurationError(f"There is no database {path} yet: start the service first.")
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            raise ConfigurationError(
+                "The tables are those of an earlier version: start the service of this version, which upgrades them."
+            )
+        if unknown := set(executor.loader.applied_migrations) - set(executor.loader.disk_migrations):
+            name = max(name for _, name in unknown)
+            raise ConfigurationError(f"The tables are those of a later version (they have {name}): use that version.")
+        identify()
     except (OSError, DatabaseError) as error:
         raise ConfigurationError(f"The database cannot be used: {str(error).strip().splitlines()[0]}.") from error
 

@@ -19,9 +19,9 @@ def check() -> None:
     setup()
     from django.conf import settings
 
-    from container_manager.startup import migrate
+    from container_manager.startup import check_database
 
-    migrate()
+    check_database()
     environment = settings.CONTAINER_MANAGER
     click.echo(f"Configuration: node {environment.node}, database {settings.DATABASES['default']['NAME']}.")
     sys.exit(1 if asyncio.run(_has_problems()) else 0)

@@ -5,6 +5,7 @@ import sys
 import click
 
 from container_manager.cli.check import check
+from container_manager.cli.keys import keys
 from container_manager.cli.serve import demo, serve
 from container_manager.cli.token import token
 from container_manager.environment import ConfigurationError
@@ -27,7 +28,7 @@ def main() -> None:
     """Decides on which host each container job runs, runs it there, and explains the decision."""
 
 
-for command in (serve, demo, token, check):
+for command in (serve, demo, token, keys, check):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ def list_() -> None:
     """Show all tokens, without their secrets."""
     setup()
     from container_manager.service import tokens
-    from container_manager.startup import migrate
+    from container_manager.startup import check_database
 
-    migrate()
+    check_database()
     click.echo(f"{'NAME':<24} {'ROLE':<10} {'EXPIRES':<17} LAST USED")
     for entry in tokens.listed():
         expires = f"{entry.expires_at:%Y-%m-%d %H:%M}" if entry.expires_at else "never"
@@ -63,8 +63,8 @@ def revoke(name: str) -> None:
     """Revoke a token: it is refused from now on."""
     setup()
     from container_manager.service import tokens
-    from container_manager.startup import migrate
+    from container_manager.startup import check_database
 
-    migrate()
+    check_database()
     tokens.revoke(name)
     click.echo(f"Token {name!r} is revoked.")

@@ -17,6 +17,8 @@ class Installation(models.Model):
 
     instance = models.CharField(max_length=16)
     canary = models.BinaryField()
+    # Fingerprints of the secret keys with which values may be encrypted.
+    keys_in_use = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     # The id of the newest event that has been deleted.
     events_dropped_through = models.BigIntegerField(default=0, db_default=0)
 

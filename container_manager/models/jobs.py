@@ -1,6 +1,7 @@
 """The tables of jobs, their attempts and their output. Occupancy is never a column: it is derived from the jobs."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any, ClassVar
 
@@ -93,6 +94,9 @@ class ContainerJob(models.Model):
     lease_expires_at = models.DateTimeField(null=True, default=None)
     lease_epoch = models.PositiveIntegerField(default=0)
 
+    # Of a job that is submitted: its key and its input in every form in which they may be stored.
+    idempotency_keys: Sequence[str] = ()
+    idempotency_inputs: Sequence[str] = ()
     idempotency_key = models.CharField(max_length=64, null=True, default=None, unique=True)
     # The W3C trace context of the submission, to which the spans of the attempts belong.
     trace_parent = models.CharField(max_length=55, blank=True, default="", db_default="")

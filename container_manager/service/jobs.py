@@ -110,15 +110,31 @@ class Jobs:
         return QueueState(await threads.read(pending.groups), await threads.read(job_store.count_active))
 
 
+NAMED = "token"
+FIRST_FIELDS = frozenset(
+    {
+        *("image", "name", "command", "entry_point", "working_dir", "user", "network", "read_only_root", "tmpfs"),
+        *("environment", "memory_limit_mb", "cpu_limit", "timeout_seconds", "priority", "preferred_executor"),
+        *("executor_required", "region_preference", "region_required", "strategy", "labels", "host_selector"),
+        *("queue_timeout_seconds", "max_attempts", "idempotency_key"),
+    }
+)
+"""The fields of the first version that compared inputs; it compared them also when they had their defaults."""
+
+
 def _as_sent(spec: JobSpec) -> str:
     """The input in a form that stays the same when later versions know more fields."""
-    return spec.model_dump_json(exclude={"shm_size_mb"} if spec.shm_size_mb is None else None)
+    added = {name: field for name, field in type(spec).model_fields.items() if name not in FIRST_FIELDS}
+    return spec.model_dump_json(exclude={name for name, field in added.items() if getattr(spec, name) == field.default})
 
 
 def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
     """An unsaved job from a client's input, with the installation's defaults."""
     environment = settings.CONTAINER_MANAGER
     key = spec.idempotency_key
+    # Named tokens, because a token may be replaced; earlier versions have used its id.
+    keys = [*crypto.keyed_hashes(NAMED, actor.name, key), *crypto.keyed_hashes(str(actor.token_id), key)] if key else []
+    inputs = crypto.keyed_hashes(_as_sent(spec)) if key else []
     return ContainerJob.of(
         {
             "name": spec.name,
@@ -145,8 +161,10 @@ def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
             "strategy": spec.strategy or environment.default_strategy,
             "queue_timeout_seconds": spec.queue_timeout_seconds,
             "max_attempts": spec.max_attempts,
-            "idempotency_key": crypto.keyed_hash(str(actor.token_id), key) if key else None,
-            "idempotency_input": crypto.keyed_hash(_as_sent(spec)) if key else "",
+            "idempotency_key": keys[0] if keys else None,
+            "idempotency_keys": keys,
+            "idempotency_input": inputs[0] if inputs else "",
+            "idempotency_inputs": inputs,
             "submitted_at": clock.now(),
             "trace_parent": tracing.current(),
         }

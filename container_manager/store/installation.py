@@ -30,9 +30,26 @@ def identify() -> str:
     """
     row = Installation.objects.order_by("pk").first()
     if row is None:
-        row = Installation.objects.create(instance=secrets.token_hex(4), canary=crypto.encrypt(CANARY))
+        row = Installation.objects.create(
+            instance=secrets.token_hex(4), canary=crypto.encrypt(CANARY), keys_in_use=crypto.fingerprints()[:1]
+        )
     try:
         crypto.decrypt(bytes(row.canary))
     except crypto.WrongKeyError as error:
         raise ConfigurationError(f"{error}.") from error
+    _note_keys(row)
     return row.instance
+
+
+def _note_keys(row: Installation) -> None:
+    """Note the keys that may encrypt from now on; refuse to start without one that has encrypted before."""
+    given = crypto.fingerprints()
+    if not set(row.keys_in_use) <= set(given):
+        raise ConfigurationError(
+            "CONTAINER_MANAGER_SECRET_KEY lacks a key with which values of this database are encrypted. Give it after "
+            "the new one, and run `container-manager keys rotate`; after that it may go."
+        )
+    # Of an earlier version it is not known which keys have encrypted.
+    in_use = [*row.keys_in_use, given[0]] if row.keys_in_use else given
+    if given[0] not in row.keys_in_use:
+        Installation.objects.filter(pk=row.pk).update(keys_in_use=in_use)

@@ -34,7 +34,7 @@ class Submission:
 @under_routing_lock
 def submit(tx: Transaction, items: Sequence[Submission]) -> list[list[ContainerJob | Conflict]]:
     """Save new jobs and route them together with the pending ones. A known idempotency key returns the first job."""
-    known = _by_key(job.idempotency_key for item in items for job in item.jobs if job.idempotency_key)
+    known = _by_key(key for item in items for job in item.jobs for key in job.idempotency_keys)
     new_jobs: list[ContainerJob] = []
     answers: list[list[ContainerJob | Conflict]] = []
     for item in items:
@@ -54,10 +54,12 @@ def _by_key(keys: Iterable[str]) -> dict[str, ContainerJob]:
 
 
 def _accept(job: ContainerJob, known: dict[str, ContainerJob], new_jobs: list[ContainerJob]) -> ContainerJob | Conflict:
-    if job.idempotency_key and (first := known.setdefault(job.idempotency_key, job)) is not job:
-        if first.idempotency_input == job.idempotency_input:
+    first = next((known[key] for key in job.idempotency_keys if key in known), None)
+    if first is not None:
+        if first.idempotency_input in job.idempotency_inputs:
             return first
         return Conflict("idempotencyKey: this key was used before with another input.")
+    known.update(dict.fromkeys(job.idempotency_keys, job))
     new_jobs.append(_as_submitted(job))
     return job
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,7 +15,6 @@ import httpx
 import pytest
 import websockets
 
-from container_manager.cli import serve
 from tests.client import CREATE_HOST, EVENTS, JOB, SUBMIT, Api
 from tests.engines import Engine, Podman
 from tests.eventually import eventually, eventually_sync
@@ -106,9 +105,78 @@ def test_a_wrong_secret_key_stops_the_start(home: Path) -> None:
         pass
 
 
-def test_check_probes_each_host(home: Path) -> None:
-    assert "There is no host yet" in command(home, "check").stdout
+ONE, TWO, THREE = (letter * 40 for letter in "abc")
+JOB_ONCE = {"image": "x", "idempotencyKey": "once", "command": ["true"]}
+
+
+def _keys(*keys: str) -> dict[str, str]:
+    return {"CONTAINER_MANAGER_SECRET_KEY": ",".join(keys)}
+
+
+def test_secret_keys_are_rotated_while_the_service_runs(home: Path) -> None:
+    hosts = '{ host(name: "sim") { name config } }'
+    with Served(home, **_keys(ONE)) as served:
+        token = served.token
+        served.query(token, CREATE_HOST, input=SIMULATED)
+        job = served.query(token, SUBMIT, input=JOB_ONCE)
+        assert served.query(token, SUBMIT, input=JOB_ONCE)["id"] == job["id"]
+    with Served(home, **_keys(TWO, ONE)) as served:
+        assert served.query(token, hosts)["name"] == "sim"
+        assert served.query(token, SUBMIT, input=JOB_ONCE)["id"] == job["id"]
+        served.query(token, CREATE_HOST, input={**SIMULATED, "name": "two"})
+    lacks, wrong = "lacks a key with which values of this database are encrypted", "is not the key that this database"
+    for keys, sentence in ((_keys(ONE), lacks), (_keys(TWO), wrong), (_keys(THREE, TWO), wrong)):
+        refused = command(home, "serve", "--port", "0", **keys)
+        assert refused.returncode == 1
+        assert sentence in refused.stderr
+        assert command(home, "keys", "rotate", **keys).returncode == 1
+    with Served(home, **_keys(TWO, ONE)) as served:
+        done = command(home, "keys", "rotate", **_keys(TWO, ONE))
+        assert "1 values were encrypted again" in done.stdout, done.stderr
+        assert "the others may go" in done.stdout
+        assert served.query(token, hosts)["name"] == "sim"
+        assert "0 values" in command(home, "keys", "rotate", **_keys(TWO, ONE)).stdout
+    with Served(home, **_keys(TWO)) as served:
+        assert served.query(token, hosts)["config"] == SIMULATED["config"]
+    assert "is not the key that this database" in command(home, "serve", "--port", "0", **_keys(ONE)).stderr
+
+
+def test_a_replaced_token_keeps_its_idempotency_keys(home: Path) -> None:
     with Served(home) as served:
+        made = ("token", "create", "--name", "ci", "--role", "operator")
+        first = served.query(command(home, *made).stdout.strip(), SUBMIT, input=JOB_ONCE)
+        command(home, "token", "revoke", "ci")
+        assert served.query(command(home, *made).stdout.strip(), SUBMIT, input=JOB_ONCE)["id"] == first["id"]
+        assert served.query(served.token, SUBMIT, input=JOB_ONCE)["id"] != first["id"]
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["token", "list"], ["token", "revoke", "x"], ["keys", "rotate"]])
+def test_only_the_service_changes_the_tables(home: Path, arguments: list[str]) -> None:
+    done = command(home, *arguments)
+    assert (done.returncode, "start the service first" in done.stderr) == (1, True)
+    assert not (home / "container-manager.sqlite3").exists()
+    command(home, "token", "create", "--name", "me", "--role", "admin")
+    assert stat.S_IMODE((home / "container-manager.sqlite3").stat().st_mode) == 0o600
+    for statement, sentence in (
+        ("DELETE FROM django_migrations WHERE name LIKE '0008%'", "those of an earlier version"),
+        ("INSERT INTO django_migrations (app, name, applied) VALUES ('container_manager', '0008_keys_in_use', 'x'), "
+         "('container_manager', '9999_later', 'x')", "those of a later version (they have 9999_later)"),
+    ):  # fmt: skip
+        with sqlite3.connect(home / "container-manager.sqlite3") as connection:
+            connection.execute(statement)
+        done = command(home, *arguments)
+        assert (done.returncode, sentence in done.stderr) == (1, True), done.stderr
+
+
+def test_a_short_secret_key_is_refused(home: Path) -> None:
+    (home / "secret_key").write_text("x")
+    done = command(home, "check")
+    assert (done.returncode, "must have at least 32 characters" in done.stderr) == (1, True)
+
+
+def test_check_probes_each_host(home: Path) -> None:
+    with Served(home) as served:
+        assert "There is no host yet" in command(home, "check").stdout
         served.query(served.token, CREATE_HOST, input=SIMULATED)
         served.query(served.token, CREATE_HOST, input={**SIMULATED, "name": "ill", "config": {"healthy": False}})
         far = {"url": "unix:///x", "node": "elsewhere"}
@@ -378,14 +446,3 @@ def test_uvicorn_with_a_bad_environment_says_so_in_one_sentence(home: Path) -> N
     assert done.stderr.strip() == (
         "CONTAINER_MANAGER_TYPO is not a setting of container-manager; see the table in the README."
     )
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has TCP_USER_TIMEOUT.")
-def test_who_takes_nothing_any_more_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "STALLED_MS", 1000)
-    with serve._listen("127.0.0.1", 0) as listener:
-        listener.listen()
-        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
-            accepted.settimeout(30)
-            with pytest.raises(OSError, match="Connection timed out"):
-                accepted.sendall(b"x" * 100_000_000)

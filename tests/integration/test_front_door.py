@@ -3,15 +3,20 @@
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from container_manager.domain.kinds import Role
 from graphql_api import front_door
+from tests.eventually import eventually
 from tests.server import make_token
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -204,3 +209,26 @@ async def test_answers_carry_secure_headers(url: str) -> None:
             headers = (await client.get(f"{url}/{path}")).headers
             assert headers["X-Content-Type-Options"] == "nosniff"
             assert headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has TCP_USER_TIMEOUT.")
+async def test_a_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_door, "STALLED_MS", 1000)
+
+    async def endless(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        while state.connections:
+            await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
+
+    config, state = uvicorn.Config(endless, http=front_door.FrontDoor, lifespan="off"), ServerState()
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> front_door.FrontDoor:
+        return front_door.FrontDoor(config=config, server_state=state, app_state={})
+
+    async with await loop.create_server(protocol, "127.0.0.1", 0) as server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=1)
+        writer.write(LIVEZ)
+        await eventually(lambda: state.connections, 5)
+        await eventually(lambda: not state.connections, 30)
+        writer.close()
