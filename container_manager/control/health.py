@@ -40,12 +40,14 @@ class HealthLoop:
         self._wake = asyncio.Event()
         leader.on_election(self._wake)
         self._interval = timedelta(seconds=interval)
+        self._changed: set[int] = set()
         self._probing: dict[int, asyncio.Task[object]] = {}
         self.patience = interval * 3
 
     def on_events(self, events: Sequence[AnyEvent]) -> None:
         """Notice committed events: the process that created a host may not be able to reach it."""
-        if any(event.kind in CHANGED for event in events):
+        if changed := {event.host_id for event in events if event.kind in CHANGED and event.host_id is not None}:
+            self._changed |= changed
             self._wake.set()
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -55,20 +57,38 @@ class HealthLoop:
             if nodes := self._leader.nodes:
                 await self._probe_hosts(nodes)
             turn = self._interval.total_seconds() * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
-            await wait_for(self._wake, max(began + turn - time.monotonic(), 0))
+            await self._probe_changed_until(began + turn)
+
+    async def _probe_changed_until(self, moment: float) -> None:
+        """Probe hosts that are changed, and no others: else each change would count failures of the whole fleet.
+
+        Returns at that moment, by the monotonic clock, or when this process has been elected.
+        """
+        while await wait_for(self._wake, max(moment - time.monotonic(), 0)):
+            changed, self._changed = self._changed, set()
+            if not changed:
+                return
+            # A probe that has begun is one of the earlier config.
+            await cancel_and_wait(*(self._probing.get(host_id) for host_id in changed))
+            await self._begin_probes(Q(node__in=self._leader.nodes, pk__in=changed))
 
     async def stop(self) -> None:
         """Cancel the probes."""
         await cancel_and_wait(*self._probing.values())
 
     async def _probe_hosts(self, nodes: Collection[str]) -> None:
-        for host in await threads.read(host_store.bare, Q(node__in=nodes)):
-            if host.pk not in self._probing:
-                self._probing[host.pk] = start_detached(self._probe(host), f"probe of host {host.name}")
+        await self._begin_probes(Q(node__in=nodes))
         if FLEET in nodes:
             stale = health_store.oldest_fresh(self._interval)
             if await threads.read(lambda: health_store.stale_since(stale).exists()):
                 await self._writer.write(health_store.expire_stale, stale)
+
+    async def _begin_probes(self, where: Q) -> None:
+        hosts = await threads.read(host_store.bare, where)
+        self._probing = {host_id: task for host_id, task in self._probing.items() if not task.done()}
+        for host in hosts:
+            if host.pk not in self._probing:
+                self._probing[host.pk] = start_detached(self._probe(host), f"probe of host {host.name}")
 
     async def _probe(self, host: ExecutorHost) -> None:
         try:
@@ -77,5 +97,3 @@ class HealthLoop:
             logger.warning(
                 "the health of host %s could not be written: %s", host.name, error, extra={"host": host.name}
             )
-        finally:
-            self._probing.pop(host.pk, None)

@@ -12,7 +12,7 @@ from container_manager import clock
 from container_manager.domain.host_health import HealthStatus
 from container_manager.executors.base import ContainerExecutor
 from container_manager.executors.cache import close
-from container_manager.executors.exceptions import ExecutorError, ExecutorResourceError
+from container_manager.executors.exceptions import ExecutorClosedError, ExecutorError, ExecutorResourceError
 from container_manager.models import ExecutorHost
 from container_manager.store.health import HealthReport
 
@@ -26,6 +26,7 @@ async def probe(host: ExecutorHost, get_executor: GetExecutor) -> HealthReport:
     began = time.perf_counter()
     info: dict[str, Any] = {}
     error = exhausted = ""
+    superseded = False
     deadline = settings.CONTAINER_MANAGER.probe_timeout_seconds
     executor = None
     try:
@@ -37,14 +38,16 @@ async def probe(host: ExecutorHost, get_executor: GetExecutor) -> HealthReport:
                 error = "The executor says that it is not healthy."
     except TimeoutError:
         error = f"No answer within {deadline:g} s."
+    except ExecutorClosedError as problem:
+        error, superseded = str(problem), True
     except ExecutorResourceError as problem:
         exhausted = str(problem)
     except ExecutorError as problem:
         error = str(problem)
-    except Exception as problem:
+    except Exception:
         # Whatever an executor raises, its probe must not fail those of other hosts.
         logger.exception("the probe of host %s failed", host.name, extra={"host": host.name})
-        error = f"The probe failed: {problem}"
+        error = "The probe failed unexpectedly; the log of this service has the cause."
     if host.pk is None and executor is not None:
         await close(executor)
     return HealthReport(
@@ -58,6 +61,7 @@ async def probe(host: ExecutorHost, get_executor: GetExecutor) -> HealthReport:
         cpu_cores=info.get("cpu_cores"),
         engine=str(info.get("engine", ""))[:100],
         engine_id=str(info.get("engine_id", ""))[:32],
+        superseded=superseded,
     )
 
 

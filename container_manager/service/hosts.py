@@ -177,7 +177,8 @@ class Hosts:
     async def _probed(self, host: ExecutorHost) -> dict[str, Any]:
         host.derive()
         if host.node not in self._nodes:
-            return {}
+            # A worker that can reach it probes it as soon as the change is committed.
+            return {"health_status": HealthStatus.UNKNOWN, "consecutive_failures": 0, "consecutive_successes": 0}
         report = await self._factory.probe(host)
         health_store.apply_report(host, report)
         return {name: getattr(host, name) for name in health_store.HEALTH_FIELDS}

@@ -57,6 +57,8 @@ class HealthReport:
     engine: str = ""
     engine_id: str = ""
     exhausted: str = ""
+    superseded: bool = False
+    """The host's settings were changed during the probe, so that it says nothing about the host as it is."""
 
     @property
     def healthy(self) -> bool:
@@ -77,7 +79,7 @@ def apply_report(host: ExecutorHost, report: HealthReport) -> None:
 @under_routing_lock
 def record_reports(tx: Transaction, items: Sequence[HealthReport]) -> list[None]:
     """Store the results of probes; only a change of health makes an event."""
-    reports = {report.host_id: report for report in items}
+    reports = {report.host_id: report for report in items if not report.superseded}
     hosts = list(ExecutorHost.objects.defer("config").filter(pk__in=reports))
     for host in hosts:
         before, report = host.health_status, reports[host.pk]

@@ -119,7 +119,7 @@ async def test_a_probe_reports_every_kind_of_error() -> None:
 
     with patch.object(factory, "get_executor", get_executor):
         reports = await factory.check_health(hosts)
-    assert reports[hosts[0].pk].error == "The probe failed: no such thing"
+    assert reports[hosts[0].pk].error == "The probe failed unexpectedly; the log of this service has the cause."
     assert reports[hosts[1].pk].error == "unplugged"
     assert reports[hosts[2].pk].healthy
 
