@@ -84,6 +84,11 @@ class Environment(BaseModel):
         90, gt=0, le=36_500, description="days for which the checks of all hosts are kept with a decision"
     )
     event_days: float = Field(90, gt=0, le=36_500, description="days for which events are kept")
+    job_days: float = Field(
+        365, gt=0, le=36_500, description="days for which a job is kept after its end, with its attempts and decisions"
+    )
+    output_days: float = Field(90, gt=0, le=36_500, description="days for which a job's output is kept after its end")
+    audit_days: float = Field(365, gt=0, le=36_500, description="days for which the audit log is kept")
     probe_interval_seconds: float = Field(
         10, gt=0, le=86_400, description="seconds between two health probes of a host"
     )

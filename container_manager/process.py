@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 
 from django.conf import settings
 from django.db import connection
@@ -65,12 +64,11 @@ class Process:
         leader = Leader(writer, node, environment.lease_seconds)
         reconciler = Reconciler(writer, factory, leader, environment.orphan_grace_seconds)
         health = HealthLoop(writer, factory, leader, environment.probe_interval_seconds)
-        retention = (timedelta(days=days) for days in (environment.evaluation_days, environment.event_days))
         # With PostgreSQL there may be other processes, whose commits come through the event log.
         subscribe = self.events.on_read if environment.is_postgresql else writer.on_commit
         for loop in (scheduler, dispatcher, health, reconciler):
             subscribe(loop.on_events)
-        return [scheduler, dispatcher, leader, health, reconciler, Housekeeping(writer, leader, *retention)]
+        return [scheduler, dispatcher, leader, health, reconciler, Housekeeping(writer, leader, environment)]
 
     async def start(self) -> None:
         """Start writing, reading events and, if it runs jobs, the control loops."""

@@ -20,12 +20,13 @@ from container_manager.models import ExecutorHost
 from container_manager.store import installation, tokens
 from container_manager.store.installation import identify
 from container_manager.store.tokens import NewToken
-from container_manager.store.transaction import ROUTING_LOCK, commit_one
+from container_manager.store.transaction import ROUTING_LOCK, Actor, commit_one
 
 logger = logging.getLogger(__name__)
 
 UPGRADE_TRIES, UPGRADE_PAUSE = 100, 2.0
 LOCK_NOT_AVAILABLE = "55P03"
+FIRST_START = "first start"
 FIRST_TOKEN = "admin"  # noqa: S105 - its name
 _held: int | None = None
 
@@ -120,7 +121,7 @@ def first_token() -> str | None:
     if tokens.listed():
         return None
     try:
-        secret: str = commit_one(tokens.create, NewToken(FIRST_TOKEN, Role.ADMIN))
+        secret: str = commit_one(tokens.create, NewToken(FIRST_TOKEN, Role.ADMIN, actor=Actor(FIRST_START)))
     except Conflict:
         # Another process has created it at the same moment.
         return None

@@ -51,6 +51,8 @@ async def identify(context: Context, credentials: object) -> None:
     assert context.tokens is not None  # noqa: S101 - a caller without a token is given none where none is needed
     context.secret = secret.strip()
     context.identity = _identity(context, await context.tokens.load(context.secret))
+    if context.identity is None:
+        context.service.tokens.note_refused(context.address)
 
 
 async def look_up(contexts: Sequence[Context]) -> None:

@@ -34,6 +34,7 @@ LARGEST_PAGE, LONG_PAGE = 100, 1000
 LISTS = {
     "hosts": 50,
     "jobs": 50,
+    "auditLog": 50,
     "routingDecisions": 50,
     "routingEvents": 50,
     "routingEventBatches": 50,

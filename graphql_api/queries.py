@@ -13,6 +13,7 @@ from container_manager.errors import UserError
 from container_manager.specs import JobSpec
 from container_manager.store.events import CursorExpiredError
 from graphql_api import ids
+from graphql_api.auth import IsAdmin
 from graphql_api.context import Info
 from graphql_api.enums import Verdict
 from graphql_api.errors import as_type
@@ -30,6 +31,7 @@ from graphql_api.inputs import (
 from graphql_api.types import events as event_types
 from graphql_api.types import hosts as host_types
 from graphql_api.types import jobs as job_types
+from graphql_api.types.audit import AuditEntry
 from graphql_api.types.capacity import ExecutorCapacity, capacity
 from graphql_api.types.events import RoutingEvent
 from graphql_api.types.hosts import ExecutorHost
@@ -193,6 +195,16 @@ class Query:
         rows = await info.context.service.decisions.matching(where, limit + 1)
         nodes = [(row.pk, RoutingDecision.of(row)) for row in rows[:limit]]
         return Connection[RoutingDecision].of(nodes, more=len(rows) > limit, before=position is not None)
+
+    @strawberry.field(
+        permission_classes=[IsAdmin], description="Who changed what, when and from where. Newest first; for admins."
+    )
+    async def audit_log(self, info: Info, first: int | None = None, after: str | None = None) -> Connection[AuditEntry]:
+        limit, position = ids.page_size(first), ids.from_cursor(after)
+        where = Q() if position is None else Q(pk__lt=position)
+        rows = await info.context.service.tokens.audit_log(limit + 1, where)
+        nodes = [(row.pk, AuditEntry.of(row)) for row in rows[:limit]]
+        return Connection[AuditEntry].of(nodes, more=len(rows) > limit, before=position is not None)
 
     @strawberry.field(description="History, oldest first from `after`; the same order and cursors as the subscription.")
     async def routing_events(

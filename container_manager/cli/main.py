@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from container_manager.cli.audit import audit
 from container_manager.cli.check import check
 from container_manager.cli.keys import keys
 from container_manager.cli.serve import demo, serve
@@ -28,7 +29,7 @@ def main() -> None:
     """Decides on which host each container job runs, runs it there, and explains the decision."""
 
 
-for command in (serve, demo, token, keys, check):
+for command in (serve, demo, token, keys, audit, check):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from container_manager.aio import wait_for
 from container_manager.control.leader import FLEET, Leader
-from container_manager.store import decisions, events
+from container_manager.environment import Environment
+from container_manager.store import audit, decisions, events, retention, threads
 from container_manager.store.pending import delete_unused_refusals
 from container_manager.store.transaction import Unit
 from container_manager.store.writer import Writer
@@ -20,16 +21,19 @@ class Housekeeping:
     name = "housekeeping"
     patience = PAUSE_SECONDS * 2
 
-    def __init__(
-        self, writer: Writer, leader: Leader, evaluation_retention: timedelta, event_retention: timedelta
-    ) -> None:
+    def __init__(self, writer: Writer, leader: Leader, kept: Environment) -> None:
         self._writer = writer
         self._leader = leader
         self._elected = asyncio.Event()
         leader.on_election(self._elected)
         self._deletions: Sequence[tuple[Unit, timedelta]] = (
-            (decisions.delete_old, evaluation_retention),
-            (events.delete_old, event_retention),
+            (decisions.delete_old, timedelta(days=kept.evaluation_days)),
+            (events.delete_old, timedelta(days=kept.event_days)),
+            (audit.delete_old, timedelta(days=kept.audit_days)),
+        )
+        self._of_jobs: Sequence[tuple[Callable[[timedelta], list[int]], Unit, timedelta]] = (
+            (retention.ended_jobs, retention.delete_jobs, timedelta(days=kept.job_days)),
+            (retention.jobs_with_output, retention.delete_outputs, timedelta(days=kept.output_days)),
         )
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -39,6 +43,10 @@ class Housekeeping:
                 await self._writer.write(delete_unused_refusals, None)
                 for delete, retention in self._deletions:
                     while FLEET in self._leader.nodes and await self._writer.write(delete, retention):
+                        beat()
+                for find, delete, age in self._of_jobs:
+                    while FLEET in self._leader.nodes and (found := await threads.read(find, age)):
+                        await self._writer.write(delete, found)
                         beat()
             await wait_for(self._elected, PAUSE_SECONDS)
 

@@ -33,9 +33,11 @@ class Service:
 async def running(*, runs_jobs: bool = True) -> AsyncIterator[Service]:
     """A running service, from its start to its orderly stop. With `runs_jobs` False it runs no jobs."""
     process = Process(await threads.read(identify), runs_jobs=runs_jobs)
+    service = Service(process)
     try:
         await process.start()
-        yield Service(process)
+        yield service
+        await service.tokens.close()
     finally:
         await process.stop()
 

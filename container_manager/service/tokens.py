@@ -1,20 +1,25 @@
 """API tokens: authenticating requests, and managing tokens from the command line."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
+from django.db.models import Q
+
 from container_manager import clock
-from container_manager.aio import start_detached
+from container_manager.aio import cancel_and_wait, start_detached
 from container_manager.errors import Unavailable
-from container_manager.models import ApiToken
+from container_manager.models import ApiToken, AuditEntry
 from container_manager.process import Process
-from container_manager.store import threads
+from container_manager.store import audit, threads
 from container_manager.store import tokens as token_store
 from container_manager.store.tokens import NewToken
 from container_manager.store.transaction import Actor, commit_one
 
+REFUSED_RECORDED_SECONDS = 60.0
+MOST_ADDRESSES = 1000
 USE_RECORDED_EVERY = timedelta(minutes=1)
 COMMAND_LINE = Actor("command line")
 
@@ -25,6 +30,8 @@ class Tokens:
     def __init__(self, process: Process) -> None:
         self._writer = process.writer
         self._recording: set[int] = set()
+        self._refused: Counter[str] = Counter()
+        self._recording_refused: asyncio.Task[object] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def authenticate(self, secrets: Sequence[str]) -> list[ApiToken | None]:
@@ -45,6 +52,31 @@ class Tokens:
         finally:
             self._recording.discard(pk)
 
+    def note_refused(self, address: str) -> None:
+        """Count a refused token; the counts are recorded in the audit log at most once a minute."""
+        if address in self._refused or len(self._refused) < MOST_ADDRESSES:
+            self._refused[address] += 1
+        if self._recording_refused is None or self._recording_refused.done():
+            self._recording_refused = start_detached(self._record_refused(), "recording refused tokens")
+
+    async def close(self) -> None:
+        """Record what was counted and not recorded yet."""
+        await cancel_and_wait(self._recording_refused, *self._tasks)
+        await self._write_refused()
+
+    async def _record_refused(self) -> None:
+        await asyncio.sleep(REFUSED_RECORDED_SECONDS)
+        await self._write_refused()
+
+    async def _write_refused(self) -> None:
+        refused, self._refused = self._refused, Counter()
+        with suppress(Unavailable, *threads.DATABASE_AWAY):
+            await asyncio.gather(*(self._writer.write_for_client(audit.record_refused, one) for one in refused.items()))
+
+    async def audit_log(self, limit: int, where: Q) -> list[AuditEntry]:
+        """The newest entries of the audit log, newest first."""
+        return await threads.read(audit.newest, limit, where)
+
     async def any_exist(self) -> bool:
         """Whether there is any token."""
         return await threads.read(token_store.any_exist)
@@ -59,6 +91,11 @@ def create(name: str, role: str, expires: timedelta | None = None) -> str:
 def revoke(name: str) -> None:
     """Revoke a token. Raises NotFound if it does not exist. For commands: not on the event loop."""
     commit_one(token_store.revoke, (name, COMMAND_LINE))
+
+
+def audit_log(count: int) -> list[AuditEntry]:
+    """The newest entries of the audit log, oldest first. For commands: not on the event loop."""
+    return audit.newest(count)[::-1]
 
 
 def listed() -> list[ApiToken]:

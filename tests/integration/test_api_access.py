@@ -270,3 +270,40 @@ async def test_authentication_does_not_wait_for_the_writer(url: str, monkeypatch
     async with asyncio.timeout(10):
         assert (await api("{ eventCursor }")).isdigit()
     await api.http.aclose()
+
+
+# ------------------------------------------------------------------ the audit log
+
+AUDIT = "query($first: Int, $after: String) { auditLog(first: $first, after: $after) { edges { cursor node { at actor address action target } } pageInfo { hasNextPage } } }"
+
+
+async def test_admins_read_the_audit_log(admin: Api, url: str, sim: dict) -> None:
+    await admin(host_mutation("drainHost"), id=sim["id"])
+    page = await admin(AUDIT, first=1)
+    (edge,) = page["edges"]
+    assert (edge["node"]["action"], edge["node"]["target"]) == ("drainHost", "sim")
+    assert edge["node"]["address"] == "127.0.0.1"
+    assert page["pageInfo"]["hasNextPage"]
+    rest = (await admin(AUDIT, after=edge["cursor"]))["edges"]
+    assert [entry["node"]["action"] for entry in rest] == ["createHost"]
+    for role in (Role.VIEWER, Role.OPERATOR):
+        api = Api(url, await make_token(role))
+        assert (await api.error(AUDIT))["extensions"]["code"] == "FORBIDDEN"
+        await api.http.aclose()
+
+
+async def test_refused_tokens_are_recorded_together(admin: Api, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("container_manager.service.tokens.REFUSED_RECORDED_SECONDS", 0.2)
+    async with httpx.AsyncClient(base_url=url) as guesser:
+        for number in range(20):
+            headers = {"Authorization": f"Bearer guess-{number}"}
+            await guesser.post("/graphql", json={"query": "{ eventCursor }"}, headers=headers)
+
+    async def recorded() -> int:
+        entries = [entry["node"] for entry in (await admin(AUDIT))["edges"]]
+        refused = [entry for entry in entries if entry["action"] == "token refused"]
+        assert all((entry["actor"], entry["address"]) == ("(refused)", "127.0.0.1") for entry in refused)
+        assert len(refused) < 10
+        return sum(int(entry["target"].split()[0]) for entry in refused) == 20
+
+    await eventually(recorded)
