@@ -63,6 +63,7 @@ class Environment(BaseModel):
         (), description="addresses or networks of proxies whose `X-Forwarded-For` names the client"
     )
     max_connections: int = Field(4096, ge=1, description="connections of one process; more are refused with 503")
+    introspection: bool = Field(True, description="whether clients may read the schema")
     max_subscriptions: int = Field(2000, ge=1, description="subscriptions that a token may have on one process")
     log_format: Literal["text", "json", ""] = Field("", description="`text` on a terminal, else `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -108,7 +108,7 @@ class Process:
             found.append("The service is stopping.")
         try:
             async with asyncio.timeout(READY_WITHIN_SECONDS):
-                await threads.read(host_store.any_exist)
+                await threads.read_briefly(host_store.any_exist)
         except Exception as error:  # noqa: BLE001 - without this query no request can be answered
             logger.warning("the database does not answer: %r", error)
             found.append("The database does not answer.")

@@ -20,7 +20,7 @@ _IMAGE = re.compile(
     re.ASCII,
 )
 LARGEST_INTEGER = 2**31 - 1
-LONGEST_TEXT, LONGEST_TEXTS = 131_071, 1_048_576
+LONGEST_TEXT, LONGEST_TEXTS = 131_071, 262_144
 """Characters of one argument or variable, which is what Linux allows, and of all of a job's."""
 LARGEST_CONFIG = 262_144
 LONGEST_QUEUE_TIMEOUT = 10 * 365 * 86_400

@@ -29,7 +29,8 @@ from container_manager.observability import tracing
 from container_manager.observability.exposition import CONTENT_TYPE, exposition
 from container_manager.service import Service, running
 from container_manager.store import threads
-from graphql_api.auth import UNAUTHENTICATED
+from container_manager.store.tokens import digest
+from graphql_api import auth
 from graphql_api.errors import UNAVAILABLE
 from graphql_api.schema import schema
 from graphql_api.shutdown import drain_on_signals
@@ -45,6 +46,9 @@ SECURE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+
+MOST_SCRAPERS = 1000
+"""Tokens whose holders get metrics while the database does not answer."""
 
 TRY_AGAIN_LATER = 1013
 """The close code of a WebSocket that tells clients to connect again."""
@@ -182,20 +186,21 @@ async def _readyz(request: Request) -> Response:
 async def _metrics(view: GraphQLView, known: set[str], request: Request) -> Response:
     """The metrics, for callers with a token.
 
-    `known`: credentials that were valid before. They are accepted while the database does not answer, because that is
-    when monitoring matters most.
+    `known`: digests of tokens that were valid before. They are accepted while the database does not answer, because
+    that is when monitoring matters most.
     """
-    credentials = request.headers.get("authorization", "")
+    credentials = digest(auth.secret_of(request.headers.get("authorization")))
     try:
-        if (await view.get_context(request, Response())).identity is not None:
-            known.add(credentials)
-        else:
-            known.discard(credentials)
+        valid = (await view.get_context(request, Response())).identity is not None
     except threads.DATABASE_AWAY:
         if credentials not in known:
             raise
-    if credentials not in known:
-        return PlainTextResponse(f"{UNAUTHENTICATED.message}\n", 401, {"WWW-Authenticate": "Bearer"})
+        valid = True
+    if not valid:
+        known.discard(credentials)
+        return PlainTextResponse(f"{auth.UNAUTHENTICATED.message}\n", 401, {"WWW-Authenticate": "Bearer"})
+    if len(known) < MOST_SCRAPERS:
+        known.add(credentials)
     return Response(await exposition(), media_type=CONTENT_TYPE)
 
 

@@ -43,13 +43,18 @@ class IsAdmin(_HasRole):
     message = "This needs a token with the role admin."
 
 
+def secret_of(credentials: object) -> str:
+    """The token in an Authorization value; "" when there is none."""
+    scheme, _, secret = credentials.partition(" ") if isinstance(credentials, str) else ("", "", "")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
 async def identify(context: Context, credentials: object) -> None:
     """Set the caller's identity from an Authorization value; it stays None when the value is not valid."""
-    scheme, _, secret = credentials.partition(" ") if isinstance(credentials, str) else ("", "", "")
-    if scheme.lower() != "bearer" or not secret:
+    if not (secret := secret_of(credentials)):
         return
     assert context.tokens is not None  # noqa: S101 - a caller without a token is given none where none is needed
-    context.secret = secret.strip()
+    context.secret = secret
     context.identity = _identity(context, await context.tokens.load(context.secret))
     if context.identity is None:
         context.service.tokens.note_refused(context.address)

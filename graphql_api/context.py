@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
 from container_manager.domain.kinds import Role
@@ -16,6 +18,9 @@ from container_manager.store.transaction import Actor
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+LARGEST_ANSWER = 16_777_216
+"""Characters of commands and output in one answer."""
 
 RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 
@@ -66,6 +71,19 @@ def _certain(read: Callable[[set[K]], Awaitable[Mapping[K, T]]]) -> Loader[K, T]
     return Loader(load)
 
 
+@dataclass(slots=True)
+class _Budget:
+    left: int
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+
+
+def begin_operation() -> None:
+    """Give the operation that begins in this task its budget; see `Context.spend`."""
+    _budget.set(_Budget(LARGEST_ANSWER))
+
+
 @dataclass
 class Context:
     """One request, or one WebSocket connection. `identity` is None until a valid token was given."""
@@ -79,6 +97,20 @@ class Context:
     """Counts a subscription of the caller; see `sessions`."""
     connection_params: dict[str, Any] | None = None
     secret: str = ""
+
+    def spend(self, characters: int) -> None:
+        """Count what an operation has read of jobs' texts.
+
+        Raises:
+            GraphQLError: BAD_USER_INPUT, it is more than an answer may have.
+        """
+        if (budget := _budget.get()) is not None:
+            budget.left -= characters
+            if budget.left < 0:
+                raise GraphQLError(
+                    f"The answer would have more than {LARGEST_ANSWER} characters of text; ask for fewer at a time.",
+                    extensions={"code": "BAD_USER_INPUT"},
+                )
 
     def __post_init__(self) -> None:
         hosts, jobs, decisions = self.service.hosts, self.service.jobs, self.service.decisions

@@ -14,6 +14,7 @@ from graphql_api.limits import (
     MAX_DIGITS,
     MAX_TOKENS,
     MAX_VALUES,
+    introspects,
     number_error,
     submits_jobs,
     variables_error,
@@ -24,6 +25,10 @@ LONGEST_CACHED, CACHED_CHARACTERS = 16_384, 262_144
 
 
 LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
+NO_INTROSPECTION = GraphQLError(
+    "query: this installation does not show its schema (CONTAINER_MANAGER_INTROSPECTION).",
+    extensions={"code": "FORBIDDEN"},
+)
 AMBIGUOUS = GraphQLError(
     "query: the document has several operations; name one of them in `operationName`.",
     extensions={"code": "BAD_USER_INPUT"},
@@ -75,6 +80,8 @@ def _refusal(context: ExecutionContext, document: DocumentNode) -> GraphQLError 
     if LONG_NUMBER.search(context.query or "") and (error := number_error(document)) is not None:
         # Core validation would fail on it.
         return error
+    if not settings.CONTAINER_MANAGER.introspection and introspects(document):
+        return NO_INTROSPECTION
     identity = context.context.identity
     large = identity is not None and identity.may(Role.OPERATOR) and submits_jobs(document)
     return variables_error(context.variables, document, MAX_BATCH_VALUES if large else MAX_VALUES)

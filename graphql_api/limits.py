@@ -140,6 +140,19 @@ def number_error(document: DocumentNode) -> GraphQLError | None:
     return _refused(f"query: a number has {longest.digits} digits; at most {MAX_DIGITS} are allowed.")
 
 
+class _Introspection(Visitor):
+    found = False
+
+    def enter_field(self, node: FieldNode, *_: Any) -> None:
+        self.found = self.found or node.name.value in {"__schema", "__type"}
+
+
+def introspects(document: DocumentNode) -> bool:
+    """Whether the document asks for the schema."""
+    visit(document, asked := _Introspection())
+    return asked.found
+
+
 def is_mutation(document: DocumentNode) -> bool:
     """Whether an operation of the document is a mutation."""
     return any(

@@ -29,7 +29,7 @@ from container_manager.observability import tracing
 from container_manager.service import Service
 from container_manager.store.transaction import Actor
 from graphql_api import auth, fanout
-from graphql_api.context import Context, Identity, Loader
+from graphql_api.context import Context, Identity, Loader, begin_operation
 from graphql_api.documents import is_subscription, too_large
 from graphql_api.fanout import Delivery, Renderings, delivery, encode
 from graphql_api.sessions import Sessions
@@ -162,6 +162,7 @@ class GraphQLView(GraphQL[Context, None]):
         root_value: None,
         sub_response: Any,
     ) -> Any:
+        begin_operation()
         if request_data.query and (error := too_large(request_data.query)) is not None:
             return ExecutionResult(data=None, errors=[error])
         if request_data.protocol != "http":

@@ -36,7 +36,7 @@ class Tokens:
 
     async def authenticate(self, secrets: Sequence[str]) -> list[ApiToken | None]:
         """The token of each secret, or None. Records the use of a token at most once a minute."""
-        found = await threads.read(token_store.find, set(secrets))
+        found = await threads.read_briefly(token_store.find, set(secrets))
         since = clock.now() - USE_RECORDED_EVERY
         stale = [token.pk for token in found.values() if token.last_used_at is None or token.last_used_at < since]
         for pk in set(stale) - self._recording:

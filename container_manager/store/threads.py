@@ -27,12 +27,21 @@ _thread = threading.local()
 _writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 _readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 _fanout = ThreadPoolExecutor(1, thread_name_prefix="store-fanout")
+_brief = ThreadPoolExecutor(1, thread_name_prefix="store-brief")
 _reads_in: ContextVar[ThreadPoolExecutor] = ContextVar("reads_in", default=_readers)
 
 
 async def read(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a read in a reader's thread."""
     return await _run(_reads_in.get(), work, *args, **kwargs)
+
+
+async def read_briefly(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a read that takes no time in a thread of its own, so that slow reads of clients do not hold it up.
+
+    Used for tokens and readiness.
+    """
+    return await _run(_brief, work, *args, **kwargs)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from strawberry.http.exceptions import NonJsonMessageReceived, WebSocketDisconne
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 
 from graphql_api import fanout
-from graphql_api.context import Context
+from graphql_api.context import Context, begin_operation
 from graphql_api.documents import too_large
 from graphql_api.fanout import Delivery, delivery, encode
 
@@ -64,6 +64,7 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
 
         sent = fanout.Operation(operation.query, operation.variables, operation.operation_name)
         delivery.set(Delivery(self.view.renderings, sent, send))
+        begin_operation()
         await super().run_operation(operation)
 
     async def handle_task_exception(self, error: Exception) -> None:

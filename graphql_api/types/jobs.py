@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Self
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.scalars import JSON
 
 from container_manager import clock, models
@@ -217,7 +218,9 @@ class RoutingDecision(Node):
     @strawberry.field
     async def job(self, info: Info) -> ContainerJob:
         found = await job(info, self.row.job_id)
-        assert found is not None  # noqa: S101 - jobs are never deleted
+        if found is None:
+            # Both are deleted together, but they are read one after the other.
+            raise GraphQLError("The job has been deleted.", extensions={"code": "NOT_FOUND"})
         return found
 
     @strawberry.field(description="Null for a refusal, and once the host has been deleted.")
@@ -255,7 +258,15 @@ class RoutingDecision(Node):
 async def job(info: Info, pk: int | None) -> ContainerJob | None:
     """The job with this primary key, in one query with others of the same request."""
     row = await info.context.jobs.load(pk) if pk else None
-    return ContainerJob.of(row) if row else None
+    if row is None:
+        return None
+    info.context.spend(text_size(row))
+    return ContainerJob.of(row)
+
+
+def text_size(row: models.ContainerJob) -> int:
+    """The characters of a job's texts, of which only these may be many."""
+    return sum(map(len, row.command)) + sum(map(len, row.entry_point)) + len(row.environment_names) * 255
 
 
 async def decision(info: Info, pk: int | None) -> RoutingDecision | None:

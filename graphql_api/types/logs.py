@@ -59,6 +59,7 @@ async def log_page(
 ) -> LogConnection:
     """At most `limit` lines after a cursor."""
     found = await info.context.service.jobs.output_page(parts, after, limit + 1)
+    info.context.spend(sum(len(line.line.text) for line in found))
     edges = [LogEdge(cursor=node.cursor, node=node) for node in map(log_line, found[:limit])]
     return LogConnection(
         edges=edges,

@@ -1,14 +1,18 @@
 """What the API says of bad input."""
 
+import asyncio
 import json
+import threading
 from unittest.mock import patch
 
 import httpx
 import pytest
 import websockets
+from django.conf import settings
 
 from container_manager.domain.kinds import Role
 from container_manager.models import ExecutorHost
+from container_manager.store import threads
 from graphql_api.ids import to_global
 from tests.api import (
     SIMULATED,
@@ -359,3 +363,53 @@ async def test_checking_many_hosts_at_once_is_refused(admin: Api) -> None:
 
 async def test_a_long_id_is_not_repeated_in_full(admin: Api) -> None:
     assert len((await admin.error("query($i: ID!) { job(id: $i) { id } }", i="x" * 100_000))["message"]) < 200
+
+
+async def test_an_answer_has_only_so_much_text(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphql_api.context.LARGEST_ANSWER", 100_000)
+    jobs = [await admin.submit(command=["x" * 30_000]) for _ in range(3)]
+    page = "query($n: Int) { jobs(first: $n) { edges { node { command } } } }"
+    assert len((await admin(page, n=3))["edges"]) == 3
+    several = "{ a: jobs { edges { node { command } } } b: jobs { edges { node { command } } } }"
+    by_id = "{ " + " ".join(f'j{n}: job(id: "{jobs[0]["id"]}") {{ command }}' for n in range(4)) + " }"
+    for query in (several, by_id):
+        answer = await admin.post(query)
+        assert "more than 100000 characters of text" in answer["errors"][0]["message"]
+    async with admin.socket() as connection:
+        # Each operation of a connection has a budget of its own.
+        for number in range(3):
+            await connection.send(
+                json.dumps({"id": str(number), "type": "subscribe", "payload": {"query": page, "variables": {"n": 3}}})
+            )
+            assert "errors" not in json.loads(await connection.recv())["payload"]
+            assert json.loads(await connection.recv())["type"] == "complete"
+
+
+async def test_slow_reads_hold_up_neither_tokens_nor_readiness(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, release = threading.Semaphore(0), threading.Event()
+
+    def slow_read() -> int:
+        begun.release()
+        release.wait(30)
+        return 0
+
+    monkeypatch.setattr("container_manager.store.events.newest", slow_read)
+    slow = [asyncio.create_task(admin("{ eventCursor }")) for _ in range(8)]
+    try:
+        for _ in range(threads.READERS):
+            assert await asyncio.to_thread(begun.acquire, timeout=10)
+        async with asyncio.timeout(10):
+            assert (await admin.http.get("/readyz")).status_code == 200
+            assert (await admin("{ __typename }")) == "Query"
+    finally:
+        release.set()
+        await asyncio.gather(*slow)
+
+
+async def test_the_schema_need_not_be_shown(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = settings.CONTAINER_MANAGER.model_copy(update={"introspection": False})
+    monkeypatch.setattr(settings, "CONTAINER_MANAGER", hidden)
+    inside = "{ ...f } fragment f on Query { a: __schema { types { name } } }"
+    for query in ("{ __schema { types { name } } }", '{ __type(name: "Query") { name } }', inside):
+        assert "CONTAINER_MANAGER_INTROSPECTION" in (await admin.error(query))["message"]
+    assert await admin("{ __typename }") == "Query"
