@@ -79,7 +79,7 @@ def test_tokens_are_made_listed_and_revoked_beside_a_running_server(home: Path) 
         (["serve", "--host", "0.0.0.0", "--no-auth"], {}, "--no-auth is refused on 0.0.0.0"),
         (["serve", "--host", "192.0.2.1"], {}, "Cannot listen on 192.0.2.1:8000"),
         (["check"], {"CONTAINER_MANAGER_HOME": "/proc/nowhere"}, "CONTAINER_MANAGER_HOME"),
-        (["check"], {"CONTAINER_MANAGER_DATABASE_URL": "sqlite:////proc/nowhere/x"}, "database cannot be used"),
+        (["serve"], {"CONTAINER_MANAGER_DATABASE_URL": "sqlite:////proc/nowhere/x"}, "cannot be used"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(home: Path, arguments: list, variables: dict, sentence: str) -> None:
