@@ -86,7 +86,10 @@ class FrontDoor(HttpToolsProtocol):
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
 
     def _too_slow(self) -> None:
-        if self._in_head:
+        if self.flow.read_paused:
+            # It is not the client that is slow: nothing is read until earlier requests are answered.
+            self._set_deadline(HEAD_SECONDS)
+        elif self._in_head:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The request's head took longer than {HEAD_SECONDS:g} s.")
         else:
             self.transport.close()

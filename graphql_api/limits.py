@@ -19,6 +19,7 @@ from graphql import (
     visit,
 )
 
+OPERATION_SECONDS = 60.0
 MAX_TOKENS = 4000
 MAX_DEPTH = 12
 MAX_ALIASES = 100
@@ -55,6 +56,14 @@ LISTS = {
 
 Measure = tuple[int, int, int]
 """Depth, aliases, cost."""
+
+
+def too_long() -> GraphQLError:
+    """The error of an operation that was given up."""
+    return GraphQLError(
+        f"The operation took longer than {OPERATION_SECONDS:g} s and was given up; a mutation may have had its effect.",
+        extensions={"code": "TIMEOUT"},
+    )
 
 
 class WithinLimits(ValidationRule):

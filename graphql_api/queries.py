@@ -121,7 +121,6 @@ class Query:
         limit = ids.page_size(last if backward else first, argument="last" if backward else "first")
         rows = await info.context.service.jobs.matching(where, limit + 1, newest_first=not backward)
         more, rows = len(rows) > limit, rows[:limit]
-        info.context.spend(sum(map(job_types.text_size, rows)))
         nodes = [(row.pk, ContainerJob.of(row)) for row in (reversed(rows) if backward else rows)]
         return Connection[ContainerJob].of(
             nodes,

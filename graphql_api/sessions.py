@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
@@ -23,12 +23,13 @@ class Sessions:
     """The open connections and streams of this process."""
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[Context, Callable[[], Awaitable[None]]]] = {}
+        self._open: dict[int, tuple[Context, Callable[[], Coroutine[None, None, None]]]] = {}
         self._subscriptions: Counter[int] = Counter()
+        self._ending: set[asyncio.Task[object]] = set()
         self._watching: asyncio.Task[object] | None = None
 
     @contextmanager
-    def opened(self, context: Context, end: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    def opened(self, context: Context, end: Callable[[], Coroutine[None, None, None]]) -> Iterator[None]:
         """Call `end` if the token of the context becomes invalid during the block."""
         self._open[id(context)] = (context, end)
         if self._watching is None or self._watching.done():
@@ -69,7 +70,10 @@ class Sessions:
                 # Their validity is unknown while the database does not answer.
                 logger.warning("tokens could not be looked up again; they count as before")
                 continue
-            ended = [end() for context, end in known if context.identity is None]
-            for result in await asyncio.gather(*ended, return_exceptions=True):
-                if isinstance(result, Exception):
-                    logger.warning("a connection whose token is no longer valid could not be closed: %r", result)
+            except Exception:
+                logger.exception("tokens could not be looked up again")
+                continue
+            for context, end in known:
+                if context.identity is None:
+                    # Not awaited: a client that reads nothing would hold up the others.
+                    start_detached(end(), "ending what a token has opened", self._ending)

@@ -23,12 +23,13 @@ from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from container_manager.aio import background
 from container_manager.domain.kinds import Role
 from container_manager.models import ApiToken
 from container_manager.observability import tracing
 from container_manager.service import Service
 from container_manager.store.transaction import Actor
-from graphql_api import auth, fanout
+from graphql_api import auth, fanout, limits
 from graphql_api.context import Context, Identity, Loader, begin_operation
 from graphql_api.documents import is_subscription, too_large
 from graphql_api.fanout import Delivery, Renderings, delivery, encode
@@ -38,13 +39,8 @@ from graphql_api.transports.sse import EventStream, accepts_only_stream, merged
 from graphql_api.transports.websocket import TransportHandler, WebSocketAdapter
 
 SUBSCRIPTIONS_PER_CONNECTION = 50
-OPERATION_SECONDS = 60
 READERS_BODY_BYTES = 1_048_576
 LONGEST_ADDRESS = 100
-TOO_LONG = GraphQLError(
-    f"The operation took longer than {OPERATION_SECONDS} s and was given up; a mutation may have had its effect.",
-    extensions={"code": "TIMEOUT"},
-)
 OVER_HTTP = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
 
 
@@ -84,10 +80,10 @@ class GraphQLView(GraphQL[Context, None]):
             await self._error(request, auth.UNAUTHENTICATED, 401 if only_stream else None)(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(None if only_stream else OPERATION_SECONDS):
+            async with asyncio.timeout(limits.OPERATION_SECONDS):
                 response = await self.run(request, context=context)
         except TimeoutError:
-            response = self._error(request, TOO_LONG)
+            response = self._error(request, limits.too_long())
         except HTTPException as error:
             refused = GraphQLError(error.reason, extensions={"code": "BAD_REQUEST"})
             response = self._error(request, refused, error.status_code)
@@ -96,8 +92,12 @@ class GraphQLView(GraphQL[Context, None]):
         if (chunks := request.scope.get("chunks")) is None:
             await response(scope, receive, send)
             return
-        with self.sessions.opened(context, partial(self._end_stream, chunks)):
-            await response(scope, receive, send)
+        with self.sessions.opened(context, partial(self._end_stream, chunks, auth.UNAUTHENTICATED)):
+            if request.scope["endless"]:
+                await response(scope, receive, send)
+                return
+            async with background(self._end_in_time(chunks)):
+                await response(scope, receive, send)
 
     def _error(self, request: Request, error: GraphQLError, status: int | None = None) -> Response:
         answer = {"data": None, "errors": [error.formatted]}
@@ -212,10 +212,15 @@ class GraphQLView(GraphQL[Context, None]):
         operation = fanout.Operation(data.query or "", data.variables, data.operation_name)
         delivery.set(Delivery(self.renderings, operation, send))
         request.scope["chunks"] = chunks
+        request.scope["endless"] = is_subscription(data.query, data.operation_name)
 
-    async def _end_stream(self, chunks: "asyncio.Queue[str | Exception | None]") -> None:
+    async def _end_in_time(self, chunks: "asyncio.Queue[str | Exception | None]") -> None:
+        await asyncio.sleep(limits.OPERATION_SECONDS)
+        await self._end_stream(chunks, limits.too_long())
+
+    async def _end_stream(self, chunks: "asyncio.Queue[str | Exception | None]", error: GraphQLError) -> None:
         event_stream = EventStream()
-        answer = self.encode_json({"data": None, "errors": [auth.UNAUTHENTICATED.formatted]})
+        answer = self.encode_json({"data": None, "errors": [error.formatted]})
         for chunk in (event_stream.encode_event("next", answer), event_stream.encode_event("complete"), None):
             await chunks.put(chunk)
 

@@ -1,5 +1,6 @@
 """The protocol graphql-transport-ws over WebSocket."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,9 @@ from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.http.exceptions import NonJsonMessageReceived, WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 
-from graphql_api import fanout
+from graphql_api import fanout, limits
 from graphql_api.context import Context, begin_operation
-from graphql_api.documents import too_large
+from graphql_api.documents import is_subscription, too_large
 from graphql_api.fanout import Delivery, delivery, encode
 
 if TYPE_CHECKING:
@@ -65,7 +66,12 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         sent = fanout.Operation(operation.query, operation.variables, operation.operation_name)
         delivery.set(Delivery(self.view.renderings, sent, send))
         begin_operation()
-        await super().run_operation(operation)
+        endless = is_subscription(operation.query, operation.operation_name)
+        try:
+            async with asyncio.timeout(None if endless else limits.OPERATION_SECONDS):
+                await super().run_operation(operation)
+        except TimeoutError:
+            await operation.send_initial_errors([limits.too_long()])
 
     async def handle_task_exception(self, error: Exception) -> None:
         # A client that disconnects is nothing to log.

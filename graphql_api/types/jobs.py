@@ -21,13 +21,16 @@ from graphql_api.types.results import RejectionCount, RoutingRefused, rejection_
 from graphql_api.types.verdicts import HostVerdict, host_verdicts
 
 
+def _counted(info: Info, texts: list[str]) -> list[str]:
+    info.context.spend(sum(map(len, texts)))
+    return texts
+
+
 @strawberry.type
 class ContainerJob(Node):
     name: str
     labels: JSON
     image: str
-    command: list[str]
-    environment_names: list[str] = strawberry.field(description="Names only; values may be secret.")
     memory_limit_mb: int | None
     cpu_limit: float | None
     timeout_seconds: int
@@ -41,7 +44,6 @@ class ContainerJob(Node):
         description="True: only hosts of regionPreference. False: those first, then any other region."
     )
     host_selector: JSON = strawberry.field(description="Labels that a host must carry.")
-    entry_point: list[str]
     working_dir: str
     user: str
     network: str
@@ -69,6 +71,18 @@ class ContainerJob(Node):
     started_at: datetime | None
     finished_at: datetime | None
     row: strawberry.Private[models.ContainerJob]
+
+    @strawberry.field
+    def command(self, info: Info) -> list[str]:
+        return _counted(info, self.row.command)
+
+    @strawberry.field
+    def entry_point(self, info: Info) -> list[str]:
+        return _counted(info, self.row.entry_point)
+
+    @strawberry.field(description="Names only; values may be secret.")
+    def environment_names(self, info: Info) -> list[str]:
+        return _counted(info, self.row.environment_names)
 
     @strawberry.field(
         description="Why it waits, while PENDING after a refusal; always the latest one. Jobs of equal requirements "
@@ -123,8 +137,6 @@ class ContainerJob(Node):
             name=job.name,
             labels=JSON(job.labels),
             image=job.image,
-            command=job.command,
-            environment_names=job.environment_names,
             memory_limit_mb=job.memory_limit,
             cpu_limit=job.cpu_limit,
             timeout_seconds=job.timeout_seconds,
@@ -134,7 +146,6 @@ class ContainerJob(Node):
             region_preference=job.region_preference,
             region_required=job.region_required,
             host_selector=JSON(job.host_selector),
-            entry_point=job.entry_point,
             working_dir=job.working_dir,
             user=job.user,
             network=job.network,
@@ -258,15 +269,7 @@ class RoutingDecision(Node):
 async def job(info: Info, pk: int | None) -> ContainerJob | None:
     """The job with this primary key, in one query with others of the same request."""
     row = await info.context.jobs.load(pk) if pk else None
-    if row is None:
-        return None
-    info.context.spend(text_size(row))
-    return ContainerJob.of(row)
-
-
-def text_size(row: models.ContainerJob) -> int:
-    """The characters of a job's texts, of which only these may be many."""
-    return sum(map(len, row.command)) + sum(map(len, row.entry_point)) + len(row.environment_names) * 255
+    return ContainerJob.of(row) if row else None
 
 
 async def decision(info: Info, pk: int | None) -> RoutingDecision | None:

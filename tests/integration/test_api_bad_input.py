@@ -413,3 +413,23 @@ async def test_the_schema_need_not_be_shown(admin: Api, monkeypatch: pytest.Monk
     for query in ("{ __schema { types { name } } }", '{ __type(name: "Query") { name } }', inside):
         assert "CONTAINER_MANAGER_INTROSPECTION" in (await admin.error(query))["message"]
     assert await admin("{ __typename }") == "Query"
+
+
+@pytest.mark.parametrize("transport", ["http", "websocket", "event stream"])
+async def test_an_operation_has_a_time_limit(admin: Api, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    monkeypatch.setattr("graphql_api.limits.OPERATION_SECONDS", 0.1)
+    release = threading.Event()
+    monkeypatch.setattr("container_manager.store.events.newest", lambda: release.wait(10) and 0)
+    query = {"query": "{ eventCursor }"}
+    try:
+        async with asyncio.timeout(5):
+            if transport == "websocket":
+                async with admin.socket() as connection:
+                    await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": query}))
+                    answer = await connection.recv()
+            else:
+                headers = {"Accept": "text/event-stream"} if transport == "event stream" else {}
+                answer = (await admin.http.post("/graphql", json=query, headers=headers)).text
+        assert "took longer than 0.1 s" in answer
+    finally:
+        release.set()
