@@ -241,7 +241,9 @@ def test_a_rolling_restart_behind_a_proxy_fails_no_request_and_loses_nothing(clu
         eventually_sync(lambda: all_succeeded(url, loads), 30)
         assert_ran_once(url, loads)
         with psycopg.connect(url) as connection:
-            audited = connection.execute("SELECT DISTINCT address FROM container_manager_auditentry").fetchall()
+            audited = connection.execute(
+                "SELECT DISTINCT address FROM container_manager_auditentry WHERE address <> ''"
+            ).fetchall()
     assert told
     assert audited == [("127.0.0.1",)]
 
