@@ -1,0 +1,143 @@
+"""Who may use which root field, over each transport: a new field without an entry fails."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from graphql import (
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    OperationType,
+    build_schema,
+    get_named_type,
+    is_leaf_type,
+)
+
+from container_manager.domain.kinds import Role
+from tests.client import CREATE_HOST, Api
+from tests.processes import ROOT
+from tests.server import make_token
+
+VIEWER, OPERATOR, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
+NEEDED = {
+    "query": {
+        VIEWER: {
+            "node", "eventCursor", "hosts", "host", "capacity", "jobs", "job", "queue", "planRouting", "whyNot",
+            "routingDecisions", "routingEvents",
+        },
+        ADMIN: {"auditLog"},
+    },
+    "mutation": {
+        OPERATOR: {"submitJob", "submitJobs", "routeJob", "routeJobs", "cancelJob", "retryJob"},
+        ADMIN: {
+            "createHost", "updateHost", "drainHost", "resumeHost", "deleteHost", "declareHostLost", "checkHealth",
+        },
+    },
+    "subscription": {VIEWER: {"routingEvents", "routingEventBatches", "jobLogs"}},
+}  # fmt: skip
+SCHEMA = build_schema((ROOT / "graphql_api" / "schema.graphql").read_text())
+RANKS = [VIEWER, OPERATOR, ADMIN]
+
+
+def root(kind: str) -> GraphQLObjectType:
+    found = SCHEMA.get_root_type(OperationType(kind))
+    assert found is not None
+    return found
+
+
+def test_each_root_field_has_an_entry() -> None:
+    for kind, by_role in NEEDED.items():
+        named = [name for names in by_role.values() for name in names]
+        assert sorted(named) == sorted(root(kind).fields), kind
+
+
+def value(kind: Any) -> str:
+    """The smallest literal of an argument's type."""
+    if isinstance(kind, GraphQLNonNull):
+        return value(kind.of_type)
+    if isinstance(kind, GraphQLList):
+        return "[]"
+    if isinstance(kind, GraphQLEnumType):
+        return next(iter(kind.values))
+    if isinstance(kind, GraphQLInputObjectType):
+        needed = {name: field for name, field in kind.fields.items() if isinstance(field.type, GraphQLNonNull)}
+        return "{" + ", ".join(f"{name}: {value(field.type)}" for name, field in needed.items()) + "}"
+    return {"Int": "1", "Float": "1", "Boolean": "true"}.get(kind.name, '"x"')
+
+
+def document(kind: str, name: str, field: GraphQLField) -> str:
+    arguments = {key: value(argument.type) for key, argument in field.args.items()
+                 if isinstance(argument.type, GraphQLNonNull)}  # fmt: skip
+    if kind == "subscription" and "after" in field.args and name != "jobLogs":
+        arguments["after"] = '"0"'
+    given = "(" + ", ".join(f"{key}: {text}" for key, text in arguments.items()) + ")" if arguments else ""
+    selection = "" if is_leaf_type(get_named_type(field.type)) else " { __typename }"
+    return f"{kind} {{ {name}{given}{selection} }}"
+
+
+FIELDS = [(kind, name) for kind in NEEDED for name in sorted(root(kind).fields)]
+
+
+async def over_http(api: Api, query: str) -> str:
+    return (await api.http.post("/graphql", json={"query": query})).text
+
+
+async def over_websocket(api: Api, query: str) -> str:
+    async with api.socket() as connection:
+        await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": query}}))
+        return str(await connection.recv())
+
+
+async def over_event_stream(api: Api, query: str) -> str:
+    headers = {"Accept": "text/event-stream"}
+    async with api.http.stream("POST", "/graphql", json={"query": query}, headers=headers) as answer:
+        async for text in answer.aiter_text():
+            if "data:" in text:
+                return text
+        return f"status {answer.status_code}"
+
+
+TRANSPORTS = {"http": over_http, "websocket": over_websocket, "event stream": over_event_stream}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_each_field_is_for_its_roles_alone(url: str, transport: str) -> None:
+    callers = {role: Api(url, await make_token(role)) for role in RANKS}
+    await callers[ADMIN](CREATE_HOST, input={"name": "h", "executorType": "SIMULATED"})
+    for kind, name in FIELDS:
+        if kind == "subscription" and transport == "http":
+            continue
+        (needed,) = [role for role, names in NEEDED[kind].items() if name in names]
+        query = document(kind, name, root(kind).fields[name])
+        for role, api in callers.items():
+            answer = await TRANSPORTS[transport](api, query)
+            refused = RANKS.index(role) < RANKS.index(needed)
+            assert ("FORBIDDEN" in answer) == refused, (kind, name, role, answer)
+            assert "UNAUTHENTICATED" not in answer
+            assert "INTERNAL" not in answer, (query, answer)
+    for api in callers.values():
+        await api.http.aclose()
+
+
+@pytest.mark.parametrize("secret", [None, "", "wrong", "cm_" + "x" * 43])
+async def test_nothing_answers_a_caller_without_a_token(url: str, secret: str | None) -> None:
+    stranger = Api(url, secret)
+    for kind, name in FIELDS:
+        query = document(kind, name, root(kind).fields[name])
+        for headers in ({}, {"Accept": "text/event-stream"}, {"Accept": "application/graphql-response+json"}):
+            answer = await stranger.http.post("/graphql", json={"query": query}, headers=headers)
+            assert "UNAUTHENTICATED" in answer.text
+            assert answer.status_code == (401 if headers else 200)
+    with pytest.raises(websockets.ConnectionClosed) as closed:
+        async with stranger.socket():
+            pass
+    assert closed.value.rcvd.code == 4403
+    await stranger.http.aclose()
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"{url}/metrics", headers=stranger.headers)).status_code == 401
