@@ -4,6 +4,7 @@ Under `application/json` every well-formed answer has the status 200, for client
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from django.http.request import MediaType
@@ -14,6 +15,7 @@ STATUSES = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "UNAVAILABLE": 503, "INTER
 """By the code of an error that leaves no data."""
 
 
+@lru_cache
 def preferred_type(accept: str) -> str:
     """The media type of the answer for an Accept header; JSON when the client has no preference."""
     ranges = [(position, MediaType(part)) for position, part in enumerate(accept.split(",")) if part.strip()]
@@ -26,6 +28,7 @@ def preferred_type(accept: str) -> str:
     return GRAPHQL_JSON if rank(GRAPHQL_JSON) > rank(JSON) else JSON
 
 
+@lru_cache
 def is_json(content_type: str) -> bool:
     """Whether a request's body is JSON in UTF-8."""
     given = MediaType(content_type)
