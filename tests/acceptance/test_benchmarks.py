@@ -30,14 +30,11 @@ def run(home: Path, name: str, *options: str) -> list[dict]:
     return rows
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_routing(kind: str, cluster: Postgres, tmp_path: Path) -> None:
-    database = [f"--database-url={cluster.database()}"] if kind == "postgresql" else []
-    rows = run(tmp_path, "routing", *database, *ROUTING)
+def test_routing(cluster: Postgres, tmp_path: Path) -> None:
+    rows = run(tmp_path, "routing", f"--database-url={cluster.database()}", *ROUTING)
     assert len(rows) == 7
     assert all(row["ratio"] > 0 for row in rows if "single decision" in row["what"])
-    if kind == "postgresql":
-        assert rows[0]["pgbench_ms"] > 0
+    assert rows[0]["pgbench_ms"] > 0
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

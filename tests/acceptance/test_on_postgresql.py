@@ -14,7 +14,8 @@ from tests.processes import ROOT, UNMEASURED, environment
 @pytest.mark.skipif(connection.vendor == "postgresql", reason="All tests run on PostgreSQL already.")
 def test_what_touches_the_database_passes_on_postgresql_as_well(cluster: Postgres, tmp_path: Path) -> None:
     # The rest speaks HTTP, and is the same on both; it runs on PostgreSQL when all does.
-    rest = [f"--ignore-glob=tests/integration/test_{name}.py" for name in ("api_*", "availability", "project")]
+    http = ("api_*", "access_table", "front_door", "hostile_engine", "availability", "project")
+    rest = [f"--ignore-glob=tests/integration/test_{name}.py" for name in http]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", "--numprocesses=2", "--dist=loadfile",
          "tests/integration", *rest],

@@ -84,23 +84,30 @@ def document(kind: str, name: str, field: GraphQLField) -> str:
 FIELDS = [(kind, name) for kind in NEEDED for name in sorted(root(kind).fields)]
 
 
-async def over_http(api: Api, query: str) -> str:
-    return (await api.http.post("/graphql", json={"query": query})).text
+async def over_http(api: Api, queries: list[str]) -> list[str]:
+    return [(await api.http.post("/graphql", json={"query": query})).text for query in queries]
 
 
-async def over_websocket(api: Api, query: str) -> str:
+async def over_websocket(api: Api, queries: list[str]) -> list[str]:
+    answers = {}
     async with api.socket() as connection:
-        await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": query}}))
-        return str(await connection.recv())
+        for number, query in enumerate(queries):
+            message = {"id": str(number), "type": "subscribe", "payload": {"query": query}}
+            await connection.send(json.dumps(message))
+            while str(number) not in answers:
+                text = await connection.recv()
+                answers.setdefault(json.loads(text)["id"], text)
+            await connection.send(json.dumps({"id": str(number), "type": "complete"}))
+    return list(answers.values())
 
 
-async def over_event_stream(api: Api, query: str) -> str:
-    headers = {"Accept": "text/event-stream"}
-    async with api.http.stream("POST", "/graphql", json={"query": query}, headers=headers) as answer:
-        async for text in answer.aiter_text():
-            if "data:" in text:
-                return text
-        return f"status {answer.status_code}"
+async def over_event_stream(api: Api, queries: list[str]) -> list[str]:
+    answers = []
+    for query in queries:
+        headers = {"Accept": "text/event-stream"}
+        async with api.http.stream("POST", "/graphql", json={"query": query}, headers=headers) as answer:
+            answers.append(await anext(text async for text in answer.aiter_text() if "data:" in text))
+    return answers
 
 
 TRANSPORTS = {"http": over_http, "websocket": over_websocket, "event stream": over_event_stream}
@@ -110,22 +117,19 @@ TRANSPORTS = {"http": over_http, "websocket": over_websocket, "event stream": ov
 async def test_each_field_is_for_its_roles_alone(url: str, transport: str) -> None:
     callers = {role: Api(url, await make_token(role)) for role in RANKS}
     await callers[ADMIN](CREATE_HOST, input={"name": "h", "executorType": "SIMULATED"})
-    for kind, name in FIELDS:
-        if kind == "subscription" and transport == "http":
-            continue
-        (needed,) = [role for role, names in NEEDED[kind].items() if name in names]
-        query = document(kind, name, root(kind).fields[name])
-        for role, api in callers.items():
-            answer = await TRANSPORTS[transport](api, query)
+    fields = [(kind, name) for kind, name in FIELDS if (kind, transport) != ("subscription", "http")]
+    queries = [document(kind, name, root(kind).fields[name]) for kind, name in fields]
+    for role, api in callers.items():
+        for (kind, name), answer in zip(fields, await TRANSPORTS[transport](api, queries), strict=True):
+            (needed,) = [role for role, names in NEEDED[kind].items() if name in names]
             refused = RANKS.index(role) < RANKS.index(needed)
             assert ("FORBIDDEN" in answer) == refused, (kind, name, role, answer)
             assert "UNAUTHENTICATED" not in answer
-            assert "INTERNAL" not in answer, (query, answer)
-    for api in callers.values():
+            assert "INTERNAL" not in answer, (kind, name, answer)
         await api.http.aclose()
 
 
-@pytest.mark.parametrize("secret", [None, "", "wrong", "cm_" + "x" * 43])
+@pytest.mark.parametrize("secret", [None, "cm_" + "x" * 43])
 async def test_nothing_answers_a_caller_without_a_token(url: str, secret: str | None) -> None:
     stranger = Api(url, secret)
     for kind, name in FIELDS:
