@@ -93,7 +93,7 @@ class Slots:
         return turn
 
     def give_back(self, turn: "asyncio.Future[None]") -> None:
-        """End a turn or the wait for it, and give its slot to the next waiter. Nothing can interrupt it."""
+        """End a turn or the wait for it, once, and give its slot to the next waiter. Nothing can interrupt it."""
         if turn.cancel() or turn.cancelled():
             return
         while self._waiting:

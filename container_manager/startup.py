@@ -103,6 +103,7 @@ def _migrate() -> None:
                 sql.execute("SET LOCAL lock_timeout = '1s'")
         call_command("migrate", verbosity=0, interactive=False)
         identify()
+        installation.note_key()
 
 
 def _keep_local_engines() -> None:

@@ -50,8 +50,11 @@ class FrontDoor(HttpToolsProtocol):
             self.app = self.app.app
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = False
-        self._head = self._unparsed = self._rest = 0
-        self._closing = False
+        self._head_bytes = self._rest_bytes = self._unparsed_bytes = 0
+        """Of the present head with its trailers; of a body after its answer; since the parser has told anything."""
+        self._has_parsed = False
+        self._ends = False
+        """Nothing more is parsed. What was queued is answered, then the connection is closed."""
 
     # ------------------------------------------------------------------ connections
 
@@ -61,7 +64,7 @@ class FrontDoor(HttpToolsProtocol):
             if raw.family in {socket.AF_INET, socket.AF_INET6}:
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
         if len(self.connections) > most_connections():
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it takes.")
+            self._end(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it takes.")
         else:
             self._set_deadline(HEAD_SECONDS)
 
@@ -90,103 +93,142 @@ class FrontDoor(HttpToolsProtocol):
             # It is not the client that is slow: nothing is read until earlier requests are answered.
             self._set_deadline(HEAD_SECONDS)
         elif self._in_head:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The request's head took longer than {HEAD_SECONDS:g} s.")
+            self._end(HTTPStatus.REQUEST_TIMEOUT, f"The request's head took longer than {HEAD_SECONDS:g} s.")
         else:
+            if self.cycle is not None and not self.cycle.response_started and not self.pipeline:
+                self._answer(HTTPStatus.REQUEST_TIMEOUT, f"The request's body took longer than {BODY_SECONDS:g} s.")
+            self._ends = True
             self.transport.close()
 
-    def _refuse(self, status: HTTPStatus, message: str) -> None:
-        """Answer, unless earlier requests still wait for their answers, and close the connection."""
-        self._closing = True
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end(self, status: HTTPStatus, message: str) -> None:
+        """Answer what is queued, or else with this status, and close the connection."""
+        self._ends = True
         self._set_deadline(None)
-        if self.cycle is None or self.cycle.response_complete:
-            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
-            rest = f"content-length: {len(message) + 1}\r\nconnection: close\r\n\r\n{message}\n"
-            self.transport.write(f"{head}{rest}".encode())
-        self.transport.close()
+        if self._is_answering():
+            self.flow.pause_reading()
+        else:
+            self._answer(status, message)
+            self.transport.close()
+
+    def _answer(self, status: HTTPStatus, message: str) -> None:
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        rest = f"content-length: {len(message) + 1}\r\nconnection: close\r\n\r\n{message}\n"
+        self.transport.write(f"{head}{rest}".encode())
 
     # ------------------------------------------------------------------ requests
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
+        if self._ends:
             return
-        began = self._in_head
+        self._has_parsed = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade(data[upgrade.args[0] :] if upgrade.args else b"")
+            self._upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
-            if not self._closing:
-                self._refuse(HTTPStatus.BAD_REQUEST, "Invalid HTTP request received.")
+            if not self._ends:
+                self._end(HTTPStatus.BAD_REQUEST, "Invalid HTTP request received.")
             return
-        # The parser keeps an unfinished header to itself.
-        self._unparsed = self._unparsed + len(data) if began and self._in_head else 0
-        if self._unparsed > HEAD_BYTES:
-            self._refuse_head()
+        # An unfinished header, trailer or extension of a chunk, which the parser keeps to itself.
+        self._unparsed_bytes = 0 if self._has_parsed else self._unparsed_bytes + len(data)
+        if self._unparsed_bytes > HEAD_BYTES and not self._ends:
+            self._end_at_head()
 
     def _upgrade(self, rest: bytes) -> None:
-        self._set_deadline(None)
-        if not self._should_upgrade():
-            self._unsupported_upgrade_warning()
+        if self._ends:
             return
-        self.handle_websocket_upgrade()
-        if rest:
-            # Frames that arrived together with the handshake.
-            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
+        if not self._should_upgrade():
+            # It was answered as a request without an upgrade; others may follow it.
+            if rest:
+                self.data_received(rest)
+        elif self._is_answering():
+            self._end(HTTPStatus.BAD_REQUEST, "A WebSocket must not be opened behind another request.")
+        else:
+            self._set_deadline(None)
+            self._unset_keepalive_if_required()
+            self.handle_websocket_upgrade()
+            if rest:
+                # Frames that arrived together with the handshake.
+                self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
 
-    def _refuse_head(self) -> None:
-        self._refuse(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The request's head is larger than {HEAD_BYTES} bytes."
-        )
+    def _end_at_head(self) -> None:
+        if self._is_answering() and self.cycle.more_body:
+            # Its body never ends, so the application would wait for it.
+            self._ends = True
+            self.transport.close()
+        else:
+            self._end(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The request's head is larger than {HEAD_BYTES} bytes."
+            )
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._unset_keepalive_if_required()
-        self._set_deadline(HEAD_SECONDS)
-        self._in_head, self._head = True, 0
+        self._has_parsed = True
+        if not self._ends:
+            super().on_message_begin()
+            self._unset_keepalive_if_required()
+            self._set_deadline(HEAD_SECONDS)
+            self._in_head, self._head_bytes = True, 0
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._count_head(len(url))
+        self._has_parsed = True
+        if not self._ends:
+            super().on_url(url)
+            self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        self._has_parsed = True
+        if self._ends:
+            return
+        if self._in_head:
+            super().on_header(name, value)
         self._count_head(len(name) + len(value) + HEADER_OVERHEAD)
 
     def _count_head(self, size: int) -> None:
-        self._head += size
-        if self._head > HEAD_BYTES:
-            self._refuse_head()
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
+            self._end_at_head()
             raise ConnectionAbortedError
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._has_parsed, self._in_head = True, False
+        if self._ends:
+            return
+        # The answer to an earlier request may have set it since this one began.
+        self._unset_keepalive_if_required()
         if len(self.pipeline) >= PIPELINED:
-            self._closing = True
-        if not self._closing:
+            self._ends = True
+            self._set_deadline(None)
+        else:
             self._set_deadline(BODY_SECONDS)
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self._closing:
+        self._has_parsed = True
+        if self._ends:
             return
         super().on_body(body)
         if self.cycle is not None and self.cycle.response_complete:
-            self._rest += len(body)
-            if self._rest > REST_BYTES:
-                self._closing = True
+            self._rest_bytes += len(body)
+            if self._rest_bytes > REST_BYTES:
+                self._ends = True
                 self.transport.close()
 
     def on_message_complete(self) -> None:
-        self._set_deadline(None)
-        if not self._closing:
+        self._has_parsed = True
+        if not self._ends:
+            self._set_deadline(None)
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._rest = 0
-        if self._closing:
-            # Nothing more is read; what was queued is answered first.
+        self._rest_bytes = 0
+        if self._in_head:
+            self._unset_keepalive_if_required()
+        if self._ends:
             self.flow.pause_reading()
             if self.cycle.response_complete:
                 self.transport.close()

@@ -59,6 +59,8 @@ class Sessions:
             yield
         finally:
             self._subscriptions[token] -= 1
+            if not self._subscriptions[token]:
+                del self._subscriptions[token]
 
     async def _watch(self) -> None:
         while self._open:

@@ -1,6 +1,6 @@
 """uvicorn servers that report when they accept connections.
 
-They override methods of uvicorn's server, and supervisor classes; pyproject.toml caps uvicorn's version.
+They override methods of uvicorn's server and supervisor classes; pyproject.toml caps uvicorn's version.
 """
 
 import socket

@@ -124,8 +124,12 @@ FIRST_FIELDS = frozenset(
 
 def _as_sent(spec: JobSpec) -> str:
     """The input in a form that stays the same when later versions know more fields."""
-    added = {name: field for name, field in type(spec).model_fields.items() if name not in FIRST_FIELDS}
-    return spec.model_dump_json(exclude={name for name, field in added.items() if getattr(spec, name) == field.default})
+    left_out = {
+        name
+        for name, field in type(spec).model_fields.items()
+        if name not in FIRST_FIELDS and getattr(spec, name) == field.get_default(call_default_factory=True)
+    }
+    return spec.model_dump_json(exclude=left_out)
 
 
 def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:

@@ -37,19 +37,19 @@ def identify() -> str:
         crypto.decrypt(bytes(row.canary))
     except crypto.WrongKeyError as error:
         raise ConfigurationError(f"{error}.") from error
-    _note_keys(row)
-    return row.instance
-
-
-def _note_keys(row: Installation) -> None:
-    """Note the keys that may encrypt from now on; refuse to start without one that has encrypted before."""
     given = crypto.fingerprints()
     if not set(row.keys_in_use) <= set(given):
         raise ConfigurationError(
             "CONTAINER_MANAGER_SECRET_KEY lacks a key with which values of this database are encrypted. Give it after "
             "the new one, and run `container-manager keys rotate`; after that it may go."
         )
-    # Of an earlier version it is not known which keys have encrypted.
-    in_use = [*row.keys_in_use, given[0]] if row.keys_in_use else given
+    return row.instance
+
+
+def note_key() -> None:
+    """Note that the first key may encrypt from now on. Called under the lock of upgrades."""
+    row, given = Installation.objects.get(), crypto.fingerprints()
     if given[0] not in row.keys_in_use:
-        Installation.objects.filter(pk=row.pk).update(keys_in_use=in_use)
+        # Of an earlier version it is not known which keys have encrypted.
+        row.keys_in_use = [*row.keys_in_use, given[0]] if row.keys_in_use else given
+        row.save(update_fields=["keys_in_use"])

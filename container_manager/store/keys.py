@@ -1,6 +1,6 @@
 """Encrypting everything again with the first secret key, while other processes go on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from django.db.models import BinaryField, ExpressionWrapper, F, Model, QuerySet, Value
 from django.db.models.expressions import Combinable
@@ -8,6 +8,7 @@ from django.db.models.expressions import Combinable
 from container_manager import crypto
 from container_manager.models import ContainerJob, ExecutorHost, Installation
 from container_manager.store.installation import CANARY
+from container_manager.store.transaction import Transaction, commit_one, under_routing_lock
 
 ENCRYPTED: list[tuple[type[Model], str]] = [(ExecutorHost, "config"), (ContainerJob, "environment")]
 BATCH = 500
@@ -20,6 +21,21 @@ def rotate() -> int:
         WrongKeyError: a value was encrypted with a key that is not configured; those before it are done.
     """
     count = 0
+    # Until nothing is found, because other processes may write meanwhile.
+    while found := _rotate_once():
+        count += found
+    commit_one(_finish, None)
+    return count
+
+
+@under_routing_lock
+def _finish(_: Transaction, items: Sequence[None]) -> list[None]:
+    Installation.objects.update(canary=crypto.encrypt(CANARY), keys_in_use=crypto.fingerprints()[:1])
+    return [None for _ in items]
+
+
+def _rotate_once() -> int:
+    count = 0
     for model, name in ENCRYPTED:
         rows = model._default_manager.exclude(**{name: None}).order_by("pk")  # noqa: SLF001 - Django's own name
         for pk, old in _values(rows, name):
@@ -28,7 +44,6 @@ def rotate() -> int:
                 new = Value(crypto.encrypt(crypto.decrypt(old)), BinaryField())
                 as_it_was = {"pk": pk, "raw": Value(old, BinaryField())}
                 count += rows.annotate(raw=_raw(name)).filter(**as_it_was).order_by().update(**{name: new})
-    Installation.objects.update(canary=crypto.encrypt(CANARY), keys_in_use=crypto.fingerprints()[:1])
     return count
 
 

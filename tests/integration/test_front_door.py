@@ -5,7 +5,7 @@ import socket
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -113,7 +113,7 @@ async def test_a_body_must_arrive_in_time(
     connection = await connect()
     head = f"POST /graphql HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {await make_token(Role.VIEWER)}\r\n"
     await connection.send(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
-    assert await connection.rest() == b""
+    assert (await connection.rest()).startswith(b"HTTP/1.1 408 ")
     assert "Traceback" not in caplog.text
 
 
@@ -211,24 +211,113 @@ async def test_answers_carry_secure_headers(url: str) -> None:
             assert headers["Cache-Control"] == "no-store"
 
 
+# ------------------------------------------------------------------ one connection, step by step
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the path; /slow takes longer than the keep-alive time, /body waits for the body."""
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.5)
+    if scope["path"] == "/body":
+        while (await receive()).get("more_body"):
+            pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": scope["path"].encode()[:5].ljust(5)})
+
+
+@asynccontextmanager
+async def door(app: Any, state: ServerState | None = None) -> AsyncIterator[str]:
+    """A server of nothing but uvicorn's protocol, with a short keep-alive time."""
+    config = uvicorn.Config(app, http=front_door.FrontDoor, lifespan="off", timeout_keep_alive=0.2)
+    state = state or ServerState()
+
+    def protocol() -> front_door.FrontDoor:
+        return front_door.FrontDoor(config=config, server_state=state, app_state={})
+
+    async with await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def get(path: str, *headers: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: a", *headers, "", ""]).encode()
+
+
+UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
+MANY = front_door.PIPELINED + 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        ([get("/slow"), get("/one")], ["/slow", "/one"]),
+        ([get("/slow") + b"garbage\x00\r\n\r\n"], ["/slow"]),
+        ([get("/slow") + get("/one", "A: " + "x" * 70_000)], ["/slow"]),
+        ([get("/slow") + get("/one") * MANY + b"GET / HT"], ["/slow"] + ["/one"] * (MANY - 1)),
+        ([get("/slow") + get("/one") * (MANY - 1) + get("/ws", *UPGRADE)], ["/slow"] + ["/one"] * (MANY - 1)),
+        ([get("/slow") + get("/ws", *UPGRADE)], ["/slow"]),
+        ([get("/a", "Connection: Upgrade", "Upgrade: h2c") + get("/b")], ["/a", "/b"]),
+        (
+            [b"POST /body HTTP/1.1\r\nHost: a\r\n",
+             b"Content-Length: 100000\r\n\r\n" + bytes(100_000) + b"GET /a HT", b"TP/1.1\r\nHost: a\r\n\r\n"],
+            ["/body", "/a"],
+        ),
+        ([b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+          b"3\r\nabc\r\n0\r\nA: trailer\r\n\r\n" + get("/a")], ["/body", "/a"]),
+    ],
+    ids=["pipelined", "garbage", "a long head", "too many", "too many and a socket", "a socket", "h2c", "cut", "trailers"],
+)  # fmt: skip
+async def test_what_was_asked_before_is_answered(
+    sent: list[bytes], answers: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with door(app) as url:
+        connection = await Connection.to(url)
+        for piece in sent:
+            await connection.send(piece)
+            # So that the server reads each alone.
+            await asyncio.sleep(0.01)
+        received = await connection.rest()
+        connection.writer.close()
+    bodies = [part.split(b"\r\n\r\n")[1][:5].decode().strip() for part in received.split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == answers
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_head_that_begins_before_an_answer_keeps_its_connection() -> None:
+    async with door(app) as url:
+        connection = await Connection.to(url)
+        second = get("/slow")
+        await connection.send(get("/slow") + second[:9])
+        await connection.reader.readuntil(b"/slow")
+        await connection.send(second[9:])
+        assert b"/slow" in await connection.rest()
+        connection.writer.close()
+
+
+@pytest.mark.parametrize("begun", [b"0\r\nA: ", b"1;a="], ids=["trailer", "extension"])
+async def test_what_a_parser_keeps_to_itself_is_bounded(begun: bytes) -> None:
+    async with door(app) as url:
+        connection = await Connection.to(url)
+        await connection.send(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + begun)
+        sent = 0
+        while sent < 100 and await connection.send(b"x" * 65_536):
+            sent += 1
+        assert sent < 100
+        connection.writer.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has TCP_USER_TIMEOUT.")
 async def test_a_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front_door, "STALLED_MS", 1000)
+    state = ServerState()
 
     async def endless(_: Any, __: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200})
         while state.connections:
             await send({"type": "http.response.body", "body": bytes(65_536), "more_body": True})
 
-    config, state = uvicorn.Config(endless, http=front_door.FrontDoor, lifespan="off"), ServerState()
-    loop = asyncio.get_running_loop()
-
-    def protocol() -> front_door.FrontDoor:
-        return front_door.FrontDoor(config=config, server_state=state, app_state={})
-
-    async with await loop.create_server(protocol, "127.0.0.1", 0) as server:
-        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=1)
-        writer.write(LIVEZ)
+    async with door(endless, state) as url:
+        connection = await Connection.to(url)
+        await connection.send(LIVEZ)
         await eventually(lambda: state.connections, 5)
         await eventually(lambda: not state.connections, 30)
-        writer.close()
+        connection.writer.close()

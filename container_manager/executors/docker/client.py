@@ -36,17 +36,17 @@ from container_manager.executors.exceptions import (
 
 logger = logging.getLogger(__name__)
 
-PEM = "-----BEGIN "
-OTHER_VERSION = re.compile(r"client version \S+ is too (old|new)", re.IGNORECASE)
-NOT_THE_ENGINE = re.compile(r"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port", re.IGNORECASE)
-"""Said of the connection, before the engine has read what is asked for."""
-
-
 API_VERSION = re.compile(r"\d{1,2}\.\d{1,3}", re.ASCII)
 LARGEST_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer that is not a stream: a list of ten thousand containers takes as much."""
 
 LARGEST_FILE = 1024 * 1024
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+PEM = "-----BEGIN "
+OTHER_VERSION = re.compile(r"client version \S+ is too (old|new)", re.IGNORECASE)
+NOT_THE_ENGINE = re.compile(r"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port", re.IGNORECASE)
+"""Said of the connection, before the engine has read what is asked for."""
 
 
 class UntrueAnswerError(aiohttp.ClientError):
@@ -75,9 +75,6 @@ class Answer(aiohttp.ClientResponse):
                     raise UntrueAnswerError(f"an answer is larger than {LARGEST_ANSWER // 1024 // 1024} MiB")
             self._body = b"".join(pieces)
         return await super().read()
-
-
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Engine(Docker):
