@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+import time
+from unittest.mock import patch
 
 import pytest
 
@@ -361,8 +363,10 @@ async def test_a_simulated_job_survives_a_restart() -> None:
 
 async def test_a_simulated_job_can_be_stopped() -> None:
     executor = simulated(run_ms=60_000)
-    execution = Execution(await executor.create(SPEC), SPEC)
-    assert await executor.create(SPEC) == execution.id
+    # The id has the millisecond of its creation.
+    with patch("container_manager.executors.simulated.time.time_ns", return_value=time.time_ns()):
+        execution = Execution(await executor.create(SPEC), SPEC)
+        assert await executor.create(SPEC) == execution.id
     await executor.start(execution)
     waiting = asyncio.create_task(executor.wait(execution))
     assert (await executor.get_capacity_info())["current_jobs"] == 1
