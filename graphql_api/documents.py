@@ -44,6 +44,11 @@ class DocumentCache(SchemaExtension):
 
     _valid: dict[str, DocumentNode] = {}
 
+    @classmethod
+    def known(cls, query: str) -> DocumentNode | None:
+        """The parsed document, if it is kept."""
+        return cls._valid.get(query)
+
     def on_parse(self) -> Iterator[None]:
         context = self.execution_context
         query = context.query or ""
@@ -60,7 +65,7 @@ class DocumentCache(SchemaExtension):
             context.pre_execution_errors = [error]
             yield
             return
-        if self._valid.get(query) is document and document is not None:
+        if document is not None and self.known(query) is document:
             context.pre_execution_errors = []
             yield
             return
@@ -104,7 +109,8 @@ def is_subscription(document: str | None, operation_name: str | None) -> bool:
     if not document or too_large(document) is not None:
         return False
     try:
-        operation = get_operation_ast(parse(document, max_tokens=MAX_TOKENS), operation_name)
+        parsed = DocumentCache.known(document) or parse(document, max_tokens=MAX_TOKENS)
+        operation = get_operation_ast(parsed, operation_name)
     except GraphQLError:
         return False
     return operation is not None and operation.operation is OperationType.SUBSCRIPTION

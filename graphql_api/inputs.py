@@ -251,8 +251,7 @@ def _check_nesting(filters: Any) -> None:
         count += 1
         if count > MOST_FILTERS:
             bad_input(f"filters: at most {MOST_FILTERS} can be combined by AND, OR and NOT.")
-        nested = (getattr(entry, name, None) for name in ("AND", "OR", "NOT", "DISTINCT"))
-        waiting += [one for one in nested if one and not isinstance(one, bool)]
+        waiting += filter(None, (getattr(entry, name) for name in ("AND", "OR", "NOT")))
 
 
 @strawberry.input

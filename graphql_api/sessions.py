@@ -47,7 +47,7 @@ class Sessions:
             GraphQLError: LIMIT_EXCEEDED, the token has as many as it may have.
         """
         most: int = settings.CONTAINER_MANAGER.max_subscriptions
-        token = context.actor.token_id or 0
+        token = context.actor.token_id
         if self._subscriptions[token] >= most:
             raise GraphQLError(
                 f"The token has {most} subscriptions on this process; end some, or set "
