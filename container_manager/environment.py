@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +18,8 @@ PREFIX = "CONTAINER_MANAGER_"
 CLIENT_VARIABLES = frozenset({"URL", "TOKEN"})
 
 MINIMUM_KEY_LENGTH = 32
+ROLES = ("viewer", "operator", "admin")
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class ConfigurationError(Exception):
@@ -36,8 +39,17 @@ def _are_networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _give_roles(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        role, _, group = value.partition("=")
+        if role not in ROLES or not group:
+            raise ValueError(f"{value!r} must be one of {', '.join(ROLES)}, then = and a value of the claim")
+    return values
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Proxies = Annotated[Names, AfterValidator(_are_networks)]
+Roles = Annotated[Names, AfterValidator(_give_roles)]
 
 
 class Environment(BaseModel):
@@ -65,6 +77,13 @@ class Environment(BaseModel):
     max_connections: int = Field(4096, ge=1, description="connections of one process; more are refused with 503")
     introspection: bool = Field(True, description="whether clients may read the schema")
     max_subscriptions: int = Field(2000, ge=1, description="subscriptions that a token may have on one process")
+    oidc_issuer: str = Field("", description="URL of an OpenID Connect issuer whose tokens are accepted, too")
+    oidc_audience: str = Field("", description="the audience that the issuer's tokens must name")
+    oidc_roles: Roles = Field(
+        (), description="which values of the roles claim give which role: `admin=ops,operator=dev,viewer=staff`"
+    )
+    oidc_roles_claim: str = Field("groups", min_length=1, description="the claim with a user's groups or roles")
+    oidc_name_claim: str = Field("sub", min_length=1, description="the claim with a user's name in the audit log")
     log_format: Literal["text", "json", ""] = Field("", description="`text` on a terminal, else `json`")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the lowest level that is logged"
@@ -128,6 +147,17 @@ class Environment(BaseModel):
             raise ValueError("LISTEN_URL needs a DATABASE_URL that is PostgreSQL's")
         if any(len(key) < MINIMUM_KEY_LENGTH for key in _keys(self.secret_key)):
             raise ValueError(f"SECRET_KEY must have at least {MINIMUM_KEY_LENGTH} characters")
+        return self
+
+    @model_validator(mode="after")
+    def _issuer_is_complete(self) -> "Environment":
+        if not self.oidc_issuer:
+            return self
+        url = urlsplit(self.oidc_issuer)
+        if url.scheme != "https" and not (url.scheme == "http" and url.hostname in LOOPBACK):
+            raise ValueError("OIDC_ISSUER must start with https://")
+        if not self.oidc_audience or not self.oidc_roles:
+            raise ValueError("OIDC_ISSUER needs OIDC_AUDIENCE and OIDC_ROLES")
         return self
 
     @property

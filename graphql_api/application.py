@@ -143,7 +143,7 @@ async def _lifespan(populate: Populate | None, *, serves: bool, runs_jobs: bool)
     try:
         if settings.SENDS_TRACES:
             tracing.configure()
-        await threads.write(startup.prepare)
+        await threads.prepare(startup.prepare)
     except ConfigurationError as error:
         sys.exit(str(error))
     tune_garbage_collector()

@@ -7,7 +7,7 @@ from graphql import GraphQLError
 from strawberry.permission import BasePermission
 
 from container_manager.domain.kinds import Role
-from container_manager.models import ApiToken
+from container_manager.store.tokens import Credential
 from container_manager.store.transaction import Actor
 from graphql_api.context import Context, Identity, Info
 
@@ -19,6 +19,11 @@ UNAUTHENTICATED = GraphQLError(
     extensions={"code": "UNAUTHENTICATED"},
 )
 
+TOO_MANY_REFUSED = GraphQLError(
+    "Too many wrong tokens came from this address; try again in a minute.",
+    extensions={"code": "LIMIT_EXCEEDED"},
+)
+
 
 class _HasRole(BasePermission):
     role: Role
@@ -26,6 +31,8 @@ class _HasRole(BasePermission):
 
     def has_permission(self, source: Any, info: Info, **kwargs: Any) -> bool:  # noqa: ARG002
         identity = info.context.identity
+        if identity is not None and not identity.may(self.role):
+            info.context.service.tokens.note_forbidden(identity.actor, info.field_name)
         return identity is not None and identity.may(self.role)
 
 
@@ -54,10 +61,14 @@ async def identify(context: Context, credentials: object) -> None:
     if not (secret := secret_of(credentials)):
         return
     assert context.tokens is not None  # noqa: S101 - a caller without a token is given none where none is needed
+    tokens = context.service.tokens
+    context.is_refused_unread = tokens.is_refused_unread(context.address, secret)
+    if context.is_refused_unread:
+        return
     context.secret = secret
     context.identity = _identity(context, await context.tokens.load(context.secret))
     if context.identity is None:
-        context.service.tokens.note_refused(context.address)
+        tokens.note_refused(context.address)
 
 
 async def look_up(contexts: Sequence[Context]) -> None:
@@ -70,5 +81,5 @@ async def look_up(contexts: Sequence[Context]) -> None:
         context.identity = _identity(context, tokens[context.secret])
 
 
-def _identity(context: Context, token: ApiToken | None) -> Identity | None:
-    return Identity(Actor(token.name, context.address, token.pk), Role(token.role)) if token else None
+def _identity(context: Context, found: Credential | None) -> Identity | None:
+    return Identity(Actor(found.name, context.address, found.token_id), found.role) if found else None

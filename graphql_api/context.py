@@ -12,8 +12,8 @@ from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
 from container_manager.domain.kinds import Role
-from container_manager.models import ApiToken
 from container_manager.service import Service
+from container_manager.store.tokens import Credential
 from container_manager.store.transaction import Actor
 
 K = TypeVar("K")
@@ -91,12 +91,14 @@ class Context:
     service: Service
     address: str
     identity: Identity | None = None
-    tokens: Loader[str, ApiToken | None] | None = None
+    tokens: Loader[str, Credential | None] | None = None
     """Shared by all requests, so that those that arrive together are looked up together."""
     subscribed: Callable[["Context"], AbstractContextManager[None]] = lambda _: nullcontext()
     """Counts a subscription of the caller; see `sessions`."""
     connection_params: dict[str, Any] | None = None
     secret: str = ""
+    is_refused_unread: bool = False
+    """Its address has sent too many wrong tokens."""
 
     def spend(self, characters: int) -> None:
         """Count what an operation has read of jobs' texts.

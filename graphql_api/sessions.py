@@ -24,7 +24,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._open: dict[int, tuple[Context, Callable[[], Coroutine[None, None, None]]]] = {}
-        self._subscriptions: Counter[int] = Counter()
+        self._subscriptions: Counter[str] = Counter()
         self._ending: set[asyncio.Task[object]] = set()
         self._watching: asyncio.Task[object] | None = None
 
@@ -47,7 +47,7 @@ class Sessions:
             GraphQLError: LIMIT_EXCEEDED, the token has as many as it may have.
         """
         most: int = settings.CONTAINER_MANAGER.max_subscriptions
-        token = context.actor.token_id
+        token = context.actor.name
         if self._subscriptions[token] >= most:
             raise GraphQLError(
                 f"The token has {most} subscriptions on this process; end some, or set "

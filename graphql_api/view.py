@@ -25,9 +25,9 @@ from strawberry.types.graphql import OperationType
 
 from container_manager.aio import background
 from container_manager.domain.kinds import Role
-from container_manager.models import ApiToken
 from container_manager.observability import tracing
 from container_manager.service import Service
+from container_manager.store.tokens import Credential
 from container_manager.store.transaction import Actor
 from graphql_api import auth, fanout, limits
 from graphql_api.context import Context, Identity, Loader, begin_operation
@@ -62,7 +62,7 @@ class GraphQLView(GraphQL[Context, None]):
         self._no_auth = no_auth
         self.renderings = Renderings()
         self.sessions = Sessions()
-        self._tokens: tuple[Service, Loader[str, ApiToken | None]] | None = None
+        self._tokens: tuple[Service, Loader[str, Credential | None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -74,10 +74,9 @@ class GraphQLView(GraphQL[Context, None]):
             # Only batches of jobs need more.
             most = min(most, READERS_BODY_BYTES)
         request = Request(scope, _limited(receive, most))
-        only_stream = accepts_only_stream(request)
         if context.identity is None:
             # Before the body is read, so that callers without a token cost nothing.
-            await self._error(request, auth.UNAUTHENTICATED, 401 if only_stream else None)(scope, receive, send)
+            await self._refusal(request, context)(scope, receive, send)
             return
         try:
             async with asyncio.timeout(limits.OPERATION_SECONDS):
@@ -98,6 +97,14 @@ class GraphQLView(GraphQL[Context, None]):
                 return
             async with background(self._end_in_time(chunks)):
                 await response(scope, receive, send)
+
+    def _refusal(self, request: Request, context: Context) -> Response:
+        """The answer to a caller without a valid token."""
+        if context.is_refused_unread:
+            response = self._error(request, auth.TOO_MANY_REFUSED, HTTPStatus.TOO_MANY_REQUESTS)
+            response.headers["Retry-After"] = "60"
+            return response
+        return self._error(request, auth.UNAUTHENTICATED, 401 if accepts_only_stream(request) else None)
 
     def _error(self, request: Request, error: GraphQLError, status: int | None = None) -> Response:
         answer = {"data": None, "errors": [error.formatted]}

@@ -78,10 +78,15 @@ class ApiToken(models.Model):
 
 
 class AuditEntry(models.Model):
-    """Who changed what, when, and from where."""
+    """Who changed what, when, from where and with what result; or who was refused what.
+
+    `result`: DONE, or the code of what was answered instead. `detail`: what was changed, or why nothing was.
+    """
 
     at = models.DateTimeField(default=timezone.now)
     actor = models.CharField(max_length=100)
     address = models.CharField(max_length=100, blank=True, default="")
     action = models.CharField(max_length=50)
     target = models.CharField(max_length=200, blank=True, default="")
+    result = models.CharField(max_length=16, default="DONE", db_default="DONE")
+    detail = models.CharField(max_length=500, blank=True, default="", db_default="")

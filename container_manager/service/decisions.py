@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from django.db.models import Q
 
 from container_manager.models import RoutingDecision
-from container_manager.routing.types import Decision, Evaluation, JobRequirements, Suggestion
+from container_manager.routing.types import Decision, Evaluation, HostState, JobRequirements, Suggestion
 from container_manager.service.jobs import new_job
 from container_manager.specs import JobSpec
 from container_manager.store import decisions as decision_store
 from container_manager.store import explain, threads
+from container_manager.store import hosts as host_store
 from container_manager.store import jobs as job_store
 from container_manager.store.decisions import HostVerdict
 from container_manager.store.explain import Assumed
@@ -28,7 +29,7 @@ class Decisions:
         Raises:
             NotFound: something is assumed of a host that does not exist.
         """
-        return await threads.read(explain.plan, [new_job(spec, PLANNER) for spec in specs], assumed)
+        return await threads.compute(_plan, await threads.read(host_store.snapshot), specs, assumed)
 
     async def why_not(self, job_id: int, host_id: int) -> HostVerdict | None:
         """Every check of this host for this job, now; None when either does not exist."""
@@ -36,7 +37,7 @@ class Decisions:
 
     async def suggestions(self, jobs: Iterable[JobRequirements]) -> Mapping[JobRequirements, list[Suggestion]]:
         """Single changes that would let jobs with these requirements run now."""
-        return await threads.read(explain.suggestions, jobs)
+        return await threads.compute(explain.suggestions, await threads.read(host_store.snapshot), jobs)
 
     async def matching(self, where: Q, limit: int) -> list[RoutingDecision]:
         """Decisions, newest first."""
@@ -56,11 +57,15 @@ class Decisions:
 
     async def verdicts(self, evaluation: Evaluation, chosen: int | None, after: int, limit: int) -> list[HostVerdict]:
         """The hosts of an evaluation with every check, the chosen one first, from index `after`."""
-        return await threads.read(decision_store.verdicts, evaluation, chosen, after, limit)
+        return await threads.compute(decision_store.verdicts, evaluation, chosen, after, limit)
 
     async def replay(self, decision: RoutingDecision, recorded: Recorded | None) -> str:
         """Decide again from the record: SAME, DIFFERENT, OTHER_VERSION or EXPIRED."""
-        return await threads.read(decision_store.replay, decision, recorded)
+        return await threads.compute(decision_store.replay, decision, recorded)
+
+
+def _plan(fleet: Sequence[HostState], specs: Sequence[JobSpec], assumed: Assumed) -> list[Decision]:
+    return explain.plan(fleet, [new_job(spec, PLANNER) for spec in specs], assumed)
 
 
 def _why_not(job_id: int, host_id: int) -> HostVerdict | None:

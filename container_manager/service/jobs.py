@@ -137,7 +137,9 @@ def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
     environment = settings.CONTAINER_MANAGER
     key = spec.idempotency_key
     # Named tokens, because a token may be replaced; earlier versions have used its id.
-    keys = [*crypto.keyed_hashes(NAMED, actor.name, key), *crypto.keyed_hashes(str(actor.token_id), key)] if key else []
+    keys = crypto.keyed_hashes(NAMED, actor.name, key) if key else []
+    if key and actor.token_id:
+        keys = [*keys, *crypto.keyed_hashes(str(actor.token_id), key)]
     inputs = crypto.keyed_hashes(_as_sent(spec)) if key else []
     return ContainerJob.of(
         {

@@ -1,25 +1,32 @@
 """API tokens: authenticating requests, and managing tokens from the command line."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
+from django.conf import settings
 from django.db.models import Q
 
 from container_manager import clock
 from container_manager.aio import cancel_and_wait, start_detached
+from container_manager.domain.kinds import Role
 from container_manager.errors import Unavailable
 from container_manager.models import ApiToken, AuditEntry
 from container_manager.process import Process
+from container_manager.service.oidc import Issuer
 from container_manager.store import audit, threads
 from container_manager.store import tokens as token_store
-from container_manager.store.tokens import NewToken
+from container_manager.store.tokens import Credential, NewToken
 from container_manager.store.transaction import Actor, commit_one
 
 REFUSED_RECORDED_SECONDS = 60.0
 MOST_ADDRESSES = 1000
+MOST_REFUSED = 100
+"""Wrong tokens that an address may send until they are recorded, within a minute."""
+
+MOST_REMEMBERED = 10_000
 USE_RECORDED_EVERY = timedelta(minutes=1)
 COMMAND_LINE = Actor("command line")
 
@@ -29,20 +36,49 @@ class Tokens:
 
     def __init__(self, process: Process) -> None:
         self._writer = process.writer
+        environment = settings.CONTAINER_MANAGER
+        self._issuer = Issuer(environment) if environment.oidc_issuer else None
         self._recording: set[int] = set()
         self._refused: Counter[str] = Counter()
+        self._forbidden: Counter[tuple[Actor, str]] = Counter()
+        self._accepted: OrderedDict[str, None] = OrderedDict()
         self._recording_refused: asyncio.Task[object] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
-    async def authenticate(self, secrets: Sequence[str]) -> list[ApiToken | None]:
-        """The token of each secret, or None. Records the use of a token at most once a minute."""
-        found = await threads.read_briefly(token_store.find, set(secrets))
+    async def authenticate(self, secrets: Sequence[str]) -> list[Credential | None]:
+        """What each secret gives, or None. Records the use of a token at most once a minute."""
+        issuer, unique = self._issuer, set(secrets)
+        signed = [secret for secret in unique if issuer and issuer.is_signed(secret)]
+        found: dict[str, Credential | None] = {}
+        if issuer is not None and signed:
+            found.update(zip(signed, await asyncio.gather(*map(issuer.verify, signed)), strict=True))
+        if own := unique - set(signed):
+            found.update(await self._look_up(own))
+        for secret in (secret for secret, credential in found.items() if credential is not None):
+            self._remember(token_store.digest(secret))
+        return [found.get(secret) for secret in secrets]
+
+    async def _look_up(self, secrets: set[str]) -> dict[str, Credential]:
+        tokens = await threads.read_briefly(token_store.find, secrets)
         since = clock.now() - USE_RECORDED_EVERY
-        stale = [token.pk for token in found.values() if token.last_used_at is None or token.last_used_at < since]
+        stale = [token.pk for token in tokens.values() if token.last_used_at is None or token.last_used_at < since]
         for pk in set(stale) - self._recording:
             self._recording.add(pk)
             start_detached(self._record_use(pk), "recording the use of a token", self._tasks)
-        return [found.get(secret) for secret in secrets]
+        return {secret: Credential(token.name, Role(token.role), token.pk) for secret, token in tokens.items()}
+
+    def _remember(self, digest: str) -> None:
+        self._accepted[digest] = None
+        self._accepted.move_to_end(digest)
+        if len(self._accepted) > MOST_REMEMBERED:
+            self._accepted.popitem(last=False)
+
+    def is_refused_unread(self, address: str, secret: str) -> bool:
+        """Whether a token is not even looked up, because its address has sent too many wrong ones within a minute.
+
+        Tokens that were valid before are, so that clients behind the same proxy are not locked out.
+        """
+        return self._refused[address] >= MOST_REFUSED and token_store.digest(secret) not in self._accepted
 
     async def _record_use(self, pk: int) -> None:
         """Record it without letting the client wait for the writer, which may be busy, overloaded or stopping."""
@@ -52,10 +88,19 @@ class Tokens:
         finally:
             self._recording.discard(pk)
 
+    def note_forbidden(self, actor: Actor, action: str) -> None:
+        """Count what a token may not do, for the audit log."""
+        if (actor, action) in self._forbidden or len(self._forbidden) < MOST_ADDRESSES:
+            self._forbidden[actor, action] += 1
+        self._record_soon()
+
     def note_refused(self, address: str) -> None:
         """Count a refused token; the counts are recorded in the audit log at most once a minute."""
         if address in self._refused or len(self._refused) < MOST_ADDRESSES:
             self._refused[address] += 1
+        self._record_soon()
+
+    def _record_soon(self) -> None:
         if self._recording_refused is None or self._recording_refused.done():
             self._recording_refused = start_detached(self._record_refused(), "recording refused tokens")
 
@@ -70,8 +115,13 @@ class Tokens:
 
     async def _write_refused(self) -> None:
         refused, self._refused = self._refused, Counter()
+        forbidden, self._forbidden = self._forbidden, Counter()
+        write = self._writer.write_for_client
         with suppress(Unavailable, *threads.DATABASE_AWAY):
-            await asyncio.gather(*(self._writer.write_for_client(audit.record_refused, one) for one in refused.items()))
+            await asyncio.gather(
+                *(write(audit.record_refused, one) for one in refused.items()),
+                *(write(audit.record_forbidden, one) for one in forbidden.items()),
+            )
 
     async def audit_log(self, limit: int, where: Q) -> list[AuditEntry]:
         """The newest entries of the audit log, newest first."""

@@ -16,18 +16,18 @@ Assumed = Mapping[int, Mapping[str, Any]]
 """Assumed changes of hosts: by host id, fields of HostState with their values."""
 
 
-def plan(jobs: Sequence[ContainerJob], assumed: Assumed) -> list[Decision]:
+def plan(fleet: Sequence[HostState], jobs: Sequence[ContainerJob], assumed: Assumed) -> list[Decision]:
     """Where these jobs would go if they were submitted now, on the fleet with the assumed changes.
 
     Raises:
         NotFound: something is assumed of a host that does not exist.
     """
-    fleet = {host.id: host for host in hosts.snapshot()}
+    by_id = {host.id: host for host in fleet}
     for host_id, changes in assumed.items():
-        if host_id not in fleet:
+        if host_id not in by_id:
             raise NotFound("assume: there is no such host.")
-        fleet[host_id] = fleet[host_id]._replace(**changes)
-    return plan_on(list(fleet.values()), jobs)
+        by_id[host_id] = by_id[host_id]._replace(**changes)
+    return plan_on(list(by_id.values()), jobs)
 
 
 def plan_on(fleet: Sequence[HostState], jobs: Sequence[ContainerJob]) -> list[Decision]:
@@ -36,9 +36,8 @@ def plan_on(fleet: Sequence[HostState], jobs: Sequence[ContainerJob]) -> list[De
     return [decided[-1 - index] for index in range(len(jobs))]
 
 
-def suggestions(jobs: Iterable[JobRequirements]) -> dict[JobRequirements, list[Suggestion]]:
+def suggestions(fleet: Sequence[HostState], jobs: Iterable[JobRequirements]) -> dict[JobRequirements, list[Suggestion]]:
     """Single changes that would let jobs with these requirements run now."""
-    fleet = hosts.snapshot()
     return {job: advise(fleet, job) for job in jobs}
 
 

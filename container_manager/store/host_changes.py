@@ -21,6 +21,11 @@ from container_manager.store.transaction import Actor, Transaction, under_routin
 EXECUTOR_FIELDS = {"config", "max_concurrent_jobs"}
 """The fields from which an executor is built."""
 
+SHOWN_FIELDS = {
+    "name", "region", "labels", "routing_weight", "only_preferred", "max_concurrent_jobs", "max_memory_mb",
+    "max_cpu_cores", "is_active", "is_draining",
+}  # fmt: skip
+"""The fields whose old and new values are shown in the audit log."""
 
 ROOM_FIELDS = {"config", "max_memory_mb", "max_cpu_cores", "is_active"}
 """The fields that say which engine's room a host has, and how much of it."""
@@ -58,7 +63,24 @@ def resuming(host_id: int, actor: Actor) -> HostChange:
 @under_routing_lock
 def save_hosts(tx: Transaction, changes: Sequence[HostChange]) -> list[object]:
     """Create or change hosts; each answer is the host with its usage, NotFound or Conflict."""
-    return [_save_host(tx, change) for change in changes]
+    answers = []
+    for change in changes:
+        before = ExecutorHost.objects.filter(pk=change.host_id or 0).first()
+        answers.append(_save_host(tx, change))
+        target = before.name if before else change.values.get("name", change.host_id)
+        tx.audit(change.actor, change.action, target, answers[-1], _difference(before, change.values))
+    return answers
+
+
+def _difference(before: ExecutorHost | None, values: dict[str, Any]) -> str:
+    """What a change is, in words. A config is only named, because it may contain secrets."""
+    changed = []
+    for name, value in values.items():
+        if name in SHOWN_FIELDS and before is not None and getattr(before, name) != value:
+            changed.append(f"{name}: {getattr(before, name)!r} to {value!r}")
+        elif name == "config" and before is not None and before.config != value:
+            changed.append("config: changed")
+    return "; ".join(changed)
 
 
 def _save_host(tx: Transaction, change: HostChange) -> object:
@@ -87,7 +109,6 @@ def _save_host(tx: Transaction, change: HostChange) -> object:
         host.launch_error = ""
         _forgive_lacks(host)
     host.save()
-    tx.audit(change.actor, change.action, host.name)
     tx.event(change.kind, change.message.format(host.name), host=host)
     if change.host_id is not None:
         health_event(tx, host, before)
@@ -116,16 +137,20 @@ def _same_engine(host: ExecutorHost, values: dict[str, Any]) -> ExecutorHost | N
 @under_routing_lock
 def delete_hosts(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[object]:
     """Delete hosts without jobs; each answer is the host as it was, NotFound or Conflict."""
-    return [_delete_host(tx, host_id, actor) for host_id, actor in items]
+    return [_audited(tx, "deleteHost", host_id, actor, _delete_host(tx, host_id)) for host_id, actor in items]
 
 
-def _delete_host(tx: Transaction, host_id: int, actor: Actor | None) -> object:
+def _audited(tx: Transaction, action: str, host_id: int, actor: Actor | None, answer: object) -> object:
+    tx.audit(actor, action, answer.name if isinstance(answer, ExecutorHost) else host_id, answer)
+    return answer
+
+
+def _delete_host(tx: Transaction, host_id: int) -> object:
     host = with_usage(ExecutorHost.objects.filter(pk=host_id)).first()
     if host is None:
         return NotFound(NO_HOST)
     if host.used_jobs:
         return Conflict(f"Host {host.name} holds jobs ({host.used_jobs}); drain it and delete it once they have ended.")
-    tx.audit(actor, "deleteHost", host.name)
     tx.event(EventKind.HOST_DELETED, f"Host {host.name} was deleted.", host=host)
     reservations.end_for_host(tx, host_id)
     ContainerJob.objects.filter(host=host).update(host=None)
@@ -136,10 +161,10 @@ def _delete_host(tx: Transaction, host_id: int, actor: Actor | None) -> object:
 @under_routing_lock
 def declare_lost(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[object]:
     """Hosts that will not come back: they get no more jobs, and the jobs they had run again elsewhere."""
-    return [_declare_lost(tx, host_id, actor) for host_id, actor in items]
+    return [_audited(tx, "declareHostLost", host_id, actor, _declare_lost(tx, host_id)) for host_id, actor in items]
 
 
-def _declare_lost(tx: Transaction, host_id: int, actor: Actor | None) -> object:
+def _declare_lost(tx: Transaction, host_id: int) -> object:
     # Lock jobs before hosts (the global lock order).
     rows = ContainerJob.objects.filter(host_id=host_id, status__in=list(lifecycle.ACTIVE)).order_by("pk")
     jobs = list(rows.defer("environment").select_for_update())
@@ -153,7 +178,6 @@ def _declare_lost(tx: Transaction, host_id: int, actor: Actor | None) -> object:
         )
     if jobs or host.is_active:
         ExecutorHost.objects.filter(pk=host_id).update(is_active=False)
-        tx.audit(actor, "declareHostLost", host.name)
         why = f"Host {host.name} was declared lost."
         tx.event(EventKind.HOST_LOST, why, host=host)
         for job in jobs:

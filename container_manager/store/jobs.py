@@ -36,14 +36,21 @@ def submit(tx: Transaction, items: Sequence[Submission]) -> list[list[ContainerJ
     """Save new jobs and route them together with the pending ones. A known idempotency key returns the first job."""
     known = _by_key(key for item in items for job in item.jobs for key in job.idempotency_keys)
     new_jobs: list[ContainerJob] = []
-    answers: list[list[ContainerJob | Conflict]] = []
-    for item in items:
-        answers.append([_accept(job, known, new_jobs) for job in item.jobs])
-        target = item.jobs[0].image if len(item.jobs) == 1 else f"{len(item.jobs)} jobs"
-        tx.audit(item.actor, item.action, target)
+    answers = [[_accept(job, known, new_jobs) for job in item.jobs] for item in items]
     if new_jobs:
         route(tx, new_jobs)
+    for item, accepted in zip(items, answers, strict=True):
+        _audit(tx, item, accepted)
     return answers
+
+
+def _audit(tx: Transaction, item: Submission, answers: Sequence[ContainerJob | Conflict]) -> None:
+    ids = [answer.pk for answer in answers if isinstance(answer, ContainerJob)]
+    if len(answers) == 1:
+        tx.audit(item.actor, item.action, ids[0] if ids else "", answers[0], item.jobs[0].image)
+        return
+    detail = f"ids {min(ids)} to {max(ids)}" if ids else ""
+    tx.audit(item.actor, item.action, f"{len(ids)} of {len(answers)} jobs", detail=detail)
 
 
 def _by_key(keys: Iterable[str]) -> dict[str, ContainerJob]:
@@ -79,10 +86,14 @@ def cancel(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[C
     # Lock the jobs in the order of their ids (the global lock order).
     rows = ContainerJob.objects.filter(bulk.id_in("id", [job_id for job_id, _ in items])).order_by("pk")
     list(rows.select_for_update().values_list("pk"))
-    return [_cancel(tx, job_id, actor) for job_id, actor in items]
+    answers = []
+    for job_id, actor in items:
+        answers.append(_cancel(tx, job_id))
+        tx.audit(actor, "cancelJob", job_id, answers[-1])
+    return answers
 
 
-def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob | UserError:
+def _cancel(tx: Transaction, job_id: int) -> ContainerJob | UserError:
     now = clock.now()
     rows = ContainerJob.objects.filter(pk=job_id)
     # A claim moves its job out of ROUTED without the routing lock, so both updates are conditional.
@@ -103,14 +114,16 @@ def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob |
         tx.event(EventKind.JOB_CANCEL_REQUESTED, "Its container is being stopped.", job=job, host=job.host)
     elif job.status in lifecycle.TERMINAL:
         return Conflict(f"The job has ended already: it is {job.status.upper()}.")
-    tx.audit(actor, "cancelJob", job_id)
     return job
 
 
 @under_routing_lock
 def retry(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[ContainerJob | UserError]:
     """Open another attempt of jobs that ended without success, and route them together with the pending ones."""
-    refused = [_reopen(tx, job_id, actor) for job_id, actor in items]
+    refused = []
+    for job_id, actor in items:
+        refused.append(_reopen(tx, job_id, actor))
+        tx.audit(actor, "retryJob", job_id, refused[-1])
     if None in refused:
         route(tx)
     jobs = by_ids(job_id for job_id, _ in items)
@@ -131,7 +144,6 @@ def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | No
         error="",
     )
     pending.reclassify(job, failed_hosts=[], unfit_hosts=[])
-    tx.audit(actor, "retryJob", job_id)
     return None
 
 

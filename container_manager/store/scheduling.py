@@ -57,10 +57,15 @@ def route_named(
                 if job.pk not in decided and job.class_key in refused:
                     decided[job.pk] = router.refuse([job.pk], refused[job.class_key])[0]
             break
+    answers = []
     for ids, actor in items:
-        action, target = ("routeJob", ids[0]) if len(ids) == 1 else ("routeJobs", f"{len(ids)} jobs")
-        tx.audit(actor, action, target)
-    return [[_answer(job_id, jobs, decided) for job_id in ids] for ids, _ in items]
+        answers.append([_answer(job_id, jobs, decided) for job_id in ids])
+        if len(ids) == 1:
+            tx.audit(actor, "routeJob", ids[0], answers[-1][0])
+        else:
+            routed = sum(isinstance(answer, Decision) for answer in answers[-1])
+            tx.audit(actor, "routeJobs", f"{routed} of {len(ids)} jobs")
+    return answers
 
 
 def _answer(job_id: int, jobs: Mapping[int, NamedJob], decided: Mapping[int, Decision]) -> Decision | UserError:

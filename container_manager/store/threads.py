@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,21 +19,45 @@ READERS = 4
 CHECK_AFTER_SECONDS = 1.0
 """How long a connection may be idle before it is checked ahead of its next use."""
 
+INTERRUPT_SECONDS = 5.0
+"""The time that PostgreSQL has to accept the cancellation of a statement."""
+
 DATABASE_AWAY = (InterfaceError, OperationalError)
 """The errors of reads and writes while the database does not answer."""
 
-_thread = threading.local()
 
-_writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-_readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
-_fanout = ThreadPoolExecutor(1, thread_name_prefix="store-fanout")
-_brief = ThreadPoolExecutor(1, thread_name_prefix="store-brief")
-_reads_in: ContextVar[ThreadPoolExecutor] = ContextVar("reads_in", default=_readers)
+class TookTooLong(OperationalError):
+    """A statement was interrupted because it took longer than its lane allows."""
+
+
+class Lane(NamedTuple):
+    """Threads for one purpose, and the seconds after which what they do is interrupted."""
+
+    threads: ThreadPoolExecutor
+    seconds: float | None
+
+
+def _lane(name: str, threads: int, seconds: float | None) -> Lane:
+    return Lane(ThreadPoolExecutor(threads, thread_name_prefix=f"store-{name}"), seconds)
+
+
+_thread = threading.local()
+_writer = _lane("writer", 1, 60.0)
+_readers = _lane("reader", READERS, 20.0)
+_fanout = _lane("fanout", 1, 20.0)
+_brief = _lane("brief", 1, 5.0)
+_reads_in: ContextVar[Lane] = ContextVar("reads_in", default=_readers)
+_interrupting = ThreadPoolExecutor(1, thread_name_prefix="store-interrupting")
+_computing = ThreadPoolExecutor(1, thread_name_prefix="computing")
 
 
 async def read(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a read in a reader's thread."""
-    return await _run(_reads_in.get(), work, *args, **kwargs)
+    """Run a read in a reader's thread. A caller that is cancelled interrupts it.
+
+    Raises:
+        TookTooLong: the database took too long over a statement.
+    """
+    return await _run(_reads_in.get(), partial(work, *args, **kwargs))
 
 
 async def read_briefly(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -41,7 +65,7 @@ async def read_briefly(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) 
 
     Used for tokens and readiness.
     """
-    return await _run(_brief, work, *args, **kwargs)
+    return await _run(_brief, partial(work, *args, **kwargs))
 
 
 @contextmanager
@@ -60,22 +84,86 @@ def fanout_thread() -> Iterator[None]:
 
 async def write(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a whole transaction in the writer's thread."""
-    return await _run(_writer, work, *args, **kwargs)
+    return await _run(_writer, partial(work, *args, **kwargs))
 
 
-async def _run(pool: ThreadPoolExecutor, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+async def prepare(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run what comes before all transactions in the writer's thread, however long it takes."""
+    return await _run(_writer._replace(seconds=None), partial(work, *args, **kwargs))
+
+
+async def compute(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run long work without the database in a thread of its own, beside the event loop and the reads."""
+    return await asyncio.wrap_future(_computing.submit(partial(work, *args, **kwargs)))
+
+
+async def _run(lane: Lane, work: Callable[[], R]) -> R:
+    running = _Running(work)
     # Not loop.run_in_executor: callers in other threads have event loops of their own.
-    return await asyncio.wrap_future(pool.submit(_hop, partial(work, *args, **kwargs)))
-
-
-def _hop(work: Callable[[], R]) -> R:
-    # In the same hop as the work: a connection that a database restart has broken is replaced before its next use.
-    close_old_connections()
-    if time.monotonic() < getattr(_thread, "used", 0) + CHECK_AFTER_SECONDS:
-        # It was used a moment ago; checking it would cost a round trip.
-        connection.health_check_done = True  # type: ignore[attr-defined]
+    future = lane.threads.submit(running)
+    overdue = None
+    if lane.seconds is not None:
+        overdue = asyncio.get_running_loop().call_later(lane.seconds, running.interrupt_soon)
     try:
-        return work()
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        if lane is not _writer:
+            running.interrupt_soon()
+        raise
     finally:
+        if overdue is not None:
+            overdue.cancel()
+
+
+class _Running(Generic[R]):
+    """Work in a thread, which another thread can interrupt.
+
+    The client interrupts, because a time-out of the database is a setting of its session, which a connection pool
+    in transaction mode does not keep, or costs a round trip for each statement.
+    """
+
+    def __init__(self, work: Callable[[], R]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._is_over = self._is_interrupted = False
+
+    def __call__(self) -> R:
+        connection = connections["default"]
+        # In the same hop as the work: a connection that a database restart has broken is replaced before its next use.
         close_old_connections()
-        _thread.used = time.monotonic()
+        if time.monotonic() < getattr(_thread, "used", 0) + CHECK_AFTER_SECONDS:
+            # It was used a moment ago; checking it would cost a round trip.
+            connection.health_check_done = True  # type: ignore[attr-defined]
+        try:
+            self._check()
+            self._connection = connection
+            return self._work()
+        except OperationalError as error:
+            self._check(error)
+            raise
+        finally:
+            # Waits for an interruption that has begun, so that it does not reach the thread's next work.
+            with self._lock:
+                self._is_over = True
+            close_old_connections()
+            _thread.used = time.monotonic()
+
+    def _check(self, cause: Exception | None = None) -> None:
+        if self._is_interrupted:
+            raise TookTooLong("The database took too long and was interrupted.") from cause
+
+    def interrupt_soon(self) -> None:
+        """Interrupt the work without waiting for it: cancelling a statement of PostgreSQL takes a connection."""
+        _interrupting.submit(self._interrupt)
+
+    def _interrupt(self) -> None:
+        self._is_interrupted = True
+        with self._lock:
+            raw = getattr(self._connection, "connection", None)
+            if self._is_over or raw is None:
+                return
+            if self._connection.vendor == "postgresql":
+                raw.cancel_safe(timeout=INTERRUPT_SECONDS)
+            else:
+                raw.interrupt()

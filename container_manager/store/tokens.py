@@ -5,13 +5,23 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from container_manager import clock
+from container_manager.domain.kinds import Role
 from container_manager.errors import Conflict, NotFound
 from container_manager.models import ApiToken
 from container_manager.store.transaction import Actor, Transaction
 
 PREFIX = "cm_"
+
+
+class Credential(NamedTuple):
+    """What a valid token gives: the name of its holder and a role. `token_id` is 0 for a token of an issuer."""
+
+    name: str
+    role: Role
+    token_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +41,13 @@ def create(tx: Transaction, items: Sequence[NewToken]) -> list[str | Conflict]:
 
 def _create(tx: Transaction, item: NewToken) -> str | Conflict:
     if ApiToken.objects.filter(name=item.name).exists():
-        return Conflict(f"name: a token named {item.name!r} exists already.")
+        exists = Conflict(f"name: a token named {item.name!r} exists already.")
+        tx.audit(item.actor, "token create", item.name, exists)
+        return exists
     secret = PREFIX + secrets.token_urlsafe(32)
     expires_at = clock.now() + item.expires if item.expires else None
     ApiToken.objects.create(name=item.name, role=item.role, digest=digest(secret), expires_at=expires_at)
-    tx.audit(item.actor, "token create", item.name)
+    tx.audit(item.actor, "token create", item.name, detail=f"role {item.role}")
     return secret
 
 
@@ -44,8 +56,8 @@ def revoke(tx: Transaction, items: Sequence[tuple[str, Actor | None]]) -> list[N
     answers: list[NotFound | None] = []
     for name, actor in items:
         deleted, _ = ApiToken.objects.filter(name=name).delete()
-        tx.audit(actor, "token revoke", name)
         answers.append(None if deleted else NotFound(f"There is no token named {name!r}."))
+        tx.audit(actor, "token revoke", name, answers[-1])
     return answers
 
 

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from container_manager import clock
 from container_manager.domain.kinds import EventKind
-from container_manager.errors import Conflict
+from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.models import AuditEntry, ContainerJob, ExecutorHost, RoutingEvent
 from container_manager.observability import metrics
 from container_manager.store import bulk
@@ -33,6 +33,11 @@ DEADLOCK_STATES = {"40P01", "40001"}
 """PostgreSQL's states for a deadlock and a serialization failure: the same transaction may succeed when repeated."""
 
 DEADLOCK_TRIES = 3
+
+RESULTS: dict[type, str] = {NotFound: "NOT_FOUND", Conflict: "CONFLICT"}
+"""Results in the audit log of what was not done."""
+
+LONGEST_DETAIL = 500
 
 Outcome = Any
 """A unit's answer for one item: its result, or the exception that this item's caller gets."""
@@ -127,12 +132,21 @@ class Transaction:
         bulk.insert(*self.rows)
         self.rows.clear()
 
-    def audit(self, actor: Actor | None, action: str, target: object = "") -> None:
-        """Record who did what to what in the audit log."""
+    def audit(
+        self, actor: Actor | None, action: str, target: object = "", answer: object = None, detail: str = ""
+    ) -> None:
+        """Record in the audit log who did what to what. `answer`: an error says that nothing was done."""
         if actor is not None:
-            self.audit_entries.append(
-                AuditEntry(actor=actor.name, address=actor.address, action=action, target=str(target)[:200])
+            failed = isinstance(answer, UserError)
+            entry = AuditEntry(
+                actor=actor.name,
+                address=actor.address,
+                action=action,
+                target=str(target)[:200],
+                result=RESULTS.get(type(answer), "DONE"),
+                detail=(str(answer) if failed else detail)[:LONGEST_DETAIL],
             )
+            self.audit_entries.append(entry)
 
 
 def under_routing_lock(unit: Unit) -> Unit:

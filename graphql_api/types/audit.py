@@ -17,6 +17,11 @@ class AuditEntry:
     address: str
     action: str
     target: str
+    result: str = strawberry.field(
+        description="DONE, or why not: CONFLICT, NOT_FOUND; FORBIDDEN for a role that may not; UNAUTHENTICATED for "
+        "wrong tokens."
+    )
+    detail: str = strawberry.field(description="What was changed, or the error that was answered.")
 
     @classmethod
     def of(cls, row: models.AuditEntry) -> Self:
@@ -27,4 +32,6 @@ class AuditEntry:
             address=row.address,
             action=row.action,
             target=row.target,
+            result=row.result,
+            detail=row.detail,
         )

@@ -16,6 +16,7 @@ from container_manager.domain.kinds import Role
 from container_manager.models import ApiToken, AuditEntry
 from container_manager.store import tokens
 from container_manager.store.writer import Writer
+from graphql_api.ids import to_global, to_pk
 from tests.api import CANCEL, SIMULATED, connect, host_mutation
 from tests.client import CREATE_HOST, EVENTS, SUBMIT, Api
 from tests.eventually import eventually
@@ -121,8 +122,42 @@ async def test_changes_are_audited(admin: Api, sim: dict) -> None:
     assert [entry.action for entry in entries] == ["createHost", "submitJob", "drainHost"]
     assert {entry.actor for entry in entries} == {(await ApiToken.objects.aget()).name}
     assert {entry.address for entry in entries} == {"127.0.0.1"}
-    assert entries[0].target == "sim"
-    assert job["id"]
+    assert [entry.target for entry in entries] == ["sim", str(to_pk("ContainerJob", job["id"])), "sim"]
+    assert [entry.detail for entry in entries] == ["", "busybox:test", "is_draining: False to True"]
+    assert {entry.result for entry in entries} == {"DONE"}
+
+
+async def test_what_failed_is_not_audited_as_done(admin: Api, sim: dict) -> None:
+    job = await admin.submit()
+    await admin(host_mutation("deleteHost"), id=sim["id"])
+    await admin(CREATE_HOST, input=SIMULATED)
+    await admin(CANCEL, id=job["id"])
+    await admin(CANCEL, id=job["id"])
+    await admin(CANCEL, id=to_global("ContainerJob", 999))
+    kinds = [(entry.action, entry.result) async for entry in AuditEntry.objects.order_by("pk")]
+    assert kinds[2:4] == [("deleteHost", "CONFLICT"), ("createHost", "CONFLICT")]
+    assert kinds[-1] == ("cancelJob", "NOT_FOUND")
+    last = await AuditEntry.objects.order_by("pk").alast()
+    assert (last.target, last.detail) == ("999", "There is no such job.")
+
+
+async def test_a_changed_config_is_named_and_not_shown(admin: Api, sim: dict) -> None:
+    update = "mutation($id: ID!, $input: HostPatch!) { updateHost(id: $id, input: $input) { __typename } }"
+    await admin(update, id=sim["id"], input={"routingWeight": 7, "config": {"accept": "any", "run_ms": 60}})
+    entry = await AuditEntry.objects.order_by("pk").alast()
+    assert entry.detail == "routing_weight: 100 to 7; config: changed"
+
+
+async def test_what_a_role_may_not_do_is_audited(url: str, admin: Api, sim: dict, monkeypatch) -> None:
+    monkeypatch.setattr("container_manager.service.tokens.REFUSED_RECORDED_SECONDS", 0.2)
+    api = Api(url, await make_token(Role.VIEWER))
+    for _ in range(3):
+        await api.error(host_mutation("drainHost"), id=sim["id"])
+    await api.http.aclose()
+    await eventually(AuditEntry.objects.filter(result="FORBIDDEN").aexists)
+    entry = await AuditEntry.objects.aget(result="FORBIDDEN")
+    assert (entry.action, entry.detail) == ("drainHost", "3 times")
+    assert entry.actor.startswith("viewer")
 
 
 @pytest.mark.parametrize("payload", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": 5}, None])
@@ -267,7 +302,7 @@ async def test_authentication_does_not_wait_for_the_writer(url: str, monkeypatch
 
 # ------------------------------------------------------------------ the audit log
 
-AUDIT = "query($first: Int, $after: String) { auditLog(first: $first, after: $after) { edges { cursor node { at actor address action target } } pageInfo { hasNextPage } } }"
+AUDIT = "query($first: Int, $after: String) { auditLog(first: $first, after: $after) { edges { cursor node { at actor address action target result detail } } pageInfo { hasNextPage } } }"
 
 
 async def test_admins_read_the_audit_log(admin: Api, url: str, sim: dict) -> None:
@@ -297,6 +332,34 @@ async def test_refused_tokens_are_recorded_together(admin: Api, url: str, monkey
         refused = [entry for entry in entries if entry["action"] == "token refused"]
         assert all((entry["actor"], entry["address"]) == ("(refused)", "127.0.0.1") for entry in refused)
         assert len(refused) < 10
-        return sum(int(entry["target"].split()[0]) for entry in refused) == 20
+        return sum(int(entry["detail"].split()[0]) for entry in refused) == 20
 
     await eventually(recorded)
+
+
+async def test_an_address_that_guesses_is_not_looked_up_any_more(
+    admin: Api, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("container_manager.service.tokens.MOST_REFUSED", 5)
+    await admin("{ eventCursor }")
+    fresh = await make_token(Role.VIEWER)
+    async with httpx.AsyncClient(base_url=url) as guesser:
+
+        async def ask(secret: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {secret}"}
+            return await guesser.post("/graphql", json={"query": "{ eventCursor }"}, headers=headers)
+
+        for number in range(5):
+            assert (await ask(f"guess-{number}")).json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+        for secret in ("guess-6", fresh):
+            answer = await ask(secret)
+            assert answer.status_code == 429
+            assert answer.headers["Retry-After"] == "60"
+            assert answer.json()["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
+        connection = await connect(url)
+        await connection.send(json.dumps({"type": "connection_init", "payload": {"Authorization": f"Bearer {fresh}"}}))
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            await connection.recv()
+        assert closed.value.rcvd.code == 4403
+    # A token that was used before goes on, also from the same address.
+    await admin("{ eventCursor }")

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, OperationalError
+from django.db import IntegrityError, OperationalError, connection
 from django.db.models import Q
 from django.utils import timezone
 
@@ -675,3 +675,40 @@ async def test_the_snapshot_and_the_instances_agree() -> None:
         await make_job(host=host, status="running", memory_limit=100, cpu_limit=0.25)
         await make_job(host=host, status="succeeded", memory_limit=100)
     assert [hosts.state(host) for host in await threads.read(hosts.candidates)] == await threads.read(hosts.snapshot)
+
+
+# ------------------------------------------------------------------ the time of a statement
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT COUNT(*) FROM n"
+
+
+def run_endlessly() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(ENDLESS)
+
+
+async def test_a_statement_that_takes_too_long_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_brief", threads._brief._replace(seconds=0.2))
+    with pytest.raises(threads.TookTooLong):
+        await threads.read_briefly(run_endlessly)
+    # Its thread and its connection are free again.
+    assert not await threads.read_briefly(hosts.any_exist)
+
+
+async def test_a_caller_that_leaves_ends_its_statement() -> None:
+    leaving = asyncio.create_task(threads.read_briefly(run_endlessly))
+    after = asyncio.create_task(threads.read_briefly(hosts.any_exist))
+    await eventually(lambda: threads._brief.threads._work_queue.qsize() == 1)
+    leaving.cancel()
+    assert not await after
+
+
+async def test_what_waits_for_a_thread_too_long_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_brief", threads._brief._replace(seconds=0.2))
+    begun = []
+    first = asyncio.create_task(threads.read_briefly(run_endlessly))
+    second = asyncio.create_task(threads.read_briefly(lambda: begun.append(1)))
+    for task in (first, second):
+        with pytest.raises(threads.TookTooLong):
+            await task
+    assert begun == []
