@@ -76,6 +76,9 @@ class Environment(BaseModel):
     )
     max_connections: int = Field(4096, ge=1, description="connections of one process; more are refused with 503")
     introspection: bool = Field(True, description="whether clients may read the schema")
+    trusted_documents: str = Field(
+        "", description="JSON file of GraphQL documents by id; clients can run these and no others"
+    )
     max_subscriptions: int = Field(2000, ge=1, description="subscriptions that a token may have on one process")
     oidc_issuer: str = Field("", description="URL of an OpenID Connect issuer whose tokens are accepted, too")
     oidc_audience: str = Field("", description="the audience that the issuer's tokens must name")

@@ -34,6 +34,7 @@ from graphql_api import auth
 from graphql_api.errors import UNAVAILABLE
 from graphql_api.schema import schema
 from graphql_api.shutdown import drain_on_signals
+from graphql_api.trusted import TrustedDocuments
 from graphql_api.view import GraphQLView
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,12 @@ def make_application(
         serves: answer GraphQL, and not only probes and metrics.
         runs_jobs: run jobs.
     """
-    view = GraphQLView(schema, no_auth=no_auth, allowed_origins=settings.CONTAINER_MANAGER.allowed_origins)
+    environment = settings.CONTAINER_MANAGER
+    try:
+        trusted = TrustedDocuments.load(environment.trusted_documents, schema._schema)  # noqa: SLF001
+    except ConfigurationError as error:
+        sys.exit(str(error))
+    view = GraphQLView(schema, no_auth=no_auth, allowed_origins=environment.allowed_origins, trusted=trusted)
     probes = [Route("/livez", _livez), Route("/readyz", _readyz), Route(METRICS, partial(_metrics, view, set()))]
     # Monitoring comes by address. Metrics without tokens do not: a web page could read them by DNS rebinding.
     by_address = PROBES if no_auth else {*PROBES, METRICS}

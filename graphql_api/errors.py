@@ -65,6 +65,10 @@ class MaskInternalErrors(MaskErrors):
                 "query: this operation does not exist, or is not allowed over this transport.",
                 extensions={"code": "BAD_USER_INPUT"},
             )
+        if isinstance(error.original_error, threads.TookTooLong):
+            logger.warning("at %s: %r", error.path, error.original_error)
+            shown = GraphQLError(str(error.original_error), extensions={"code": "TIMEOUT"})
+            return self._masked(error, shown)
         if isinstance(error.original_error, threads.DATABASE_AWAY):
             logger.warning("at %s: %r", error.path, error.original_error)
             return self._masked(error, UNAVAILABLE)

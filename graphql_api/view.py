@@ -37,6 +37,7 @@ from graphql_api.sessions import Sessions
 from graphql_api.transports import http
 from graphql_api.transports.sse import EventStream, accepts_only_stream, merged
 from graphql_api.transports.websocket import TransportHandler, WebSocketAdapter
+from graphql_api.trusted import TrustedDocuments
 
 SUBSCRIPTIONS_PER_CONNECTION = 50
 READERS_BODY_BYTES = 1_048_576
@@ -51,7 +52,14 @@ class GraphQLView(GraphQL[Context, None]):
     graphql_transport_ws_handler_class = TransportHandler
     stream_transport_classes_by_protocol = {GRAPHQL_SSE_PROTOCOL: EventStream}
 
-    def __init__(self, schema: Any, *, no_auth: bool = False, allowed_origins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        schema: Any,
+        *,
+        no_auth: bool = False,
+        allowed_origins: Sequence[str] = (),
+        trusted: TrustedDocuments | None = None,
+    ) -> None:
         super().__init__(
             schema,
             graphql_ide=None,
@@ -62,6 +70,7 @@ class GraphQLView(GraphQL[Context, None]):
         self._no_auth = no_auth
         self.renderings = Renderings()
         self.sessions = Sessions()
+        self.trusted = trusted or TrustedDocuments()
         self._tokens: tuple[Service, Loader[str, Credential | None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,6 +92,8 @@ class GraphQLView(GraphQL[Context, None]):
                 response = await self.run(request, context=context)
         except TimeoutError:
             response = self._error(request, limits.too_long())
+        except GraphQLError as error:
+            response = self._error(request, error)
         except HTTPException as error:
             refused = GraphQLError(error.reason, extensions={"code": "BAD_REQUEST"})
             response = self._error(request, refused, error.status_code)
@@ -240,6 +251,21 @@ class GraphQLView(GraphQL[Context, None]):
     ) -> Response:
         both = partial(merged, stream, request.scope["chunks"])
         return await super().create_streaming_response(request, both, sub_response, headers)
+
+    def should_render_graphql_ide(self, request: Any) -> bool:  # noqa: ARG002
+        # A GET request may name its document by an id.
+        return False
+
+    def parse_json(self, data: str | bytes) -> Any:
+        return self.trusted.resolve(super().parse_json(data))
+
+    def parse_query_params(self, params: Any) -> dict[str, Any]:
+        given = dict(params)
+        for name in ("variables", "extensions"):
+            if given.get(name):
+                given[name] = super().parse_json(given[name])
+        resolved: dict[str, Any] = self.trusted.resolve(given)
+        return resolved
 
     def decode_json(self, data: str | bytes) -> object:
         # Stricter than the standard library: no lone surrogates, no endless digits or nesting.

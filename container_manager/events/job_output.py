@@ -75,7 +75,7 @@ def _with_output(job_id: int) -> tuple[ContainerJob | None, list[Part]]:
     if job is not None:
         # No container is launched from this instance, so the values need not be decrypted.
         job.environment = {}
-    return job, outputs.of_jobs([job_id])[job_id]
+    return job, outputs.of_job(job_id)
 
 
 def _can_be_watched(job: ContainerJob, nodes: Container[str]) -> bool:
@@ -87,8 +87,8 @@ async def _lines(
     log: EventLog, factory: ExecutorFactory, job: ContainerJob | None, parts: Sequence[Part], after: LogCursor | None
 ) -> AsyncGenerator[LogLine, None]:
     """The stored lines after `after`, then the live ones of `job`, if it can be watched."""
-    stored = outputs.lines_after(parts, after)
-    while page := await asyncio.to_thread(_take, stored):
+    stored = await threads.read(outputs.lines_after, parts, after)
+    while page := await threads.read(_take, stored):
         for line in page:
             after = line.cursor
             yield line

@@ -41,6 +41,16 @@ class Output:
             start = end + 1
 
 
+def read_lines(chunks: Iterable[bytes]) -> Iterator[OutputLine]:
+    """The lines of packed output that comes in pieces."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from map(_unpack, whole)
+    if rest:
+        yield _unpack(rest)
+
+
 def _pack(line: OutputLine) -> bytes:
     text = line.text.replace("\n", " ").encode(errors="replace")
     return f"{_CODES[line.stream]}{line.at_ns} ".encode() + text

@@ -16,7 +16,7 @@ from container_manager.routing.types import Decision
 from container_manager.specs import JobSpec
 from container_manager.store import attempts, outputs, pending, scheduling, threads
 from container_manager.store import jobs as job_store
-from container_manager.store.outputs import LogCursor, LogLine, Part
+from container_manager.store.outputs import LogCursor, LogLine, Wanted
 from container_manager.store.pending import PendingGroup
 from container_manager.store.transaction import Actor
 
@@ -93,13 +93,9 @@ class Jobs:
         """The attempts of each job before its present one, oldest first."""
         return await threads.read(attempts.of_jobs, job_ids)
 
-    async def outputs(self, job_ids: Iterable[int]) -> Mapping[int, list[Part]]:
-        """The stored output of each job, oldest part first."""
-        return await threads.read(outputs.of_jobs, job_ids)
-
-    async def output_page(self, parts: Sequence[Part], after: LogCursor | None, limit: int) -> list[LogLine]:
-        """At most `limit` lines after a cursor."""
-        return await threads.read(outputs.page, parts, after, limit)
+    async def outputs(self, wanted: Iterable[Wanted]) -> Mapping[Wanted, list[LogLine]]:
+        """Pages of the stored output of jobs."""
+        return await threads.read(outputs.pages, wanted)
 
     async def refusals(self, class_keys: Iterable[str]) -> Mapping[str, QueueRefusal]:
         """Why classes of jobs wait, by class key."""

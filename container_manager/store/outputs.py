@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import orjson
 
-from container_manager.executors.output import Output, OutputLine
+from container_manager.executors.output import Output, OutputLine, read_lines
 from container_manager.models import JobOutput
 
 NOTES, OUTPUT = 0, 1
 """The parts of an attempt's output: what this service says about the launch, and what the container wrote."""
+
+UNPACKED_AT_ONCE = 65_536
 
 
 class LogCursor(NamedTuple):
@@ -47,28 +49,39 @@ class Numbering:
 
 
 class Part(NamedTuple):
-    """One part of an attempt's output, as it is stored."""
+    """One stored part of an attempt's output; its lines are read when they are asked for."""
 
+    job_id: int
     attempt: int
     part: int
-    data: bytes
 
     def lines(self) -> Iterator[LogLine]:
-        """Its lines with their cursors."""
-        unpacked = zlib.decompress(self.data)
-        if unpacked.startswith(b"["):
-            # The format of earlier versions.
-            return map(Numbering(*self[:2]), (OutputLine(*line) for line in orjson.loads(unpacked)))
-        return map(Numbering(*self[:2]), Output(unpacked))
+        """Its lines with their cursors, unpacked as far as they are taken. Reads the database."""
+        row = JobOutput.objects.filter(job_id=self.job_id, attempt=self.attempt, part=self.part)
+        data = row.values_list("lines", flat=True).first()
+        return map(Numbering(self.attempt, self.part), _unpacked(b"" if data is None else bytes(data)))
 
 
-def of_jobs(job_ids: Iterable[int]) -> dict[int, list[Part]]:
-    """The stored output of each job, oldest part first."""
-    found: dict[int, list[Part]] = {job_id: [] for job_id in job_ids}
-    rows = JobOutput.objects.filter(job_id__in=found).order_by("attempt", "part")
-    for job_id, attempt, part, lines in rows.values_list("job_id", "attempt", "part", "lines"):
-        found[job_id].append(Part(attempt, part, bytes(lines)))
-    return found
+def _unpacked(data: bytes) -> Iterator[OutputLine]:
+    chunks = _chunks(data)
+    first = next(chunks, b"")
+    if first.startswith(b"["):
+        # The format of earlier versions.
+        return (OutputLine(*line) for line in orjson.loads(b"".join([first, *chunks])))
+    return read_lines(chain([first], chunks))
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    inflate = zlib.decompressobj()
+    while data:
+        yield inflate.decompress(data, UNPACKED_AT_ONCE)
+        data = inflate.unconsumed_tail
+
+
+def of_job(job_id: int) -> list[Part]:
+    """The stored output of a job, oldest part first."""
+    rows = JobOutput.objects.filter(job_id=job_id).order_by("attempt", "part")
+    return [Part(*row) for row in rows.values_list("job_id", "attempt", "part")]
 
 
 def compress(output: Output) -> bytes:
@@ -80,8 +93,8 @@ def lines_after(parts: Sequence[Part], after: LogCursor | None) -> Iterator[LogL
     """The lines after the one at `after`; if it is not among them, those with a greater cursor."""
     if after is None:
         return chain.from_iterable(part.lines() for part in parts)
-    here = [part for part in parts if part[:2] == after[:2]]
-    later = chain.from_iterable(part.lines() for part in parts if part[:2] > after[:2])
+    here = [part for part in parts if part[1:] == after[:2]]
+    later = chain.from_iterable(part.lines() for part in parts if part[1:] > after[:2])
     for part in here:
         rest = part.lines()
         if any(line.cursor == after for line in rest):
@@ -90,6 +103,14 @@ def lines_after(parts: Sequence[Part], after: LogCursor | None) -> Iterator[LogL
     return later
 
 
-def page(parts: Sequence[Part], after: LogCursor | None, limit: int) -> list[LogLine]:
-    """At most `limit` lines after `after`."""
-    return list(islice(lines_after(parts, after), limit))
+class Wanted(NamedTuple):
+    """A page of a job's output: at most `limit` lines after a cursor."""
+
+    job_id: int
+    after: LogCursor | None
+    limit: int
+
+
+def pages(wanted: Iterable[Wanted]) -> dict[Wanted, list[LogLine]]:
+    """The lines of each page. Of each output, only the parts that it shows are read, one at a time."""
+    return {one: list(islice(lines_after(of_job(one.job_id), one.after), one.limit)) for one in wanted}

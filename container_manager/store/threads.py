@@ -19,6 +19,8 @@ READERS = 4
 CHECK_AFTER_SECONDS = 1.0
 """How long a connection may be idle before it is checked ahead of its next use."""
 
+TOO_LONG = "The database took too long over this; ask for less at a time."
+
 INTERRUPT_SECONDS = 5.0
 """The time that PostgreSQL has to accept the cancellation of a statement."""
 
@@ -101,12 +103,20 @@ async def _run(lane: Lane, work: Callable[[], R]) -> R:
     running = _Running(work)
     # Not loop.run_in_executor: callers in other threads have event loops of their own.
     future = lane.threads.submit(running)
+
+    def give_up() -> None:
+        if not future.cancel():
+            running.interrupt_soon()
+
     overdue = None
     if lane.seconds is not None:
-        overdue = asyncio.get_running_loop().call_later(lane.seconds, running.interrupt_soon)
+        overdue = asyncio.get_running_loop().call_later(lane.seconds, give_up)
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            raise TookTooLong(TOO_LONG) from None
         if lane is not _writer:
             running.interrupt_soon()
         raise
@@ -136,11 +146,11 @@ class _Running(Generic[R]):
             # It was used a moment ago; checking it would cost a round trip.
             connection.health_check_done = True  # type: ignore[attr-defined]
         try:
-            self._check()
             self._connection = connection
             return self._work()
         except OperationalError as error:
-            self._check(error)
+            if self._is_interrupted:
+                raise TookTooLong(TOO_LONG) from error
             raise
         finally:
             # Waits for an interruption that has begun, so that it does not reach the thread's next work.
@@ -148,10 +158,6 @@ class _Running(Generic[R]):
                 self._is_over = True
             close_old_connections()
             _thread.used = time.monotonic()
-
-    def _check(self, cause: Exception | None = None) -> None:
-        if self._is_interrupted:
-            raise TookTooLong("The database took too long and was interrupted.") from cause
 
     def interrupt_soon(self) -> None:
         """Interrupt the work without waiting for it: cancelling a statement of PostgreSQL takes a connection."""

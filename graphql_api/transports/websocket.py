@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+from graphql import GraphQLError
 from starlette.websockets import WebSocketDisconnect
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.http.exceptions import NonJsonMessageReceived, WebSocketDisconnected
@@ -79,7 +80,12 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await super().handle_task_exception(error)
 
     async def handle_subscribe(self, message: Any) -> None:
-        payload = message["payload"]
+        try:
+            payload = self.view.trusted.resolve(message["payload"])
+        except GraphQLError as refusal:
+            await self.send_message({"id": message["id"], "type": "error", "payload": [refusal.formatted]})
+            return
+        message = {**message, "payload": payload}
         if not (
             isinstance(payload, dict)
             and isinstance(payload.get("query"), str)

@@ -120,9 +120,7 @@ class ContainerJob(Node):
         "Subscription.jobLogs has also what is being written."
     )
     async def logs(self, info: Info, after: str | None = None, first: int | None = None) -> LogConnection:
-        return await log_page(
-            info, await info.context.outputs.load(self.row.pk), log_cursor(after), page_size(first, 1000)
-        )
+        return await log_page(info, self.row.pk, log_cursor(after), page_size(first, 1000))
 
     @strawberry.field(description="All attempts, oldest first; the last one is the job's own state.")
     async def attempts(self, info: Info) -> list[Annotated["JobAttempt", strawberry.lazy("graphql_api.types.jobs")]]:

@@ -1,7 +1,6 @@
 """The output of jobs."""
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import strawberry
@@ -54,11 +53,9 @@ def log_cursor(cursor: str | None, argument: str = "after") -> outputs.LogCursor
     return outputs.LogCursor(*map(int, cursor.split(".")))
 
 
-async def log_page(
-    info: Info, parts: Sequence[outputs.Part], after: outputs.LogCursor | None, limit: int
-) -> LogConnection:
-    """At most `limit` lines after a cursor."""
-    found = await info.context.service.jobs.output_page(parts, after, limit + 1)
+async def log_page(info: Info, job_id: int, after: outputs.LogCursor | None, limit: int) -> LogConnection:
+    """At most `limit` lines of a job's output after a cursor."""
+    found = await info.context.outputs.load(outputs.Wanted(job_id, after, limit + 1))
     info.context.spend(sum(len(line.line.text) for line in found))
     edges = [LogEdge(cursor=node.cursor, node=node) for node in map(log_line, found[:limit])]
     return LogConnection(

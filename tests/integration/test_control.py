@@ -32,11 +32,12 @@ from container_manager.executors.output import Output, OutputLine
 from container_manager.models import ContainerJob, JobOutput, RoutingEvent
 from container_manager.service import Service, running
 from container_manager.store import jobs as job_store
-from container_manager.store import leases, outputs, scheduling, threads
+from container_manager.store import leases, outputs, scheduling
 from container_manager.store.transaction import Actor, NewEvent, Worker
 from container_manager.store.writer import Writer, write_directly
 from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.jobs import stored_lines
 from tests.loops import loop_of, running_loop
 from tests.stand_ins import executor_stand_in, factory_of
 
@@ -294,8 +295,7 @@ async def test_output_that_cannot_be_read_does_not_hold_up_the_verdict(run: Call
     executor.logs.side_effect = ExecutorOperationError("configured logging driver does not support reading")
     job = await run(executor)
     assert job.status == "succeeded"
-    lines = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
-    assert "does not support reading" in outputs.page(lines, None, 1)[0].line.text
+    assert "does not support reading" in (await stored_lines(job.pk))[0]
 
 
 @pytest.mark.parametrize(
@@ -528,8 +528,7 @@ async def test_output_that_was_stored_before_the_end_does_not_keep_it_from_being
     await JobOutput.objects.acreate(job_id=number, attempt=1, lines=outputs.compress(Output.of([SOME])))
     job = await run(executor, **TAKEN_OVER, execution_id="found")
     assert (job.pk, job.status, job.exit_code) == (number, "failed", 3)
-    (part,) = (await sync_to_async(outputs.of_jobs)([number]))[number]
-    assert [line.line.text for line in part.lines()] == ["all of it"]
+    assert await stored_lines(number) == ["all of it"]
 
 
 async def test_an_end_that_cannot_be_explained_is_an_end_nevertheless(run: Callable) -> None:

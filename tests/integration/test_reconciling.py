@@ -1,6 +1,7 @@
 """Executions that no job needs are removed; lost hosts, retries, and launches of unknown outcome."""
 
 import asyncio
+import zlib
 from collections.abc import AsyncGenerator, Collection, Mapping
 from datetime import timedelta
 from functools import partial
@@ -8,7 +9,8 @@ from unittest.mock import AsyncMock
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from container_manager.aio import Slots
@@ -33,18 +35,19 @@ from container_manager.executors.exceptions import (
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.executors.output import Output, OutputLine
 from container_manager.executors.watcher import Watcher
-from container_manager.models import ContainerJob, ExecutorHost, JobAttempt, RoutingEvent
+from container_manager.models import ContainerJob, ExecutorHost, JobAttempt, JobOutput, RoutingEvent
 from container_manager.service import Service
 from container_manager.store import health as health_store
 from container_manager.store import jobs as job_store
 from container_manager.store import leases, leftovers, outputs, threads, transitions
-from container_manager.store.outputs import LogCursor, Part
+from container_manager.store.outputs import LogCursor, LogLine, Wanted
 from container_manager.store.transaction import Actor, Fence, Worker, commit
 from container_manager.store.transitions import Progress
 from container_manager.store.writer import Writer, write_directly
 from tests.client import Api
 from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.jobs import stored_lines
 from tests.loops import loop_of, running_loop
 from tests.stand_ins import executor_stand_in, factory_of
 
@@ -266,8 +269,7 @@ async def test_an_end_that_the_engine_has_made_is_no_failure_of_the_job(
     assert (job.status, job.attempt, job.infrastructure_failures) == ("pending", 2, 1)
     kept = await JobAttempt.objects.aget(job_id=job.pk)
     assert (kept.exit_code, kept.execution_id) == (143, "id")
-    parts = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
-    assert [line.line.text for line in outputs.page(parts, None, 9)] == ["half"]
+    assert await stored_lines(job.pk) == ["half"]
     executor.remove.assert_awaited_once_with("id")
     job = await drive(writer, executor, monkeypatch, **COMMITTED, cancel_requested_at=timezone.now())
     assert job.status == "cancelled"
@@ -368,29 +370,50 @@ async def test_a_watcher_without_hints_looks_and_looks_less_often_at_what_does_n
 # ------------------------------------------------------------------ output
 
 
-def part(attempt: int, number: int, *lines: tuple[int, str]) -> Part:
+async def store(attempt: int, part: int, *lines: tuple[int, str], data: bytes | None = None) -> None:
     output = Output.of(OutputLine("stdout", at, text) for at, text in lines)
-    return Part(attempt, number, outputs.compress(output))
+    await JobOutput.objects.acreate(
+        job_id=7, attempt=attempt, part=part, lines=outputs.compress(output) if data is None else data
+    )
 
 
-async def test_lines_go_on_after_any_of_them() -> None:
-    parts = [
-        part(1, 0, (900, "pulling")), part(1, 1, (5, "a"), (5, "b"), (4, "stamped earlier"), (9, "c")), part(2, 1, (1, "again")),
-    ]  # fmt: skip
-    everything = outputs.page(parts, None, 99)
+async def page(after: LogCursor | None, limit: int = 99) -> list[LogLine]:
+    wanted = Wanted(7, after, limit)
+    return (await threads.read(outputs.pages, [wanted]))[wanted]
+
+
+async def test_lines_go_on_after_any_of_them(db: None) -> None:
+    await store(1, 0, (900, "pulling"))
+    await store(1, 1, (5, "a"), (5, "b"), (4, "stamped earlier"), (9, "c"))
+    await store(2, 1, (1, "again"))
+    everything = await page(None)
     assert [line.line.text for line in everything] == ["pulling", "a", "b", "stamped earlier", "c", "again"]
     for at, line in enumerate(everything):
-        assert outputs.page(parts, line.cursor, 99) == everything[at + 1 :]
-    gone = LogCursor(1, 1, 6, 0)
-    assert [line.line.text for line in outputs.page(parts, gone, 99)] == ["c", "again"]
-    assert outputs.page(parts, LogCursor(2, 9, 0, 0), 99) == []
+        assert await page(line.cursor) == everything[at + 1 :]
+    assert [line.line.text for line in await page(LogCursor(1, 1, 6, 0))] == ["c", "again"]
+    assert await page(LogCursor(2, 9, 0, 0)) == []
 
 
 async def test_output_of_an_older_version_is_still_read(db: None) -> None:
-    import zlib
+    await store(1, 1, data=zlib.compress(b'[["stdout",7,"kept"],["stderr",8,"as JSON"]]'))
+    assert await stored_lines(7) == ["kept", "as JSON"]
 
-    old = Part(1, 1, zlib.compress(b'[["stdout",7,"kept"],["stderr",8,"as JSON"]]'))
-    assert [line.line.text for line in old.lines()] == ["kept", "as JSON"]
+
+async def test_a_page_reads_only_the_parts_that_it_shows(db: None) -> None:
+    for attempt in range(1, 6):
+        # More than is unpacked at a time, with a line across two pieces.
+        await store(attempt, 1, *((at, "x" * 1000 + str(at)) for at in range(200)))
+
+    def read(wanted: Wanted) -> tuple[list[LogLine], int]:
+        with CaptureQueriesContext(connection) as queries:
+            return outputs.pages([wanted])[wanted], len(queries)
+
+    lines, queries = await threads.read(read, Wanted(7, None, 1))
+    assert [line.line.at_ns for line in lines] == [0]
+    assert queries == 2, "the index of the parts, and the first of them"
+    lines, queries = await threads.read(read, Wanted(7, None, 201))
+    assert [line.line.text[1000:] for line in lines] == [*map(str, range(200)), "0"]
+    assert queries == 3
 
 
 async def test_progress_is_shown_and_ends_with_the_launch(db: None) -> None:
@@ -404,8 +427,7 @@ async def test_progress_is_shown_and_ends_with_the_launch(db: None) -> None:
     await write_directly(transitions.created, (fence, "id"))
     await job.arefresh_from_db()
     assert job.message == ""
-    parts = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
-    assert [line.line for line in outputs.page(parts, None, 9)] == notes
+    assert await stored_lines(job.pk) == [note.text for note in notes]
 
 
 async def test_followers_of_a_job_get_all_attempts_and_an_end(service: Service) -> None:
@@ -481,8 +503,7 @@ async def test_output_of_a_cancelled_job_is_kept_before_its_container_goes(
     asked = {"cancel_requested_at": timezone.now(), "stop_reason": "cancelled", "stopped_at": timezone.now()}
     job = await drive(writer, executor, monkeypatch, **COMMITTED, **asked)
     assert job.status == "cancelled"
-    (kept,) = (await threads.read(outputs.of_jobs, [job.pk]))[job.pk]
-    assert [line.line.text for line in kept.lines()] == ["so far"]
+    assert await stored_lines(job.pk) == ["so far"]
 
 
 async def test_a_run_ends_when_another_worker_holds_its_job(service: Service) -> None:
