@@ -22,6 +22,9 @@ T = TypeVar("T")
 LARGEST_ANSWER = 16_777_216
 """Characters of commands and output in one answer."""
 
+MOST_RECORDS = 5000
+"""Attempts and decisions of jobs in one answer: their number is known only when they are read."""
+
 RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 
 
@@ -74,6 +77,7 @@ def _certain(read: Callable[[set[K]], Awaitable[Mapping[K, T]]]) -> Loader[K, T]
 @dataclass(slots=True)
 class _Budget:
     left: int
+    records: int
 
 
 _budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
@@ -81,7 +85,7 @@ _budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 
 def begin_operation() -> None:
     """Give the operation that begins in this task its budget; see `Context.spend`."""
-    _budget.set(_Budget(LARGEST_ANSWER))
+    _budget.set(_Budget(LARGEST_ANSWER, MOST_RECORDS))
 
 
 @dataclass
@@ -111,6 +115,20 @@ class Context:
             if budget.left < 0:
                 raise GraphQLError(
                     f"The answer would have more than {LARGEST_ANSWER} characters of text; ask for fewer at a time.",
+                    extensions={"code": "BAD_USER_INPUT"},
+                )
+
+    def spend_records(self, count: int) -> None:
+        """Count the attempts and decisions that an operation has read.
+
+        Raises:
+            GraphQLError: BAD_USER_INPUT, they are more than an answer may have.
+        """
+        if (budget := _budget.get()) is not None:
+            budget.records -= count
+            if budget.records < 0:
+                raise GraphQLError(
+                    f"The answer would have more than {MOST_RECORDS} attempts and decisions; ask for fewer at a time.",
                     extensions={"code": "BAD_USER_INPUT"},
                 )
 

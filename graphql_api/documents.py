@@ -4,16 +4,26 @@ import re
 from collections.abc import Iterator
 
 from django.conf import settings
-from graphql import DocumentNode, GraphQLError, OperationDefinitionNode, OperationType, get_operation_ast, parse
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+    get_operation_ast,
+    parse,
+    validate,
+)
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
 
 from container_manager.domain.kinds import Role
+from graphql_api.cost import cost
 from graphql_api.limits import (
     MAX_BATCH_VALUES,
     MAX_DIGITS,
     MAX_TOKENS,
     MAX_VALUES,
+    cost_error,
     introspects,
     number_error,
     submits_jobs,
@@ -60,20 +70,35 @@ class DocumentCache(SchemaExtension):
 
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
-        query, document = context.query or "", context.graphql_document
-        if document is not None and (error := _refusal(context, document)) is not None:
-            context.pre_execution_errors = [error]
-            yield
-            return
-        if document is not None and self.known(query) is document:
-            context.pre_execution_errors = []
-            yield
-            return
+        # Strawberry validates only where this has left None.
+        context.pre_execution_errors = self._errors(context.query or "", context.graphql_document)
         yield
-        if not context.pre_execution_errors and document is not None and len(query) <= LONGEST_CACHED:
-            self._valid[query] = document
-            while sum(map(len, self._valid)) > CACHED_CHARACTERS:
-                del self._valid[next(iter(self._valid))]
+
+    def _errors(self, query: str, document: DocumentNode | None) -> list[GraphQLError] | None:
+        context = self.execution_context
+        if document is None:
+            return None
+        if (error := _refusal(context, document)) is not None:
+            return [error]
+        if self.known(query) is not document:
+            errors = validate(context.schema._schema, document, context.validation_rules)  # noqa: SLF001
+            if errors:
+                return errors
+            if len(query) <= LONGEST_CACHED:
+                self._keep(query, document)
+        return _too_costly(context, document)
+
+    def _keep(self, query: str, document: DocumentNode) -> None:
+        self._valid[query] = document
+        while sum(map(len, self._valid)) > CACHED_CHARACTERS:
+            del self._valid[next(iter(self._valid))]
+
+
+def _too_costly(context: ExecutionContext, document: DocumentNode) -> list[GraphQLError]:
+    """The error of a valid request that costs too much, if it does."""
+    hosts = context.context.service.hosts.fleet_size
+    found = cost(context.schema._schema, document, context.variables, hosts)  # noqa: SLF001
+    return [] if (error := cost_error(found)) is None else [error]
 
 
 def _refusal(context: ExecutionContext, document: DocumentNode) -> GraphQLError | None:

@@ -39,7 +39,6 @@ from container_manager.store import threads
 from container_manager.store.events import Event
 from container_manager.store.transaction import Actor
 from graphql_api.context import Context, Identity, Info
-from graphql_api.limits import LISTS
 from graphql_api.types.events import RoutingEvent
 
 Batches = Callable[[Prepare | None], AsyncGenerator[Sequence[Event], None]]
@@ -48,8 +47,8 @@ FRESH_SECONDS = 1.0
 """For how long an encoded event is shared: it shows its job and host as they are at the time of encoding."""
 
 BATCH_FIELD = "routingEventBatches"
-EXECUTED_AT_ONCE = LISTS[BATCH_FIELD]
-"""Events that are executed in one turn of the event loop: as many as the cost limit assumes."""
+EXECUTED_AT_ONCE = 50
+"""Events that are executed in one turn of the event loop."""
 
 SUBSCRIBERS = Actor("subscribers")
 

@@ -23,39 +23,17 @@ OPERATION_SECONDS = 60.0
 MAX_TOKENS = 4000
 MAX_DEPTH = 12
 MAX_ALIASES = 100
-MAX_COST = 20_000
-COSTS = {"__schema": 5000, "__type": 5000, "planRouting": 9000, "jobs": 100, "queue": 100, "capacity": 50, "whyNot": 20}
-"""What a field costs besides its selection, when it is more than 1."""
+MAX_COST = 100_000
+"""About two seconds of CPU time; see `cost`."""
 MAX_VALUES, MAX_BATCH_VALUES = 10_000, 300_000
 """JSON values in the variables of an operation, and of one with `submitJobs`."""
 MAX_DIGITS = 19
 MAX_COMPARISONS = 20_000
 """The budget of graphql-core's check that fields of the same name can be merged: enough for introspection."""
-LARGEST_PAGE, LONG_PAGE = 100, 1000
-LISTS = {
-    "hosts": 50,
-    "jobs": 50,
-    "auditLog": 50,
-    "routingDecisions": 50,
-    "routingEvents": 50,
-    "routingEventBatches": 50,
-    "logs": 50,
-    "attempts": 20,
-    "decisions": 5,
-    "checks": 5,
-    "capacity": 5,
-    "checkHealth": 50,
-    "rejections": 5,
-    "suggestions": 5,
-    # One result for each input, whose number the document does not show.
-    "submitJobs": 100,
-    "routeJobs": 100,
-    "placements": 10,
-}
-"""The assumed length of a list whose length the document does not give."""
+LARGEST_PAGE = 100
 
-Measure = tuple[int, int, int]
-"""Depth, aliases, cost."""
+Measure = tuple[int, int]
+"""Depth and aliases."""
 
 
 def too_long() -> GraphQLError:
@@ -67,11 +45,9 @@ def too_long() -> GraphQLError:
 
 
 class WithinLimits(ValidationRule):
-    """Limits depth, aliases and cost. Each fragment is measured once, however often it is spread.
+    """Limits depth and aliases. Each fragment is measured once, however often it is spread.
 
-    A field costs 1, or what `COSTS` says. The selection of a field with `first` or `last` costs that many times as
-    much, or the largest page when a variable gives the number. Core validation rejects fragments that spread
-    themselves.
+    Core validation rejects fragments that spread themselves.
     """
 
     def __init__(self, context: Any) -> None:
@@ -88,30 +64,25 @@ class WithinLimits(ValidationRule):
         self.report_error(GraphQLError(message, node, extensions={"code": "BAD_USER_INPUT"}))
 
     def enter_operation_definition(self, node: OperationDefinitionNode, *_: Any) -> None:
-        depth, aliases, cost = self._measure(node.selection_set)
-        for name, found, limit in (
-            ("depth", depth, MAX_DEPTH),
-            ("aliases", aliases, MAX_ALIASES),
-            ("cost", cost, MAX_COST),
-        ):
+        depth, aliases = self._measure(node.selection_set)
+        for name, found, limit in (("depth", depth, MAX_DEPTH), ("aliases", aliases, MAX_ALIASES)):
             if found > limit:
                 self._report(f"query: its {name} is {found}; at most {limit} are allowed.", node)
 
     def _measure(self, selections: SelectionSetNode | None) -> Measure:
-        depth = aliases = cost = 0
+        depth = aliases = 0
         for node in selections.selections if selections else ():
             below = self._below(node)
-            depth, aliases, cost = max(depth, below[0]), aliases + below[1], cost + below[2]
-        return depth, aliases, cost
+            depth, aliases = max(depth, below[0]), aliases + below[1]
+        return depth, aliases
 
     def _below(self, node: Any) -> Measure:
         if isinstance(node, FieldNode):
-            depth, aliases, cost = self._measure(node.selection_set)
+            depth, aliases = self._measure(node.selection_set)
             if node.name.value.startswith("__"):
                 # Core validation limits how deep introspection goes.
                 depth = -1
-            own = COSTS.get(node.name.value, 1)
-            return depth + 1, aliases + (node.alias is not None), own + cost * _page(node)
+            return depth + 1, aliases + (node.alias is not None)
         if isinstance(node, InlineFragmentNode):
             return self._measure(node.selection_set)
         assert isinstance(node, FragmentSpreadNode)  # noqa: S101 - GraphQL has three kinds of selection
@@ -120,18 +91,19 @@ class WithinLimits(ValidationRule):
     def _fragment(self, name: str) -> Measure:
         if name not in self._fragments:
             # Set first, so that the recursion of a fragment that spreads itself ends here.
-            self._fragments[name] = (0, 0, 0)
+            self._fragments[name] = (0, 0)
             fragment = self.context.get_fragment(name)
-            self._fragments[name] = self._measure(fragment.selection_set) if fragment else (0, 0, 0)
+            self._fragments[name] = self._measure(fragment.selection_set) if fragment else (0, 0)
         return self._fragments[name]
 
 
-def _page(node: FieldNode) -> int:
-    largest = LONG_PAGE if node.name.value == "logs" else LARGEST_PAGE
-    sizes = [argument.value for argument in node.arguments or () if argument.name.value in {"first", "last"}]
-    if not sizes:
-        return LISTS.get(node.name.value, 1)
-    return max(min(abs(int(size.value)), LONG_PAGE) if isinstance(size, IntValueNode) else largest for size in sizes)
+def cost_error(found: float) -> GraphQLError | None:
+    """The error of an operation that costs too much; None if it does not."""
+    if found <= MAX_COST:
+        return None
+    return _refused(
+        f"query: its cost is {found:.0f}; at most {MAX_COST} are allowed. Ask for smaller pages or fewer fields."
+    )
 
 
 class _LongestNumber(Visitor):

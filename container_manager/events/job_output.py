@@ -75,7 +75,7 @@ def _with_output(job_id: int) -> tuple[ContainerJob | None, list[Part]]:
     if job is not None:
         # No container is launched from this instance, so the values need not be decrypted.
         job.environment = {}
-    return job, outputs.of_job(job_id)
+    return job, outputs.of_jobs([job_id])[job_id]
 
 
 def _can_be_watched(job: ContainerJob, nodes: Container[str]) -> bool:

@@ -46,6 +46,11 @@ class Hosts:
     def __init__(self, process: Process) -> None:
         self._writer, self._factory, self._nodes = process.writer, process.factory, process.nodes
 
+    @property
+    def fleet_size(self) -> int:
+        """How many hosts there are, as this process has seen them last."""
+        return host_store.fleet_size()
+
     async def create(self, values: Mapping[str, Any], actor: Actor) -> ExecutorHost:
         """Probe the host, then save it with the result.
 

@@ -78,10 +78,13 @@ def _chunks(data: bytes) -> Iterator[bytes]:
         data = inflate.unconsumed_tail
 
 
-def of_job(job_id: int) -> list[Part]:
-    """The stored output of a job, oldest part first."""
-    rows = JobOutput.objects.filter(job_id=job_id).order_by("attempt", "part")
-    return [Part(*row) for row in rows.values_list("job_id", "attempt", "part")]
+def of_jobs(job_ids: Iterable[int]) -> dict[int, list[Part]]:
+    """The parts of each job's output, oldest first, without their lines."""
+    found: dict[int, list[Part]] = {job_id: [] for job_id in job_ids}
+    rows = JobOutput.objects.filter(job_id__in=found).order_by("attempt", "part")
+    for row in rows.values_list("job_id", "attempt", "part"):
+        found[row[0]].append(Part(*row))
+    return found
 
 
 def compress(output: Output) -> bytes:
@@ -113,4 +116,6 @@ class Wanted(NamedTuple):
 
 def pages(wanted: Iterable[Wanted]) -> dict[Wanted, list[LogLine]]:
     """The lines of each page. Of each output, only the parts that it shows are read, one at a time."""
-    return {one: list(islice(lines_after(of_job(one.job_id), one.after), one.limit)) for one in wanted}
+    pages = set(wanted)
+    parts = of_jobs({one.job_id for one in pages})
+    return {one: list(islice(lines_after(parts[one.job_id], one.after), one.limit)) for one in pages}

@@ -113,7 +113,9 @@ class ContainerJob(Node):
     async def decisions(
         self, info: Info
     ) -> list[Annotated["RoutingDecision", strawberry.lazy("graphql_api.types.jobs")]]:
-        return [RoutingDecision.of(row) for row in await info.context.decisions_of_job.load(self.row.pk)]
+        rows = await info.context.decisions_of_job.load(self.row.pk)
+        info.context.spend_records(len(rows))
+        return [RoutingDecision.of(row) for row in rows]
 
     @strawberry.field(
         description="What its ended attempts wrote, oldest first; kept after the containers are gone. "
@@ -125,6 +127,7 @@ class ContainerJob(Node):
     @strawberry.field(description="All attempts, oldest first; the last one is the job's own state.")
     async def attempts(self, info: Info) -> list[Annotated["JobAttempt", strawberry.lazy("graphql_api.types.jobs")]]:
         past = await info.context.attempts.load(self.row.pk)
+        info.context.spend_records(len(past) + 1)
         here = await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
         return [JobAttempt.of(row) for row in (*past, latest(self.row, here))]
 

@@ -14,6 +14,7 @@ from container_manager.routing import types as routing_types
 from container_manager.routing.advice import advise
 from container_manager.routing.types import Evaluation, HostState
 from graphql_api.context import Info
+from graphql_api.cost import MOST_PLANNED_HOSTS
 from graphql_api.enums import Strategy, Verdict
 from graphql_api.ids import from_cursor, page_size
 from graphql_api.limits import LARGEST_PAGE
@@ -21,8 +22,6 @@ from graphql_api.types.hosts import ExecutorHost, host
 from graphql_api.types.pages import Connection
 from graphql_api.types.results import NotFound, RejectionCount, RoutingRefused, ValidationFailed
 from graphql_api.types.verdicts import HostVerdict, host_verdicts
-
-MOST_PLANNED_HOSTS = 2000
 
 
 @strawberry.type(description="Where a job would go.")
