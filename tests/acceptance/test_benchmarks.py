@@ -72,3 +72,9 @@ def test_a_reference_that_fails_shows_its_own_error(cluster: Postgres) -> None:
     assert program is not None
     with pytest.raises(SystemExit, match=r"pgbench has failed: (.|\n)*nowhere"):
         pgbench.run(program, "SELECT * FROM nowhere;", cluster.database(), 1, "tps")
+
+
+def test_cost(tmp_path: Path) -> None:
+    (row,) = run(tmp_path, "cost", "--operations=20", "--hosts=4", "--jobs=20")
+    assert -1 <= row["correlation"] <= 1
+    assert row["us_per_cost"] > 0
