@@ -17,9 +17,9 @@ def test_generated_operations_and_malformed_messages(kind: str, cluster: Postgre
             "CONTAINER_MANAGER_SECRET_KEY": "only-for-this-test-only-for-this-test",
         }
     with fuzz.target(tmp_path / "home", 1, **variables) as to:
-        fuzz.send_operations(to, 200)
-        fuzz.send_malformed_http(to, 150)
-        fuzz.send_malformed_frames(to, 150)
+        fuzz.send_operations(to, 120)
+        fuzz.send_malformed_http(to, 100)
+        fuzz.send_malformed_frames(to, 100)
         assert to.found.faults == []
         assert fuzz.errors_logged(to) == []
         assert to.found.codes["none"] > 10
