@@ -158,9 +158,10 @@ def test_only_the_service_changes_the_tables(home: Path, arguments: list[str]) -
     assert not (home / "container-manager.sqlite3").exists()
     command(home, "token", "create", "--name", "me", "--role", "admin")
     assert stat.S_IMODE((home / "container-manager.sqlite3").stat().st_mode) == 0o600
+    newest = max(path.stem for path in (ROOT / "container_manager/migrations").glob("0*.py"))
     for statement, sentence in (
-        ("DELETE FROM django_migrations WHERE name LIKE '0008%'", "those of an earlier version"),
-        ("INSERT INTO django_migrations (app, name, applied) VALUES ('container_manager', '0008_keys_in_use', 'x'), "
+        (f"DELETE FROM django_migrations WHERE name = '{newest}'", "those of an earlier version"),
+        (f"INSERT INTO django_migrations (app, name, applied) VALUES ('container_manager', '{newest}', 'x'), "
          "('container_manager', '9999_later', 'x')", "those of a later version (they have 9999_later)"),
     ):  # fmt: skip
         with sqlite3.connect(home / "container-manager.sqlite3") as connection:

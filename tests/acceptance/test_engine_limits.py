@@ -29,8 +29,8 @@ async def add_host(api: Api, engine: EngineApi, **config: object) -> dict:
 async def kept(job: dict) -> list[str]:
     """The stored output; through the API it would come in many pages."""
     number = int(base64.b64decode(job["id"]).decode().partition(":")[2])
-    parts = (await sync_to_async(outputs.of_jobs)([number]))[number]
-    return [line.line.text for line in outputs.lines_after(parts, None)]
+    wanted = outputs.Wanted(number, None, 1_000_000)
+    return [line.line.text for line in (await sync_to_async(outputs.pages)([wanted]))[wanted]]
 
 
 async def run(api: Api, script: str, **wishes: object) -> dict:
