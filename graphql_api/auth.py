@@ -31,9 +31,12 @@ class _HasRole(BasePermission):
 
     def has_permission(self, source: Any, info: Info, **kwargs: Any) -> bool:  # noqa: ARG002
         identity = info.context.identity
-        if identity is not None and not identity.may(self.role):
+        if identity is None:
+            return False
+        allowed = identity.may(self.role)
+        if not allowed:
             info.context.service.tokens.note_forbidden(identity.actor, info.field_name)
-        return identity is not None and identity.may(self.role)
+        return allowed
 
 
 class IsOperator(_HasRole):

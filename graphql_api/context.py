@@ -76,7 +76,7 @@ def _certain(read: Callable[[set[K]], Awaitable[Mapping[K, T]]]) -> Loader[K, T]
 
 @dataclass(slots=True)
 class _Budget:
-    left: int
+    characters: int
     records: int
 
 
@@ -104,31 +104,23 @@ class Context:
     is_refused_unread: bool = False
     """Its address has sent too many wrong tokens."""
 
-    def spend(self, characters: int) -> None:
-        """Count what an operation has read of jobs' texts.
+    def spend(self, *, characters: int = 0, records: int = 0) -> None:
+        """Count what an operation has read: characters of jobs' texts, and attempts and decisions.
 
         Raises:
             GraphQLError: BAD_USER_INPUT, it is more than an answer may have.
         """
-        if (budget := _budget.get()) is not None:
-            budget.left -= characters
-            if budget.left < 0:
+        if (budget := _budget.get()) is None:
+            return
+        budget.characters -= characters
+        budget.records -= records
+        for left, most, what in (
+            (budget.characters, LARGEST_ANSWER, "characters of text"),
+            (budget.records, MOST_RECORDS, "attempts and decisions"),
+        ):
+            if left < 0:
                 raise GraphQLError(
-                    f"The answer would have more than {LARGEST_ANSWER} characters of text; ask for fewer at a time.",
-                    extensions={"code": "BAD_USER_INPUT"},
-                )
-
-    def spend_records(self, count: int) -> None:
-        """Count the attempts and decisions that an operation has read.
-
-        Raises:
-            GraphQLError: BAD_USER_INPUT, they are more than an answer may have.
-        """
-        if (budget := _budget.get()) is not None:
-            budget.records -= count
-            if budget.records < 0:
-                raise GraphQLError(
-                    f"The answer would have more than {MOST_RECORDS} attempts and decisions; ask for fewer at a time.",
+                    f"The answer would have more than {most} {what}; ask for fewer at a time.",
                     extensions={"code": "BAD_USER_INPUT"},
                 )
 

@@ -21,6 +21,9 @@ UNAVAILABLE = GraphQLError(
     extensions={"code": "UNAVAILABLE"},
 )
 
+SHOWN: dict[type, str] = {threads.TookTooLong: "TIMEOUT", errors.Unavailable: "UNAVAILABLE"}
+"""Errors whose text is meant for clients, with their codes."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -65,17 +68,12 @@ class MaskInternalErrors(MaskErrors):
                 "query: this operation does not exist, or is not allowed over this transport.",
                 extensions={"code": "BAD_USER_INPUT"},
             )
-        if isinstance(error.original_error, threads.TookTooLong):
-            logger.warning("at %s: %r", error.path, error.original_error)
-            shown = GraphQLError(str(error.original_error), extensions={"code": "TIMEOUT"})
-            return self._masked(error, shown)
+        if (code := SHOWN.get(type(error.original_error))) is not None:
+            logger.warning("at %s: %s", error.path, error.original_error)
+            return self._masked(error, GraphQLError(str(error.original_error), extensions={"code": code}))
         if isinstance(error.original_error, threads.DATABASE_AWAY):
             logger.warning("at %s: %r", error.path, error.original_error)
             return self._masked(error, UNAVAILABLE)
-        if isinstance(error.original_error, errors.Unavailable):
-            logger.warning("at %s: %s", error.path, error.original_error)
-            shown = GraphQLError(str(error.original_error), extensions={"code": "UNAVAILABLE"})
-            return self._masked(error, shown)
         incident = secrets.token_hex(4)
         logger.error("incident %s at %s", incident, error.path, exc_info=error.original_error)
         message = f"An internal error occurred; the log describes it under incident {incident}."

@@ -33,12 +33,7 @@ class Output:
         return bool(self.packed)
 
     def __iter__(self) -> Iterator[OutputLine]:
-        start, packed = 0, self.packed
-        while start < len(packed):
-            end = packed.find(b"\n", start)
-            end = len(packed) if end < 0 else end
-            yield _unpack(packed[start:end])
-            start = end + 1
+        return read_lines([self.packed])
 
 
 def read_lines(chunks: Iterable[bytes]) -> Iterator[OutputLine]:

@@ -116,12 +116,12 @@ class Tokens:
     async def _write_refused(self) -> None:
         refused, self._refused = self._refused, Counter()
         forbidden, self._forbidden = self._forbidden, Counter()
-        write = self._writer.write_for_client
+        entries = [
+            *((Actor(audit.UNKNOWN, at), "token refused", "UNAUTHENTICATED", count) for at, count in refused.items()),
+            *((actor, action, "FORBIDDEN", count) for (actor, action), count in forbidden.items()),
+        ]
         with suppress(Unavailable, *threads.DATABASE_AWAY):
-            await asyncio.gather(
-                *(write(audit.record_refused, one) for one in refused.items()),
-                *(write(audit.record_forbidden, one) for one in forbidden.items()),
-            )
+            await asyncio.gather(*(self._writer.write_for_client(audit.record_refused, one) for one in entries))
 
     async def audit_log(self, limit: int, where: Q) -> list[AuditEntry]:
         """The newest entries of the audit log, newest first."""

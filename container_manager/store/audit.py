@@ -19,21 +19,12 @@ def newest(limit: int, where: Q | None = None) -> list[AuditEntry]:
     return list(AuditEntry.objects.filter(where or Q()).order_by("-pk")[:limit])
 
 
-def record_forbidden(tx: Transaction, items: Sequence[tuple[tuple[Actor, str], int]]) -> list[None]:
-    """Record what tokens have asked for without the role that it needs, as ((actor, field), count)."""
-    for (actor, action), count in items:
+def record_refused(tx: Transaction, items: Sequence[tuple[Actor, str, str, int]]) -> list[None]:
+    """Record what was refused lately, as (actor, action, result, count)."""
+    for actor, action, result, count in items:
         entry = AuditEntry(
-            actor=actor.name, address=actor.address, action=action, result="FORBIDDEN", detail=f"{count} times"
+            actor=actor.name, address=actor.address, action=action, result=result, detail=f"{count} times"
         )
-        tx.audit_entries.append(entry)
-    return [None] * len(items)
-
-
-def record_refused(tx: Transaction, items: Sequence[tuple[str, int]]) -> list[None]:
-    """Record how many tokens were refused lately, as (address, count)."""
-    for address, count in items:
-        entry = AuditEntry(actor=UNKNOWN, address=address, action="token refused", result="UNAUTHENTICATED")
-        entry.detail = f"{count} times"
         tx.audit_entries.append(entry)
     return [None] * len(items)
 

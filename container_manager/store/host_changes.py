@@ -63,32 +63,31 @@ def resuming(host_id: int, actor: Actor) -> HostChange:
 @under_routing_lock
 def save_hosts(tx: Transaction, changes: Sequence[HostChange]) -> list[object]:
     """Create or change hosts; each answer is the host with its usage, NotFound or Conflict."""
-    answers = []
+    answers: list[object] = []
+    # Row lock: the success of a launch is written without the routing lock.
+    rows = ExecutorHost.objects.select_for_update()
     for change in changes:
-        before = ExecutorHost.objects.filter(pk=change.host_id or 0).first()
-        answers.append(_save_host(tx, change))
-        target = before.name if before else change.values.get("name", change.host_id)
-        tx.audit(change.actor, change.action, target, answers[-1], _difference(before, change.values))
+        if change.host_id is None:
+            host, target, detail = ExecutorHost(), change.values["name"], ""
+        elif (found := rows.filter(pk=change.host_id).first()) is not None:
+            host, target, detail = found, found.name, _difference(found, change.values)
+        else:
+            answers.append(NotFound(NO_HOST))
+            tx.audit(change.actor, change.action, change.host_id, answers[-1])
+            continue
+        answers.append(_save_host(tx, host, change))
+        tx.audit(change.actor, change.action, target, answers[-1], detail)
     return answers
 
 
-def _difference(before: ExecutorHost | None, values: dict[str, Any]) -> str:
-    """What a change is, in words. A config is only named, because it may contain secrets."""
-    changed = []
-    for name, value in values.items():
-        if name in SHOWN_FIELDS and before is not None and getattr(before, name) != value:
-            changed.append(f"{name}: {getattr(before, name)!r} to {value!r}")
-        elif name == "config" and before is not None and before.config != value:
-            changed.append("config: changed")
-    return "; ".join(changed)
+def _difference(host: ExecutorHost, values: dict[str, Any]) -> str:
+    """What these values will change, in words. A config is only named, because it may contain secrets."""
+    changed = [name for name, value in values.items() if getattr(host, name) != value]
+    shown = [f"{name}: {getattr(host, name)!r} to {values[name]!r}" for name in changed if name in SHOWN_FIELDS]
+    return "; ".join([*shown, *(["config: changed"] if "config" in changed else [])])
 
 
-def _save_host(tx: Transaction, change: HostChange) -> object:
-    # Row lock: the success of a launch is written without the routing lock.
-    rows = ExecutorHost.objects.select_for_update()
-    host = ExecutorHost() if change.host_id is None else rows.filter(pk=change.host_id).first()
-    if host is None:
-        return NotFound(NO_HOST)
+def _save_host(tx: Transaction, host: ExecutorHost, change: HostChange) -> object:
     name = change.values.get("name", host.name)
     if ExecutorHost.objects.filter(name=name).exclude(pk=host.pk).exists():
         return Conflict(f"name: a host named {name!r} exists already.")

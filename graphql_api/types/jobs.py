@@ -22,7 +22,7 @@ from graphql_api.types.verdicts import HostVerdict, host_verdicts
 
 
 def _counted(info: Info, texts: list[str]) -> list[str]:
-    info.context.spend(sum(map(len, texts)))
+    info.context.spend(characters=sum(map(len, texts)))
     return texts
 
 
@@ -114,7 +114,7 @@ class ContainerJob(Node):
         self, info: Info
     ) -> list[Annotated["RoutingDecision", strawberry.lazy("graphql_api.types.jobs")]]:
         rows = await info.context.decisions_of_job.load(self.row.pk)
-        info.context.spend_records(len(rows))
+        info.context.spend(records=len(rows))
         return [RoutingDecision.of(row) for row in rows]
 
     @strawberry.field(
@@ -127,7 +127,7 @@ class ContainerJob(Node):
     @strawberry.field(description="All attempts, oldest first; the last one is the job's own state.")
     async def attempts(self, info: Info) -> list[Annotated["JobAttempt", strawberry.lazy("graphql_api.types.jobs")]]:
         past = await info.context.attempts.load(self.row.pk)
-        info.context.spend_records(len(past) + 1)
+        info.context.spend(records=len(past) + 1)
         here = await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
         return [JobAttempt.of(row) for row in (*past, latest(self.row, here))]
 

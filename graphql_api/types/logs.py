@@ -56,7 +56,7 @@ def log_cursor(cursor: str | None, argument: str = "after") -> outputs.LogCursor
 async def log_page(info: Info, job_id: int, after: outputs.LogCursor | None, limit: int) -> LogConnection:
     """At most `limit` lines of a job's output after a cursor."""
     found = await info.context.outputs.load(outputs.Wanted(job_id, after, limit + 1))
-    info.context.spend(sum(len(line.line.text) for line in found))
+    info.context.spend(characters=sum(len(line.line.text) for line in found))
     edges = [LogEdge(cursor=node.cursor, node=node) for node in map(log_line, found[:limit])]
     return LogConnection(
         edges=edges,

@@ -13,6 +13,7 @@ from container_manager.domain.kinds import ExecutorType
 from container_manager.routing import types as routing_types
 from container_manager.routing.advice import advise
 from container_manager.routing.types import Evaluation, HostState
+from container_manager.store import threads
 from graphql_api.context import Info
 from graphql_api.cost import MOST_PLANNED_HOSTS
 from graphql_api.enums import Strategy, Verdict
@@ -69,7 +70,7 @@ def planned(decisions: Sequence[routing_types.Decision]) -> list[Placement | Rou
 
     async def suggestions(evaluation: Evaluation) -> list[routing_types.Suggestion]:
         if id(evaluation) not in asked:
-            work = asyncio.to_thread(advise, evaluation.hosts, evaluation.requirements)
+            work = threads.compute(advise, evaluation.hosts, evaluation.requirements)
             asked[id(evaluation)] = asyncio.create_task(work)
         return await asked[id(evaluation)]
 
