@@ -188,11 +188,11 @@ def main() -> None:
     parser.add_argument("--json", help="write the figures to this file, - for stdout")
     arguments = parser.parse_args()
     vendor = fleet.prepare(arguments.database_url)
-    from graphql_api.application import tune_garbage_collector
+    from graphql_api import memory
 
     table = fleet.Table(postgresql=vendor == "postgresql")
     print(f"database: {vendor}")
-    tune_garbage_collector()
+    memory.tune()
     for hosts in map(int, arguments.hosts.split(",")):
         for active in map(int, arguments.active.split(",")):
             single_decisions(table, hosts, active, arguments.times)

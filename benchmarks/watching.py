@@ -92,9 +92,9 @@ def main() -> None:
     parser.add_argument("--json", default="")
     options = parser.parse_args()
     table = fleet.Table(postgresql=fleet.prepare("") == "postgresql")
-    from graphql_api.application import tune_garbage_collector
+    from graphql_api import memory
 
-    tune_garbage_collector()
+    memory.tune()
     asyncio.run(watch(table, options.containers, options.seconds, options.socket, options.image))
     if options.json:
         table.as_json(options.json)

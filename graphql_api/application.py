@@ -1,7 +1,6 @@
 """The ASGI application: its routes, and the service that lives as long as it does."""
 
 import asyncio
-import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Container
@@ -30,7 +29,7 @@ from container_manager.observability.exposition import CONTENT_TYPE, exposition
 from container_manager.service import Service, running
 from container_manager.store import threads
 from container_manager.store.tokens import digest
-from graphql_api import auth
+from graphql_api import auth, memory
 from graphql_api.errors import UNAVAILABLE
 from graphql_api.schema import schema
 from graphql_api.shutdown import drain_on_signals
@@ -152,14 +151,15 @@ async def _lifespan(populate: Populate | None, *, serves: bool, runs_jobs: bool)
         await threads.prepare(startup.prepare)
     except ConfigurationError as error:
         sys.exit(str(error))
-    tune_garbage_collector()
+    memory.tune()
     async with running(runs_jobs=runs_jobs) as service:
         drain_on_signals(service.process, settings.CONTAINER_MANAGER.drain_seconds if serves else 0)
         populating = asyncio.create_task(_populate(service, populate)) if populate else None
+        trimming = asyncio.create_task(memory.trim_regularly(), name="giving memory back")
         try:
             yield {"service": service}
         finally:
-            await cancel_and_wait(populating)
+            await cancel_and_wait(populating, trimming)
     await tracing.finish()
 
 
@@ -169,13 +169,6 @@ async def _populate(service: Service, populate: Populate) -> None:
     except Exception:
         # The service is useful without its first hosts.
         logger.exception("populating the service failed")
-
-
-def tune_garbage_collector() -> None:
-    """Collect less often: objects from the start stay, and batches make many that reference counting frees."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 async def _livez(_: Request) -> Response:

@@ -67,21 +67,30 @@ async def identify(context: Context, credentials: object) -> None:
     tokens = context.service.tokens
     context.is_refused_unread = tokens.is_refused_unread(context.address, secret)
     if context.is_refused_unread:
+        tokens.note_refused(context.address)
         return
     context.secret = secret
-    context.identity = _identity(context, await context.tokens.load(context.secret))
+    found = await (tokens.verify(secret) if tokens.is_signed(secret) else context.tokens.load(secret))
+    context.identity = _identity(context, found)
     if context.identity is None:
         tokens.note_refused(context.address)
 
 
 async def look_up(contexts: Sequence[Context]) -> None:
     """Look the tokens of these contexts up again, and set their identities."""
-    secrets = list({context.secret for context in contexts})
-    if not secrets:
+    if not contexts:
         return
-    tokens = dict(zip(secrets, await contexts[0].service.tokens.authenticate(secrets), strict=True))
+    tokens = contexts[0].service.tokens
+    own = list({context.secret for context in contexts if not tokens.is_signed(context.secret)})
+    found = dict(zip(own, await tokens.authenticate(own), strict=True)) if own else {}
     for context in contexts:
-        context.identity = _identity(context, tokens[context.secret])
+        if context.secret in found:
+            context.identity = _identity(context, found[context.secret])
+    # After those of our own, because the issuer may let them wait.
+    for secret in {context.secret for context in contexts} - found.keys():
+        found[secret] = await tokens.verify(secret)
+    for context in contexts:
+        context.identity = _identity(context, found[context.secret])
 
 
 def _identity(context: Context, found: Credential | None) -> Identity | None:

@@ -1,29 +1,24 @@
 """The context of a request: its caller, the service, and loaders that batch nested objects."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import strawberry
-from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
 from container_manager.domain.kinds import Role
+from container_manager.models import ContainerJob
 from container_manager.service import Service
+from container_manager.store.outputs import LogLine, TooMuchTextError, Wanted
 from container_manager.store.tokens import Credential
 from container_manager.store.transaction import Actor
+from graphql_api.operation import LARGEST_ANSWER, TEXT, too_much
 
 K = TypeVar("K")
 T = TypeVar("T")
-
-LARGEST_ANSWER = 16_777_216
-"""Characters of commands and output in one answer."""
-
-MOST_RECORDS = 5000
-"""Attempts and decisions of jobs in one answer: their number is known only when they are read."""
 
 RANKS = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 
@@ -74,20 +69,6 @@ def _certain(read: Callable[[set[K]], Awaitable[Mapping[K, T]]]) -> Loader[K, T]
     return Loader(load)
 
 
-@dataclass(slots=True)
-class _Budget:
-    characters: int
-    records: int
-
-
-_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
-
-
-def begin_operation() -> None:
-    """Give the operation that begins in this task its budget; see `Context.spend`."""
-    _budget.set(_Budget(LARGEST_ANSWER, MOST_RECORDS))
-
-
 @dataclass
 class Context:
     """One request, or one WebSocket connection. `identity` is None until a valid token was given."""
@@ -104,37 +85,28 @@ class Context:
     is_refused_unread: bool = False
     """Its address has sent too many wrong tokens."""
 
-    def spend(self, *, characters: int = 0, records: int = 0) -> None:
-        """Count what an operation has read: characters of jobs' texts, and attempts and decisions.
-
-        Raises:
-            GraphQLError: BAD_USER_INPUT, it is more than an answer may have.
-        """
-        if (budget := _budget.get()) is None:
-            return
-        budget.characters -= characters
-        budget.records -= records
-        for left, most, what in (
-            (budget.characters, LARGEST_ANSWER, "characters of text"),
-            (budget.records, MOST_RECORDS, "attempts and decisions"),
-        ):
-            if left < 0:
-                raise GraphQLError(
-                    f"The answer would have more than {most} {what}; ask for fewer at a time.",
-                    extensions={"code": "BAD_USER_INPUT"},
-                )
-
     def __post_init__(self) -> None:
         hosts, jobs, decisions = self.service.hosts, self.service.jobs, self.service.decisions
         self.hosts = _optional(hosts.by_ids)
-        self.jobs = _optional(jobs.by_ids)
+        self.jobs = Loader(self._jobs)
         self.attempts = _certain(jobs.earlier_attempts)
-        self.outputs = _certain(jobs.outputs)
+        self.outputs = _certain(self._outputs)
         self.refusals = _optional(jobs.refusals)
         self.decisions = _optional(decisions.by_ids)
         self.decisions_of_job = _certain(decisions.of_jobs)
         self.evaluations = _optional(decisions.evaluations)
         self.suggestions = _certain(decisions.suggestions)
+
+    async def _outputs(self, wanted: Iterable[Wanted]) -> Mapping[Wanted, list[LogLine]]:
+        try:
+            return await self.service.jobs.outputs(wanted, LARGEST_ANSWER)
+        except TooMuchTextError as error:
+            raise too_much(LARGEST_ANSWER, TEXT) from error
+
+    async def _jobs(self, keys: list[tuple[int, bool]]) -> list[ContainerJob | None]:
+        """Jobs by their ids, and whether their long texts are wanted."""
+        found = await self.service.jobs.by_ids({pk for pk, _ in keys}, with_texts=any(wanted for _, wanted in keys))
+        return [found.get(pk) for pk, _ in keys]
 
     @property
     def actor(self) -> Actor:

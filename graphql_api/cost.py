@@ -36,6 +36,9 @@ MOST_PLANNED_HOSTS = 2000
 OPERATION, WRITTEN, LEAF, OBJECT = 100.0, 3.0, 0.25, 0.75
 """What every operation costs, every field of the document, every plain value and every object of the answer."""
 
+PLANNED = 4.0
+"""What each job of a plan costs, whatever is shown of it."""
+
 OWN = {
     "Query.queue": 100.0,
     "Query.capacity": 20.0,
@@ -73,7 +76,7 @@ EACH = {
     "Query.auditLog": 1.0,
     "RoutingDecision.hosts": 4.0,
     "Placement.hosts": 4.0,
-    "RoutingPlan.placements": 10.0,
+    "RoutingPlan.placements": 6.0,
     "Mutation.checkHealth": 50.0,
 }
 """What each element of a list costs besides its selection."""
@@ -112,7 +115,8 @@ class _Measure:
         self._schema, self._variables, self._hosts = schema, variables or {}, hosts
         definitions = document.definitions
         self._fragments = {d.name.value: d for d in definitions if isinstance(d, FragmentDefinitionNode)}
-        self._measured: dict[str, float] = {}
+        self._measured: dict[tuple[str, int], float] = {}
+        """By name, and by the planned jobs of the field around it."""
         self._defaults: dict[str, ValueNode | None] = {}
         self._planned = 1
         self._written = 0
@@ -137,13 +141,14 @@ class _Measure:
         return self._fragment(node.name.value)
 
     def _fragment(self, name: str) -> float:
-        if name not in self._measured:
+        key = (name, self._planned)
+        if key not in self._measured:
             # Set first, so that the recursion of a fragment that spreads itself ends here.
-            self._measured[name] = 0
+            self._measured[key] = 0
             if (fragment := self._fragments.get(name)) is not None:
                 kind = self._schema.get_type(fragment.type_condition.name.value)
-                self._measured[name] = self._selection(kind, fragment.selection_set)
-        return self._measured[name]
+                self._measured[key] = self._selection(kind, fragment.selection_set)
+        return self._measured[key]
 
     def _field(self, parent: GraphQLNamedType | None, node: FieldNode) -> float:
         self._written += 1
@@ -156,6 +161,8 @@ class _Measure:
         arguments = {argument.name.value: argument.value for argument in node.arguments or ()}
         count = self._count(full, field, arguments)
         own = OWN.get(full, LEAF if node.selection_set is None else OBJECT) + PER_HOST.get(full, 0) * self._hosts
+        if full == "Query.planRouting":
+            own += PLANNED * self._planned
         each = EACH.get(full, 0) + self._selection(kind, node.selection_set)
         return own + count * each
 

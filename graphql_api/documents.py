@@ -1,7 +1,8 @@
 """GraphQL documents: their size, their kind, and a cache of those that are valid."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from functools import partial
 
 from django.conf import settings
 from graphql import (
@@ -17,6 +18,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
 
 from container_manager.domain.kinds import Role
+from container_manager.store import threads
 from graphql_api.cost import cost
 from graphql_api.limits import (
     MAX_BATCH_VALUES,
@@ -25,16 +27,27 @@ from graphql_api.limits import (
     MAX_VALUES,
     cost_error,
     introspects,
+    nul_error,
     number_error,
     submits_jobs,
     variables_error,
 )
+from graphql_api.operation import current
 
-LONGEST_CACHED, CACHED_CHARACTERS = 16_384, 262_144
+LONGEST_CACHED, CACHED_CHARACTERS = 16_384, 131_072
 """A parsed document takes up to a hundred times the memory of its text."""
 
 
+QUICKLY_CHECKED = 1000
+"""Characters of a document whose parsing and validation take a few milliseconds."""
+
 LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
+NUL = re.compile(r"\0|\\u\{?0+")
+"""A NUL character, or the start of an escape that may stand for one."""
+
+NO_DOCUMENT = parse("{ __typename }")
+"""In the place of one that could not be parsed."""
+
 NO_INTROSPECTION = GraphQLError(
     "query: this installation does not show its schema (CONTAINER_MANAGER_INTROSPECTION).",
     extensions={"code": "FORBIDDEN"},
@@ -53,36 +66,48 @@ class DocumentCache(SchemaExtension):
     """
 
     _valid: dict[str, DocumentNode] = {}
+    _unparsed: GraphQLError | None = None
 
     @classmethod
     def known(cls, query: str) -> DocumentNode | None:
         """The parsed document, if it is kept."""
         return cls._valid.get(query)
 
-    def on_parse(self) -> Iterator[None]:
+    async def on_parse(self) -> AsyncIterator[None]:
         context = self.execution_context
         query = context.query or ""
         if (known := self._valid.pop(query, None)) is not None:
             # Inserted again at the end: the first entry is the one that was not used for the longest time.
             self._valid[query] = known
             context.graphql_document = known
+        elif len(query) > QUICKLY_CHECKED:
+            try:
+                context.graphql_document = await threads.prepare_request(parse, query, max_tokens=MAX_TOKENS)
+            except GraphQLError as error:
+                # The library reports the errors of validation as it does those of parsing.
+                context.graphql_document, self._unparsed = NO_DOCUMENT, error
+                context._provided_operation_name = None  # noqa: SLF001
         yield
 
-    def on_validate(self) -> Iterator[None]:
+    async def on_validate(self) -> AsyncIterator[None]:
         context = self.execution_context
         # Strawberry validates only where this has left None.
-        context.pre_execution_errors = self._errors(context.query or "", context.graphql_document)
+        context.pre_execution_errors = await self._errors(context.query or "", context.graphql_document)
         yield
 
-    def _errors(self, query: str, document: DocumentNode | None) -> list[GraphQLError] | None:
+    async def _errors(self, query: str, document: DocumentNode | None) -> list[GraphQLError] | None:
         context = self.execution_context
+        if self._unparsed is not None:
+            return [self._unparsed]
         if document is None:
             return None
         if (error := _refusal(context, document)) is not None:
             return [error]
         if self.known(query) is not document:
-            errors = validate(context.schema._schema, document, context.validation_rules)  # noqa: SLF001
-            if errors:
+            hides = not settings.CONTAINER_MANAGER.introspection
+            rules = context.validation_rules
+            work = partial(validate, context.schema._schema, document, rules, hide_suggestions=hides)  # noqa: SLF001
+            if errors := await threads.prepare_request(work) if len(query) > QUICKLY_CHECKED else work():
                 return errors
             if len(query) <= LONGEST_CACHED:
                 self._keep(query, document)
@@ -98,6 +123,7 @@ def _too_costly(context: ExecutionContext, document: DocumentNode) -> list[Graph
     """The error of a valid request that costs too much, if it does."""
     hosts = context.context.service.hosts.fleet_size
     found = cost(context.schema._schema, document, context.variables, hosts)  # noqa: SLF001
+    current().cost = found
     return [] if (error := cost_error(found)) is None else [error]
 
 
@@ -112,9 +138,17 @@ def _refusal(context: ExecutionContext, document: DocumentNode) -> GraphQLError 
         return error
     if not settings.CONTAINER_MANAGER.introspection and introspects(document):
         return NO_INTROSPECTION
+    operation = get_operation_ast(document, context._provided_operation_name)  # noqa: SLF001
+    if operation is None:
+        return None
+    mutates = operation.operation is OperationType.MUTATION
+    if not mutates and NUL.search(context.query or "") and (error := nul_error(document)) is not None:
+        return error
     identity = context.context.identity
-    large = identity is not None and identity.may(Role.OPERATOR) and submits_jobs(document)
-    return variables_error(context.variables, document, MAX_BATCH_VALUES if large else MAX_VALUES)
+    large = identity is not None and identity.may(Role.OPERATOR) and submits_jobs(operation)
+    most = MAX_BATCH_VALUES if large else MAX_VALUES
+    error, current().values = variables_error(context.variables, most, mutates=mutates)
+    return error
 
 
 def too_large(document: str) -> GraphQLError | None:

@@ -62,6 +62,12 @@ class MaskInternalErrors(MaskErrors):
     def __init__(self) -> None:
         super().__init__(should_mask_error=_is_internal)
 
+    def _process_errors(self, errors: list[GraphQLError]) -> list[GraphQLError]:
+        shown = super()._process_errors(errors)
+        for error in errors:
+            _forget_frames(error)
+        return shown
+
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
         if isinstance(error.original_error, REQUEST_ERRORS):
             return GraphQLError(
@@ -84,6 +90,17 @@ class MaskInternalErrors(MaskErrors):
         masked = super().anonymise_error(error)
         masked.message, masked.extensions = shown.message, shown.extensions
         return masked
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an error was raised through.
+
+    They refer to each other in a circle, with all that was read for the answer, so that only the garbage collector
+    would free it.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = getattr(error, "original_error", None) or error.__cause__ or error.__context__
 
 
 def _is_internal(error: GraphQLError) -> bool:

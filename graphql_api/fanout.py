@@ -39,6 +39,7 @@ from container_manager.store import threads
 from container_manager.store.events import Event
 from container_manager.store.transaction import Actor
 from graphql_api.context import Context, Identity, Info
+from graphql_api.operation import begun
 from graphql_api.types.events import RoutingEvent
 
 Batches = Callable[[Prepare | None], AsyncGenerator[Sequence[Event], None]]
@@ -170,14 +171,15 @@ class Rendering:
     async def execute(self, operation: Operation, value: object) -> Any:
         """Execute an operation on one event or a list of events."""
         # As the library executes a subscription's event: the operation, with the event as its root value.
-        return await self._schema.execute(
-            operation.query,
-            variable_values=dict(operation.variables or {}),
-            context_value=self._context,
-            root_value=value,
-            operation_name=operation.name,
-            allowed_operation_types=(OperationType.SUBSCRIPTION,),
-        )
+        with begun(operation.query):
+            return await self._schema.execute(
+                operation.query,
+                variable_values=dict(operation.variables or {}),
+                context_value=self._context,
+                root_value=value,
+                operation_name=operation.name,
+                allowed_operation_types=(OperationType.SUBSCRIPTION,),
+            )
 
 
 def _only(variables: Mapping[str, Any] | None, names: Container[str]) -> dict[str, Any]:

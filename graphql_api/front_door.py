@@ -16,6 +16,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from graphql_api.operation import count_unsent_with
+
 ARRIVES_WITHIN_SECONDS = 1.0
 """For the first request of an accepted connection, when the server shuts down."""
 
@@ -31,6 +33,9 @@ REST_BYTES = 33_554_432
 
 STALLED_MS = 60_000
 """The kernel closes a connection whose client has read nothing for this long."""
+
+SLOWEST_SECONDS = 300.0
+"""A client that has not read what waits for it by then loses its connection."""
 
 LARGEST_WEBSOCKET_MESSAGE = 256 * 1024
 SPARE_FILES = 128
@@ -49,6 +54,7 @@ class FrontDoor(HttpToolsProtocol):
             # By default, uvicorn believes the forwarded address of each local client. The application has its own.
             self.app = self.app.app
         self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._in_head = False
         self._head_bytes = self._rest_bytes = self._unparsed_bytes = 0
         """Of the present head with its trailers; of a body after its answer; since the parser has told anything."""
@@ -60,6 +66,7 @@ class FrontDoor(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        count_unsent_with(self._unsent)
         if sys.platform == "linux" and (raw := transport.get_extra_info("socket")) is not None:
             if raw.family in {socket.AF_INET, socket.AF_INET6}:
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MS)
@@ -68,9 +75,28 @@ class FrontDoor(HttpToolsProtocol):
         else:
             self._set_deadline(HEAD_SECONDS)
 
+    def _unsent(self) -> int:
+        """The bytes that wait for clients to read them, on all connections."""
+        transports = (getattr(connection, "transport", None) for connection in self.connections)
+        return sum(transport.get_write_buffer_size() for transport in transports if transport is not None)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_deadline(None)
+        self._keep_open()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(SLOWEST_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._keep_open()
+
+    def _keep_open(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def shutdown(self) -> None:
         if self.cycle is None:

@@ -31,6 +31,7 @@ MAX_DIGITS = 19
 MAX_COMPARISONS = 20_000
 """The budget of graphql-core's check that fields of the same name can be merged: enough for introspection."""
 LARGEST_PAGE = 100
+NO_NUL = "a string must not contain a NUL character."
 
 Measure = tuple[int, int]
 """Depth and aliases."""
@@ -53,12 +54,6 @@ class WithinLimits(ValidationRule):
     def __init__(self, context: Any) -> None:
         super().__init__(context)
         self._fragments: dict[str, Measure] = {}
-        self._mutates = is_mutation(context.document)
-
-    def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
-        # The inputs of mutations name the field.
-        if not self._mutates and "\0" in node.value:
-            self._report("query: a string must not contain a NUL character.", node)
 
     def _report(self, message: str, node: Node) -> None:
         self.report_error(GraphQLError(message, node, extensions={"code": "BAD_USER_INPUT"}))
@@ -134,40 +129,48 @@ def introspects(document: DocumentNode) -> bool:
     return asked.found
 
 
-def is_mutation(document: DocumentNode) -> bool:
-    """Whether an operation of the document is a mutation."""
-    return any(
-        isinstance(node, OperationDefinitionNode) and node.operation is OperationType.MUTATION
-        for node in document.definitions
-    )
-
-
-def submits_jobs(document: DocumentNode) -> bool:
-    """Whether an operation of the document has the field `submitJobs`, the only one with large variables."""
-    return is_mutation(document) and any(
+def submits_jobs(operation: OperationDefinitionNode) -> bool:
+    """Whether the operation has the field `submitJobs`, the only one with large variables."""
+    return operation.operation is OperationType.MUTATION and any(
         isinstance(field, FieldNode) and field.name.value == "submitJobs"
-        for node in document.definitions
-        if isinstance(node, OperationDefinitionNode)
-        for field in node.selection_set.selections
+        for field in operation.selection_set.selections
     )
 
 
-def variables_error(variables: object, document: DocumentNode, most: int) -> GraphQLError | None:
-    """The error of variables that are too many, or have characters that no database keeps; None if there is none.
+def variables_error(variables: object, most: int, *, mutates: bool) -> tuple[GraphQLError | None, int]:
+    """The error of variables that are too many, or have characters that no database keeps; and how many they are.
 
-    They are checked before they are coerced, which takes much longer.
+    They are checked before they are coerced, which takes much longer. The inputs of mutations are checked by field.
     """
-    count, waiting, mutates = 0, [variables], is_mutation(document)
+    count, waiting = 0, [variables]
     while waiting:
         value = waiting.pop()
         if isinstance(value, (dict, list)):
             count += len(value)
             if count > most:
-                return _refused(f"variables: they have more than {most} values. Send fewer at a time.")
-            waiting.extend(value.values() if isinstance(value, dict) else value)
+                return _refused(f"variables: they have more than {most} values. Send fewer at a time."), count
+            if isinstance(value, dict):
+                waiting.extend(value.values())
+                if not mutates:
+                    waiting.extend(value)
+            else:
+                waiting.extend(value)
         elif isinstance(value, str) and "\0" in value and not mutates:
-            return _refused("variables: a string must not contain a NUL character.")
-    return None
+            return _refused(f"variables: {NO_NUL}"), count
+    return None, count
+
+
+class _Strings(Visitor):
+    has_nul = False
+
+    def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
+        self.has_nul = self.has_nul or "\0" in node.value
+
+
+def nul_error(document: DocumentNode) -> GraphQLError | None:
+    """The error of a string in the document that no database keeps."""
+    visit(document, strings := _Strings())
+    return _refused(f"query: {NO_NUL}") if strings.has_nul else None
 
 
 def _refused(message: str) -> GraphQLError:

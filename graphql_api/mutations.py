@@ -1,6 +1,8 @@
 """The root fields that change hosts (admins) and jobs (operators). Each is a line or two around a service call."""
 
-from typing import Annotated
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Annotated, TypeVar
 
 import strawberry
 
@@ -20,6 +22,12 @@ HostResult = Annotated[ExecutorHost | ValidationFailed | NotFound | Conflict, st
 SubmitJobResult = Annotated[ContainerJob | ValidationFailed | Conflict, strawberry.union("SubmitJobResult")]
 RouteJobResult = Annotated[RoutingDecision | RoutingRefused | NotFound | Conflict, strawberry.union("RouteJobResult")]
 JobResult = Annotated[ContainerJob | NotFound | Conflict, strawberry.union("JobResult")]
+
+
+T = TypeVar("T")
+
+COMPLETED_AT_ONCE = 200
+"""Results of a batch; a few milliseconds."""
 
 
 @strawberry.type
@@ -90,16 +98,17 @@ class Mutation:
         description=f"Up to {LARGEST_BATCH} at a time, one result each, in order, in one transaction.",
     )
     async def submit_jobs(self, info: Info, inputs: list[JobInput]) -> list[SubmitJobResult]:
-        read = read_jobs(inputs, "inputs")
+        read = await read_jobs(inputs, "inputs")
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
         answers = iter(await info.context.service.jobs.submit(specs, info.context.actor) if specs else [])
-        return [_submitted(next(answers) if isinstance(entry, JobSpec) else entry) for entry in read]
+        results = (_submitted(next(answers) if isinstance(entry, JobSpec) else entry) for entry in read)
+        return _completed(results, len(read))
 
     @strawberry.mutation(
         permission_classes=[IsOperator], description="Routes a PENDING job now. Anything but PENDING is a Conflict."
     )
     async def route_job(self, info: Info, id: strawberry.ID) -> RouteJobResult:
-        return (await _route([ids.to_pk("ContainerJob", id)], info))[0]
+        return next(await _route([ids.to_pk("ContainerJob", id)], info))
 
     @strawberry.mutation(
         permission_classes=[IsOperator], description="Routes PENDING jobs now, in one transaction; one result each."
@@ -108,7 +117,7 @@ class Mutation:
         self, info: Info, ids_: Annotated[list[strawberry.ID], strawberry.argument(name="ids")]
     ) -> list[RouteJobResult]:
         at_most(len(ids_), "ids")
-        return await _route([ids.to_pk("ContainerJob", job, "ids") for job in ids_], info)
+        return _completed(await _route([ids.to_pk("ContainerJob", job, "ids") for job in ids_], info), len(ids_))
 
     @strawberry.mutation(
         permission_classes=[IsOperator],
@@ -127,6 +136,19 @@ class Mutation:
         return ContainerJob.of(await info.context.service.jobs.retry(ids.to_pk("ContainerJob", id), info.context.actor))
 
 
+def _completed(results: Iterable[T], count: int) -> list[T]:
+    # graphql-core takes both for a list.
+    return list(results) if count <= COMPLETED_AT_ONCE else _with_pauses(results)  # type: ignore[return-value]
+
+
+async def _with_pauses(results: Iterable[T]) -> AsyncIterator[T]:
+    """A long list whose completion lets other requests run in between."""
+    for at, result in enumerate(results):
+        if at % COMPLETED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield result
+
+
 def _submitted(answer: models.ContainerJob | errors.UserError) -> ContainerJob | ValidationFailed | Conflict:
     if isinstance(answer, models.ContainerJob):
         return ContainerJob.of(answer)
@@ -134,13 +156,13 @@ def _submitted(answer: models.ContainerJob | errors.UserError) -> ContainerJob |
     return refusal
 
 
-async def _route(pks: list[int], info: Info) -> list[RoutingDecision | RoutingRefused | NotFound | Conflict]:
+async def _route(pks: list[int], info: Info) -> Iterator[RoutingDecision | RoutingRefused | NotFound | Conflict]:
     answers = await info.context.service.jobs.route(pks, info.context.actor)
     recorded = await info.context.service.decisions.of_jobs(pks)
-    return [
+    return (
         as_type(answer) if isinstance(answer, errors.UserError) else _routed(answer, recorded[pk])
         for pk, answer in zip(pks, answers, strict=True)
-    ]
+    )
 
 
 def _routed(answer: Decision, recorded: list[models.RoutingDecision]) -> RoutingDecision | RoutingRefused:

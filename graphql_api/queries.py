@@ -1,6 +1,7 @@
 """The root fields that read."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from itertools import repeat
 from typing import Any
 
@@ -28,6 +29,7 @@ from graphql_api.inputs import (
     read_assumptions,
     read_jobs,
 )
+from graphql_api.operation import current
 from graphql_api.types import events as event_types
 from graphql_api.types import hosts as host_types
 from graphql_api.types import jobs as job_types
@@ -119,9 +121,13 @@ class Query:
         where &= Q() if newer is None else Q(pk__gt=newer)
         backward = last is not None
         limit = ids.page_size(last if backward else first, argument="last" if backward else "first")
-        rows = await info.context.service.jobs.matching(where, limit + 1, newest_first=not backward)
-        more, rows = len(rows) > limit, rows[:limit]
-        nodes = [(row.pk, ContainerJob.of(row)) for row in (reversed(rows) if backward else rows)]
+        with_texts = job_types.shows_texts()
+        async with current().reading if with_texts else nullcontext():
+            current().spend()
+            matching = info.context.service.jobs.matching
+            rows = await matching(where, limit + 1, newest_first=not backward, with_texts=with_texts)
+            more, rows = len(rows) > limit, rows[:limit]
+            nodes = [(row.pk, ContainerJob.of(row)) for row in (reversed(rows) if backward else rows)]
         return Connection[ContainerJob].of(
             nodes,
             more=newer is not None if backward else more,
@@ -158,7 +164,7 @@ class Query:
     async def plan_routing(
         self, info: Info, jobs: list[JobInput], assume: list[HostAssumption] | None = None
     ) -> RoutingPlan:
-        read = read_jobs(jobs, "jobs", LARGEST_PLAN)
+        read = await read_jobs(jobs, "jobs", LARGEST_PLAN)
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
         planned: Iterator[Any]
         try:

@@ -7,7 +7,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from cross_web import HTTPException
 from django.conf import settings
 from graphql import GraphQLError
@@ -23,6 +22,7 @@ from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from container_manager import bounded_json
 from container_manager.aio import background
 from container_manager.domain.kinds import Role
 from container_manager.observability import tracing
@@ -30,9 +30,10 @@ from container_manager.service import Service
 from container_manager.store.tokens import Credential
 from container_manager.store.transaction import Actor
 from graphql_api import auth, fanout, limits
-from graphql_api.context import Context, Identity, Loader, begin_operation
+from graphql_api.context import Context, Identity, Loader
 from graphql_api.documents import is_subscription, too_large
 from graphql_api.fanout import Delivery, Renderings, delivery, encode
+from graphql_api.operation import begun, current
 from graphql_api.sessions import Sessions
 from graphql_api.transports import http
 from graphql_api.transports.sse import EventStream, accepts_only_stream, merged
@@ -78,15 +79,21 @@ class GraphQLView(GraphQL[Context, None]):
             await super().__call__(scope, receive, send)
             return
         context = await self.get_context(Request(scope), Response())
-        most = settings.CONTAINER_MANAGER.max_body_bytes
+        most, most_values = settings.CONTAINER_MANAGER.max_body_bytes, limits.MAX_BATCH_VALUES
         if context.identity is None or not context.identity.may(Role.OPERATOR):
             # Only batches of jobs need more.
-            most = min(most, READERS_BODY_BYTES)
+            most, most_values = min(most, READERS_BODY_BYTES), limits.MAX_VALUES
         request = Request(scope, _limited(receive, most))
         if context.identity is None:
             # Before the body is read, so that callers without a token cost nothing.
             await self._refusal(request, context)(scope, receive, send)
             return
+        with begun():
+            current().most_values = most_values
+            await self._serve(request, context, send)
+
+    async def _serve(self, request: Request, context: Context, send: Send) -> None:
+        scope, receive = request.scope, request.receive
         try:
             async with asyncio.timeout(limits.OPERATION_SECONDS):
                 response = await self.run(request, context=context)
@@ -180,7 +187,7 @@ class GraphQLView(GraphQL[Context, None]):
         root_value: None,
         sub_response: Any,
     ) -> Any:
-        begin_operation()
+        current().query = request_data.query or ""
         if request_data.query and (error := too_large(request_data.query)) is not None:
             return ExecutionResult(data=None, errors=[error])
         if request_data.protocol != "http":
@@ -269,7 +276,10 @@ class GraphQLView(GraphQL[Context, None]):
 
     def decode_json(self, data: str | bytes) -> object:
         # Stricter than the standard library: no lone surrogates, no endless digits or nesting.
-        return orjson.loads(data)
+        try:
+            return bounded_json.loads(data, current().most_values)
+        except bounded_json.TooManyValuesError as error:
+            raise HTTPException(400, f"The request is too large: {error}. Send fewer at a time.") from error
 
     def encode_json(self, data: object) -> str:
         return encode(data)

@@ -180,7 +180,8 @@ class Engine(EngineApi):
             *self._options,
         ]  # fmt: skip
         with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            # Podman's monitor leaves files in its working directory.
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
         self._wait_and_load_image()
         return self
 

@@ -26,4 +26,4 @@ async def running(api: Api, job_id: str) -> dict:
 async def stored_lines(job_id: int) -> list[str]:
     """The text of what is stored of a job's output."""
     wanted = outputs.Wanted(job_id, None, 99)
-    return [line.line.text for line in (await sync_to_async(outputs.pages)([wanted]))[wanted]]
+    return [line.line.text for line in (await sync_to_async(outputs.pages)([wanted], 10**9))[wanted]]

@@ -27,7 +27,7 @@ from container_manager.store.transaction import Actor, record_audit
 PLACE = ("url", "project", "region", "endpoint")
 """The keys of a config that, with the node, say where executions are."""
 
-ADDRESS = ("url", "endpoint", "logging_endpoint")
+ADDRESS = ("url", "node", "endpoint", "logging_endpoint")
 """The keys of a config that say where its secrets are sent."""
 
 

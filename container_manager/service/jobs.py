@@ -81,21 +81,27 @@ class Jobs:
         """
         return job_output.follow(self._events, self._factory, self._nodes, job_id, after)
 
-    async def matching(self, where: Q, limit: int, *, newest_first: bool = True) -> list[ContainerJob]:
-        """Jobs by age."""
-        return await threads.read(job_store.matching, where, limit, newest_first)
+    async def matching(
+        self, where: Q, limit: int, *, newest_first: bool = True, with_texts: bool = True
+    ) -> list[ContainerJob]:
+        """Jobs by age; see `by_ids`."""
+        return await threads.read(job_store.matching, where, limit, newest_first, with_texts)
 
-    async def by_ids(self, ids: Iterable[int]) -> dict[int, ContainerJob]:
-        """Jobs by id; those that do not exist are left out."""
-        return await threads.read(job_store.by_ids, ids)
+    async def by_ids(self, ids: Iterable[int], *, with_texts: bool = True) -> dict[int, ContainerJob]:
+        """Jobs by id; those that do not exist are left out. Without their texts, commands and the like are not read."""
+        return await threads.read(job_store.by_ids, ids, with_texts)
 
     async def earlier_attempts(self, job_ids: Iterable[int]) -> Mapping[int, list[JobAttempt]]:
         """The attempts of each job before its present one, oldest first."""
         return await threads.read(attempts.of_jobs, job_ids)
 
-    async def outputs(self, wanted: Iterable[Wanted]) -> Mapping[Wanted, list[LogLine]]:
-        """Pages of the stored output of jobs."""
-        return await threads.read(outputs.pages, wanted)
+    async def outputs(self, wanted: Iterable[Wanted], most: int) -> Mapping[Wanted, list[LogLine]]:
+        """Pages of the stored output of jobs.
+
+        Raises:
+            TooMuchTextError: together they have more than `most` characters.
+        """
+        return await threads.read(outputs.pages, wanted, most)
 
     async def refusals(self, class_keys: Iterable[str]) -> Mapping[str, QueueRefusal]:
         """Why classes of jobs wait, by class key."""

@@ -7,12 +7,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 
 import aiohttp
 import jwt
 import orjson
 
+from container_manager.aio import start_detached
 from container_manager.domain.kinds import Role
 from container_manager.environment import Environment
 from container_manager.store.tokens import Credential
@@ -26,10 +28,22 @@ READ_AGAIN_AFTER_SECONDS = 10.0
 """How soon the keys may be read again, for a token that names an unknown one or after a failure."""
 
 LARGEST_ANSWER = 1_048_576
+MOST_VERIFIED = 10_000
+NOT_A_KEY_SET = (ValueError, TypeError, LookupError, AttributeError, jwt.PyJWTError)
+"""The errors that an answer of another shape causes."""
+
 LONGEST_TOKEN, LONGEST_NAME = 16_384, 95
 NAME_PREFIX = "oidc:"
 
 logger = logging.getLogger(__name__)
+
+
+class _Verified(NamedTuple):
+    """A token that was verified with this key, and its end in seconds since 1970."""
+
+    credential: Credential
+    key: jwt.PyJWK
+    ends_at: float
 
 
 class Issuer:
@@ -42,6 +56,8 @@ class Issuer:
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._read_at = self._tried_at = -KEYS_LAST_SECONDS
         self._reading = asyncio.Lock()
+        self._verified: dict[str, _Verified] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
 
     @staticmethod
     def is_signed(secret: str) -> bool:
@@ -53,7 +69,12 @@ class Issuer:
         try:
             if len(secret) > LONGEST_TOKEN:
                 raise jwt.InvalidTokenError("it is too long")
-            key = await self._key(jwt.get_unverified_header(secret).get("kid"))
+            kid = jwt.get_unverified_header(secret).get("kid")
+            if not isinstance(kid, (str, NoneType)):
+                raise jwt.InvalidTokenError("its kid is not a string")
+            key = await self._key(kid)
+            if (known := self._verified.get(secret)) is not None and known.key is key and known.ends_at > time.time():
+                return known.credential
             claims = jwt.decode(
                 secret,
                 key,
@@ -63,11 +84,21 @@ class Issuer:
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["exp", "iss", "aud"]},
             )
-            return Credential(self._name(claims), self._role(claims))
+            if claims["exp"] <= time.time():
+                # The leeway is for tokens that begin: what was opened with one that has ended would outlive it.
+                raise jwt.ExpiredSignatureError("it has expired")
+            found = Credential(self._name(claims), self._role(claims))
+            self._remember(secret, _Verified(found, key, claims["exp"]))
+            return found
         except (jwt.PyJWTError, ValueError) as error:
             # Its claims are not logged: they are personal.
             logger.info("a token of the issuer was refused: %s", error)
             return None
+
+    def _remember(self, secret: str, verified: "_Verified") -> None:
+        self._verified[secret] = verified
+        if len(self._verified) > MOST_VERIFIED:
+            del self._verified[next(iter(self._verified))]
 
     def _name(self, claims: Mapping[str, Any]) -> str:
         claim = self._environment.oidc_name_claim
@@ -90,15 +121,21 @@ class Issuer:
                 return role
         raise jwt.InvalidTokenError(f"its claim {claim} has no value of CONTAINER_MANAGER_OIDC_ROLES")
 
-    async def _key(self, kid: Any) -> jwt.PyJWK:
-        if kid not in self._keys or time.monotonic() > self._read_at + KEYS_LAST_SECONDS:
-            async with self._reading:
-                await self._read_keys(kid)
+    async def _key(self, kid: str | None) -> jwt.PyJWK:
+        if kid not in self._keys:
+            await self._read_keys(kid)
+        elif time.monotonic() > self._read_at + KEYS_LAST_SECONDS and not self._reading.locked():
+            # A key that is known does not wait for an issuer that may not answer.
+            start_detached(self._read_keys(kid), "reading the issuer's keys", self._tasks)
         if (key := self._keys.get(kid)) is None:
             raise jwt.InvalidTokenError("the issuer publishes no key of this name")
         return key
 
-    async def _read_keys(self, kid: Any) -> None:
+    async def _read_keys(self, kid: str | None) -> None:
+        async with self._reading:
+            await self._read_keys_in_turn(kid)
+
+    async def _read_keys_in_turn(self, kid: str | None) -> None:
         """Read the keys, unless another caller has just done so. Known ones stay while the issuer does not answer."""
         now = time.monotonic()
         fresh = kid in self._keys and now < self._read_at + KEYS_LAST_SECONDS
@@ -114,11 +151,14 @@ class Issuer:
                     raise ValueError(f"it says that its name is {str(about.get('issuer'))[:200]!r}")
                 published = await _read(session, str(about.get("jwks_uri")))
             keys = jwt.PyJWKSet.from_dict(dict(published)).keys
-        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as error:
+        except (aiohttp.ClientError, TimeoutError, *NOT_A_KEY_SET) as error:
             logger.warning("the keys of the issuer %s could not be read: %s", issuer, error or type(error).__name__)
             return
         self._read_at = now
-        self._keys = {key.key_id: key for key in keys if key.public_key_use in {None, "sig"}}
+        usable = (
+            key for key in keys if isinstance(key.key_id, (str, NoneType)) and key.public_key_use in (None, "sig")
+        )
+        self._keys = {key.key_id: key for key in usable}
 
 
 async def _read(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from ipaddress import ip_address, ip_network
 
 from django.conf import settings
 from django.db.models import Q
@@ -22,9 +23,14 @@ from container_manager.store.tokens import Credential, NewToken
 from container_manager.store.transaction import Actor, commit_one
 
 REFUSED_RECORDED_SECONDS = 60.0
-MOST_ADDRESSES = 1000
-MOST_REFUSED = 100
-"""Wrong tokens that an address may send until they are recorded, within a minute."""
+MOST_ADDRESSES, OTHERS = 100, "others"
+"""Addresses that are counted, each minute; all others are counted together."""
+
+MOST_REFUSED, MOST_OF_OTHERS = 100, 1000
+"""Wrong tokens that an address, and all that are not counted alone, may send within a minute."""
+
+IPV6_CLIENT = 64
+"""Bits of an IPv6 address that are the client's network."""
 
 MOST_REMEMBERED = 10_000
 USE_RECORDED_EVERY = timedelta(minutes=1)
@@ -47,16 +53,21 @@ class Tokens:
 
     async def authenticate(self, secrets: Sequence[str]) -> list[Credential | None]:
         """What each secret gives, or None. Records the use of a token at most once a minute."""
-        issuer, unique = self._issuer, set(secrets)
-        signed = [secret for secret in unique if issuer and issuer.is_signed(secret)]
-        found: dict[str, Credential | None] = {}
-        if issuer is not None and signed:
-            found.update(zip(signed, await asyncio.gather(*map(issuer.verify, signed)), strict=True))
-        if own := unique - set(signed):
-            found.update(await self._look_up(own))
-        for secret in (secret for secret, credential in found.items() if credential is not None):
+        found = await self._look_up(set(secrets))
+        for secret in found:
             self._remember(token_store.digest(secret))
         return [found.get(secret) for secret in secrets]
+
+    def is_signed(self, secret: str) -> bool:
+        """Whether this is a token of the issuer, which `verify` reads."""
+        return self._issuer is not None and self._issuer.is_signed(secret)
+
+    async def verify(self, secret: str) -> Credential | None:
+        """What a token of the issuer gives, or None. It may wait for the issuer, so it is no part of a batch."""
+        assert self._issuer is not None  # noqa: S101 - `is_signed` was asked before
+        if (found := await self._issuer.verify(secret)) is not None:
+            self._remember(token_store.digest(secret))
+        return found
 
     async def _look_up(self, secrets: set[str]) -> dict[str, Credential]:
         tokens = await threads.read_briefly(token_store.find, secrets)
@@ -78,7 +89,16 @@ class Tokens:
 
         Tokens that were valid before are, so that clients behind the same proxy are not locked out.
         """
-        return self._refused[address] >= MOST_REFUSED and token_store.digest(secret) not in self._accepted
+        place = self._counted(address)
+        most = MOST_OF_OTHERS if place == OTHERS else MOST_REFUSED
+        return self._refused[place] >= most and token_store.digest(secret) not in self._accepted
+
+    def _counted(self, address: str) -> str:
+        """As what an address is counted. A client of IPv6 has a whole network of addresses."""
+        with suppress(ValueError):
+            if (given := ip_address(address)).version == 6:
+                address = str(ip_network((given, IPV6_CLIENT), strict=False))
+        return address if address in self._refused or len(self._refused) < MOST_ADDRESSES else OTHERS
 
     async def _record_use(self, pk: int) -> None:
         """Record it without letting the client wait for the writer, which may be busy, overloaded or stopping."""
@@ -96,8 +116,7 @@ class Tokens:
 
     def note_refused(self, address: str) -> None:
         """Count a refused token; the counts are recorded in the audit log at most once a minute."""
-        if address in self._refused or len(self._refused) < MOST_ADDRESSES:
-            self._refused[address] += 1
+        self._refused[self._counted(address)] += 1
         self._record_soon()
 
     def _record_soon(self) -> None:
@@ -110,8 +129,9 @@ class Tokens:
         await self._write_refused()
 
     async def _record_refused(self) -> None:
-        await asyncio.sleep(REFUSED_RECORDED_SECONDS)
-        await self._write_refused()
+        while self._refused or self._forbidden:
+            await asyncio.sleep(REFUSED_RECORDED_SECONDS)
+            await self._write_refused()
 
     async def _write_refused(self) -> None:
         refused, self._refused = self._refused, Counter()

@@ -150,6 +150,9 @@ def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | No
 # ------------------------------------------------------------------ reading
 
 
+LONG_TEXTS = ("command", "entry_point", "environment_names")
+
+
 def _jobs(where: Q) -> Any:
     # The API shows only the names of environment variables, so the values need not be decrypted.
     return ContainerJob.objects.defer("environment").filter(where)
@@ -161,14 +164,18 @@ def one(job_id: int) -> ContainerJob | None:
     return found
 
 
-def by_ids(ids: Iterable[int]) -> dict[int, ContainerJob]:
+def by_ids(ids: Iterable[int], with_texts: bool = True) -> dict[int, ContainerJob]:
     """Jobs by id; those that do not exist are left out."""
-    return {job.pk: job for job in _jobs(Q(pk__in=list(ids)))}
+    return {job.pk: job for job in _shown(Q(pk__in=list(ids)), with_texts)}
 
 
-def matching(where: Q, limit: int, newest_first: bool = True) -> list[ContainerJob]:
+def matching(where: Q, limit: int, newest_first: bool = True, with_texts: bool = True) -> list[ContainerJob]:
     """Jobs by age."""
-    return list(_jobs(where).order_by("-pk" if newest_first else "pk")[:limit])
+    return list(_shown(where, with_texts).order_by("-pk" if newest_first else "pk")[:limit])
+
+
+def _shown(where: Q, with_texts: bool) -> Any:
+    return _jobs(where) if with_texts else _jobs(where).defer("environment", *LONG_TEXTS)
 
 
 def count_active() -> int:

@@ -114,8 +114,23 @@ class Wanted(NamedTuple):
     limit: int
 
 
-def pages(wanted: Iterable[Wanted]) -> dict[Wanted, list[LogLine]]:
-    """The lines of each page. Of each output, only the parts that it shows are read, one at a time."""
+class TooMuchTextError(Exception):
+    """The pages that were asked for have too many characters together."""
+
+
+def pages(wanted: Iterable[Wanted], most: int) -> dict[Wanted, list[LogLine]]:
+    """The lines of each page. Of each output, only the parts that it shows are read, one at a time.
+
+    Raises:
+        TooMuchTextError: together they have more than `most` characters.
+    """
     pages = set(wanted)
     parts = of_jobs({one.job_id for one in pages})
-    return {one: list(islice(lines_after(parts[one.job_id], one.after), one.limit)) for one in pages}
+    found: dict[Wanted, list[LogLine]] = {one: [] for one in pages}
+    for one, lines in found.items():
+        for line in islice(lines_after(parts[one.job_id], one.after), one.limit):
+            lines.append(line)
+            most -= len(line.line.text)
+            if most < 0:
+                raise TooMuchTextError
+    return found

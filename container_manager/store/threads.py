@@ -51,6 +51,7 @@ _brief = _lane("brief", 1, 5.0)
 _reads_in: ContextVar[Lane] = ContextVar("reads_in", default=_readers)
 _interrupting = ThreadPoolExecutor(1, thread_name_prefix="store-interrupting")
 _computing = ThreadPoolExecutor(1, thread_name_prefix="computing")
+_preparing = ThreadPoolExecutor(2, thread_name_prefix="preparing")
 
 
 async def read(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -97,6 +98,11 @@ async def prepare(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 async def compute(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run long work without the database in a thread of its own, beside the event loop and the reads."""
     return await asyncio.wrap_future(_computing.submit(partial(work, *args, **kwargs)))
+
+
+async def prepare_request(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Check a document or its variables, in threads that no plan occupies."""
+    return await asyncio.wrap_future(_preparing.submit(partial(work, *args, **kwargs)))
 
 
 async def _run(lane: Lane, work: Callable[[], R]) -> R:

@@ -26,7 +26,9 @@ ROUTING_LOCK, EVENT_LOCK = 0x636D0001, 0x636D0002
 FROZEN_AFTER = "5s"
 """PostgreSQL ends the connection of a process that stands still inside a transaction for this long."""
 
-ITEM_ERRORS = (IntegrityError, DataError, ProgrammingError, RuntimeError, ValueError, TypeError, LookupError)
+ITEM_ERRORS = (
+    IntegrityError, DataError, ProgrammingError, ArithmeticError, RuntimeError, ValueError, TypeError, LookupError,
+)  # fmt: skip
 """Errors that one item of a batch can cause: the others are committed without it."""
 
 DEADLOCK_STATES = {"40P01", "40001"}

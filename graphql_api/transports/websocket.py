@@ -12,9 +12,10 @@ from strawberry.http.exceptions import NonJsonMessageReceived, WebSocketDisconne
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 
 from graphql_api import fanout, limits
-from graphql_api.context import Context, begin_operation
+from graphql_api.context import Context
 from graphql_api.documents import is_subscription, too_large
 from graphql_api.fanout import Delivery, delivery, encode
+from graphql_api.operation import begun
 
 if TYPE_CHECKING:
     from graphql_api.view import GraphQLView
@@ -66,11 +67,11 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
 
         sent = fanout.Operation(operation.query, operation.variables, operation.operation_name)
         delivery.set(Delivery(self.view.renderings, sent, send))
-        begin_operation()
         endless = is_subscription(operation.query, operation.operation_name)
         try:
-            async with asyncio.timeout(None if endless else limits.OPERATION_SECONDS):
-                await super().run_operation(operation)
+            with begun(operation.query):
+                async with asyncio.timeout(None if endless else limits.OPERATION_SECONDS):
+                    await super().run_operation(operation)
         except TimeoutError:
             await operation.send_initial_errors([limits.too_long()])
 
@@ -80,8 +81,11 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
             await super().handle_task_exception(error)
 
     async def handle_subscribe(self, message: Any) -> None:
+        payload: Any = message["payload"]
         try:
-            payload = self.view.trusted.resolve(message["payload"])
+            # Before, the answer would tell anyone which ids exist.
+            if self.connection_acknowledged:
+                payload = self.view.trusted.resolve(payload)
         except GraphQLError as refusal:
             await self.send_message({"id": message["id"], "type": "error", "payload": [refusal.formatted]})
             return

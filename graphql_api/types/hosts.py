@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Self
 
+import orjson
 import strawberry
 from strawberry.scalars import JSON
 
@@ -13,6 +14,7 @@ from container_manager.executors.configs import CONFIGS
 from container_manager.executors.secrets import hide_secrets
 from graphql_api.context import Info
 from graphql_api.ids import to_global
+from graphql_api.operation import current
 from graphql_api.types.capacity import Capacity, capacity
 from graphql_api.types.pages import Node
 
@@ -26,6 +28,9 @@ class HostHealth:
     error: str | None = strawberry.field(
         description="What the last probe found wrong, or what the last launches were refused for."
     )
+
+
+LABELS = ("labels",)
 
 
 @strawberry.type(
@@ -60,10 +65,13 @@ class ExecutorHost(Node):
     async def config(self) -> JSON:
         model = CONFIGS.get(str(self.row.executor_type))
         shown = self.row.config if model is None else hide_secrets(self.row.config, model)
+        current().spend(characters=len(orjson.dumps(shown)))
         return JSON(shown)
 
     @classmethod
     def of(cls, host: models.ExecutorHost) -> Self:
+        if times := current().mentions(LABELS):
+            current().spend(characters=times * sum(len(name) + len(value) for name, value in host.labels.items()))
         return cls(
             id=strawberry.ID(to_global("ExecutorHost", host.pk)),
             name=host.name,

@@ -1,6 +1,7 @@
 """Jobs, their attempts and the decisions on them."""
 
 from datetime import datetime
+from itertools import chain
 from typing import Annotated, Self
 
 import strawberry
@@ -14,15 +15,37 @@ from container_manager.store.attempts import latest
 from graphql_api.context import Info
 from graphql_api.enums import Replay, Strategy, Verdict
 from graphql_api.ids import from_cursor, page_size, to_global
+from graphql_api.operation import current
 from graphql_api.types.hosts import ExecutorHost, host
 from graphql_api.types.logs import LogConnection, log_cursor, log_page
 from graphql_api.types.pages import Connection, Node
 from graphql_api.types.results import RejectionCount, RoutingRefused, rejection_counts
 from graphql_api.types.verdicts import HostVerdict, host_verdicts
 
+TEXTS = ("command", "entryPoint", "environmentNames")
+"""Fields that are read only for documents that mention one, because they may be long."""
 
-def _counted(info: Info, texts: list[str]) -> list[str]:
-    info.context.spend(characters=sum(map(len, texts)))
+MAPPINGS = ("labels", "hostSelector", "tmpfs")
+
+
+def shows_texts() -> bool:
+    """Whether this operation may show one of TEXTS."""
+    return current().mentions(TEXTS) > 0
+
+
+def _count(job: models.ContainerJob) -> None:
+    """Count what was read of a job, and the labels that are shown of it; the resolvers of texts count those."""
+    operation = current()
+    if operation.mentions(TEXTS):
+        operation.spend(read=sum(map(len, chain(job.command, job.entry_point, job.environment_names))))
+    if times := operation.mentions(MAPPINGS):
+        entries = chain(job.labels.items(), job.host_selector.items())
+        size = sum(len(name) + len(value) for name, value in entries) + sum(map(len, job.tmpfs))
+        operation.spend(characters=times * size)
+
+
+def _shown(texts: list[str]) -> list[str]:
+    current().spend(characters=sum(map(len, texts)))
     return texts
 
 
@@ -73,16 +96,16 @@ class ContainerJob(Node):
     row: strawberry.Private[models.ContainerJob]
 
     @strawberry.field
-    def command(self, info: Info) -> list[str]:
-        return _counted(info, self.row.command)
+    def command(self) -> list[str]:
+        return _shown(self.row.command)
 
     @strawberry.field
-    def entry_point(self, info: Info) -> list[str]:
-        return _counted(info, self.row.entry_point)
+    def entry_point(self) -> list[str]:
+        return _shown(self.row.entry_point)
 
     @strawberry.field(description="Names only; values may be secret.")
-    def environment_names(self, info: Info) -> list[str]:
-        return _counted(info, self.row.environment_names)
+    def environment_names(self) -> list[str]:
+        return _shown(self.row.environment_names)
 
     @strawberry.field(
         description="Why it waits, while PENDING after a refusal; always the latest one. Jobs of equal requirements "
@@ -114,7 +137,7 @@ class ContainerJob(Node):
         self, info: Info
     ) -> list[Annotated["RoutingDecision", strawberry.lazy("graphql_api.types.jobs")]]:
         rows = await info.context.decisions_of_job.load(self.row.pk)
-        info.context.spend(records=len(rows))
+        current().spend(records=len(rows))
         return [RoutingDecision.of(row) for row in rows]
 
     @strawberry.field(
@@ -127,12 +150,13 @@ class ContainerJob(Node):
     @strawberry.field(description="All attempts, oldest first; the last one is the job's own state.")
     async def attempts(self, info: Info) -> list[Annotated["JobAttempt", strawberry.lazy("graphql_api.types.jobs")]]:
         past = await info.context.attempts.load(self.row.pk)
-        info.context.spend(records=len(past) + 1)
+        current().spend(records=len(past) + 1)
         here = await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
         return [JobAttempt.of(row) for row in (*past, latest(self.row, here))]
 
     @classmethod
     def of(cls, job: models.ContainerJob) -> Self:
+        _count(job)
         return cls(
             id=strawberry.ID(to_global("ContainerJob", job.pk)),
             name=job.name,
@@ -269,7 +293,7 @@ class RoutingDecision(Node):
 
 async def job(info: Info, pk: int | None) -> ContainerJob | None:
     """The job with this primary key, in one query with others of the same request."""
-    row = await info.context.jobs.load(pk) if pk else None
+    row = await info.context.jobs.load((pk, shows_texts())) if pk else None
     return ContainerJob.of(row) if row else None
 
 

@@ -9,9 +9,13 @@ from container_manager.store import outputs
 from graphql_api.context import Info
 from graphql_api.enums import LogStream
 from graphql_api.ids import bad_input
+from graphql_api.operation import current
 from graphql_api.types.pages import PageInfo
 
 _CURSOR = re.compile(r"\d{1,9}\.\d\.\d{1,19}\.\d{1,9}", re.ASCII)
+
+
+TEXT = ("text",)
 
 
 @strawberry.type
@@ -55,8 +59,9 @@ def log_cursor(cursor: str | None, argument: str = "after") -> outputs.LogCursor
 
 async def log_page(info: Info, job_id: int, after: outputs.LogCursor | None, limit: int) -> LogConnection:
     """At most `limit` lines of a job's output after a cursor."""
+    current().spend()
     found = await info.context.outputs.load(outputs.Wanted(job_id, after, limit + 1))
-    info.context.spend(characters=sum(len(line.line.text) for line in found))
+    current().spend(characters=current().mentions(TEXT) * sum(len(line.line.text) for line in found))
     edges = [LogEdge(cursor=node.cursor, node=node) for node in map(log_line, found[:limit])]
     return LogConnection(
         edges=edges,

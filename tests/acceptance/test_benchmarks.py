@@ -78,3 +78,11 @@ def test_cost(tmp_path: Path) -> None:
     (row,) = run(tmp_path, "cost", "--operations=20", "--hosts=4", "--jobs=20")
     assert -1 <= row["correlation"] <= 1
     assert row["us_per_cost"] > 0
+
+
+def test_attack(tmp_path: Path) -> None:
+    classes = ["chunks without end", "4,900 jobs to plan", "hosts, 60 aliases", "long commands, not read"]
+    rows = run(tmp_path, "attack", "--seconds=0.5", "--rest=0", "--only", *classes)
+    assert [row["what"] for row in rows] == [*classes, "memory, MB"]
+    assert all(row["answers"] for row in rows[:-1])
+    assert max(row["peak MB"] for row in rows[:-1]) < 300

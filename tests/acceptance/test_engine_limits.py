@@ -30,7 +30,7 @@ async def kept(job: dict) -> list[str]:
     """The stored output; through the API it would come in many pages."""
     number = int(base64.b64decode(job["id"]).decode().partition(":")[2])
     wanted = outputs.Wanted(number, None, 1_000_000)
-    return [line.line.text for line in (await sync_to_async(outputs.pages)([wanted]))[wanted]]
+    return [line.line.text for line in (await sync_to_async(outputs.pages)([wanted], 10**9))[wanted]]
 
 
 async def run(api: Api, script: str, **wishes: object) -> dict:

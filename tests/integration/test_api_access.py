@@ -12,8 +12,11 @@ import websockets
 from django.conf import settings
 from django.utils import timezone
 
+from container_manager.aio import cancel_and_wait
 from container_manager.domain.kinds import Role
 from container_manager.models import ApiToken, AuditEntry
+from container_manager.process import Process
+from container_manager.service.tokens import Tokens
 from container_manager.store import tokens
 from container_manager.store.writer import Writer
 from graphql_api.ids import to_global, to_pk
@@ -249,6 +252,11 @@ async def test_a_token_has_only_so_many_subscriptions(url: str, monkeypatch: pyt
         await third.send(json.dumps(subscribe))
         refused = json.loads(await third.recv())
         assert "LIMIT_EXCEEDED" in json.dumps(refused)
+        streams = {"Accept": "text/event-stream"}
+        async with api.http.stream("POST", "/graphql", json={"query": EVENTS}, headers=streams) as stream:
+            lines = stream.aiter_lines()
+            while "LIMIT_EXCEEDED" not in await anext(lines):
+                pass
         await first.close()
         await eventually(lambda: _may_subscribe(third, subscribe))
     for one in (api, other):
@@ -287,11 +295,18 @@ async def test_a_long_reason_for_a_close_is_cut(short: Api, caplog: pytest.LogCa
     assert "Traceback" not in caplog.text
 
 
-async def test_authentication_does_not_wait_for_the_writer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("transport", ["http", "socket"])
+async def test_authentication_does_not_wait_for_the_writer(
+    url: str, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
     api = Api(url, await make_token(Role.VIEWER))
     monkeypatch.setattr(Writer, "write_for_client", lambda *_: asyncio.Event().wait())
     async with asyncio.timeout(10):
-        assert (await api("{ eventCursor }")).isdigit()
+        if transport == "http":
+            assert (await api("{ eventCursor }")).isdigit()
+        else:
+            async with api.socket() as connection:
+                await connection.ping()
     await api.http.aclose()
 
 
@@ -358,3 +373,20 @@ async def test_an_address_that_guesses_is_not_looked_up_any_more(
         assert closed.value.rcvd.code == 4403
     # A token that was used before goes on, also from the same address.
     await admin("{ eventCursor }")
+
+
+async def test_guesses_are_counted_by_network_and_those_of_many_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens(Process("x"))
+    monkeypatch.setattr("container_manager.service.tokens.MOST_ADDRESSES", 3)
+    monkeypatch.setattr("container_manager.service.tokens.MOST_OF_OTHERS", 150)
+    monkeypatch.setattr("container_manager.service.tokens.REFUSED_RECORDED_SECONDS", 3600.0)
+    for at in range(100):
+        tokens.note_refused(f"2001:db8::{at:x}")
+    assert tokens.is_refused_unread("2001:db8::ffff", "x")
+    assert not tokens.is_refused_unread("2001:db9::1", "x")
+    for at in range(152):
+        tokens.note_refused(f"10.0.0.{at}")
+    assert tokens.is_refused_unread("10.1.1.1", "x")
+    assert not tokens.is_refused_unread("10.0.0.0", "x")
+    assert sum(tokens._refused.values()) == 252
+    await cancel_and_wait(tokens._recording_refused)

@@ -13,7 +13,9 @@ from django.conf import settings
 from container_manager.domain.kinds import Role
 from container_manager.models import ExecutorHost
 from container_manager.store import threads
+from graphql_api import operation as operations
 from graphql_api.ids import to_global
+from graphql_api.types.hosts import ExecutorHost as ExecutorHostType
 from tests.api import (
     SIMULATED,
     UPDATE_HOST,
@@ -278,11 +280,24 @@ async def test_a_viewer_sends_no_large_body(url: str, size: int) -> None:
             + " }",
             "its cost",
         ),
+        (
+            "query($j: [JobInput!]!) { "
+            + 'a0: planRouting(jobs: [{image: "a"}]) { ...F } '
+            + " ".join(f"a{n}: planRouting(jobs: $j) {{ ...F }}" for n in range(1, 90))
+            + " } fragment F on RoutingPlan { placements { __typename } }",
+            "its cost",
+        ),
+        (
+            "query($j: [JobInput!]!) { "
+            + " ".join(f"a{n}: planRouting(jobs: $j) {{ __typename }}" for n in range(99))
+            + " }",
+            "its cost",
+        ),
         ("{ jobs(first: " + "9" * 5000 + ") { edges { cursor } } }", "a number has 5000 digits"),
         ("{ jobs(filters: " + "{NOT: " * 20 + "{}" + "}" * 20 + ") { edges { cursor } } }", "at most 16 can be combined"),
         ("{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }", "depth"),
     ],
-    ids=["schemas", "plans", "digits", "filters", "introspection in depth"],
+    ids=["schemas", "plans", "plans of a fragment", "plans without a result", "digits", "filters", "introspection in depth"],
 )  # fmt: skip
 async def test_what_costs_too_much_is_refused(admin: Api, query: str, sentence: str) -> None:
     answer = await admin.post(query, j=[{"image": "a"}] * 900)
@@ -308,12 +323,41 @@ async def test_fields_of_the_same_name_are_not_compared_without_end(admin: Api) 
             {"f": {"name": {"exact": "\0"}, "labels": {"a": "b"}}},
         ),
         ("query($f: JobFilter) { jobs(filters: $f) { edges { cursor } } }", {"f": {"labels": {"a": "\0"}}}),
+        ("query($f: JobFilter) { jobs(filters: $f) { edges { cursor } } }", {"f": {"labels": {"a\0": "b"}}}),
+        ('{ jobs(filters: {labels: {a: "\\u{0}"}}) { edges { cursor } } }', {}),
     ],
 )
 async def test_a_nul_character_is_refused(admin: Api, query: str, variables: dict) -> None:
     error = await admin.error(query, **variables)
     assert "must not contain a NUL character" in error["message"]
     assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+@pytest.mark.parametrize("name", ["$n", '"a\\u0000b"'])
+async def test_a_mutation_that_does_not_run_allows_no_nul_character(admin: Api, name: str) -> None:
+    several = (
+        f'mutation M {{ cancelJob(id: "x") {{ __typename }} }} query Q($n: String) {{ host(name: {name}) {{ id }} }}'
+    )
+    several = several.replace("($n: String)", "") if name != "$n" else several
+    body = {"query": several, "variables": {"n": "a\0b"}, "operationName": "Q"}
+    answer = await admin.http.post("/graphql", json=body)
+    assert "must not contain a NUL character" in answer.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("name", ["2024", "3000000000", "-1", 'a"b', "a.b", "%s"])
+async def test_jobs_are_found_by_labels_of_any_name(admin: Api, sim: dict, name: str) -> None:
+    job = await admin.submit(labels={name: "x"})
+    query = "query($f: JobFilter) { jobs(filters: $f) { edges { node { id } } } }"
+    assert (await admin(query, f={"labels": {name: "x"}}))["edges"] == [{"node": {"id": job["id"]}}]
+    assert (await admin(query, f={"labels": {name: "y"}}))["edges"] == []
+
+
+@pytest.mark.parametrize("values", ["[]," * 600_001 + "[]", '"",' * 700_000 + '""'], ids=["lists", "texts"])
+async def test_a_body_of_too_many_values_is_not_read(admin: Api, values: str) -> None:
+    body = f'{{"query": "{{ eventCursor }}", "variables": {{"x": [{values}]}}}}'
+    answer = await admin.http.post("/graphql", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert "more than 300000 values. Send fewer at a time." in answer.text
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
@@ -357,6 +401,115 @@ async def test_a_document_with_several_operations_needs_a_name(admin: Api) -> No
         assert refused == (operation is None)
 
 
+async def test_each_result_of_a_large_batch_is_in_its_place(admin: Api, sim: dict) -> None:
+    inputs = [{"image": "a", "name": str(at)} | ({} if at % 100 else {"priority": 10**6}) for at in range(1000)]
+    query = """mutation($inputs: [JobInput!]!) { submitJobs(inputs: $inputs) {
+        __typename ... on ContainerJob { id name } ... on ValidationFailed { fields { field } } } }"""
+    found = await admin(query, inputs=inputs)
+    for at, result in enumerate(found):
+        if at % 100:
+            assert result["name"] == str(at)
+        else:
+            assert result["fields"] == [{"field": f"inputs.{at}.priority"}]
+    ids = [result["id"] for result in found if "id" in result]
+    routed = await admin("mutation($ids: [ID!]!) { routeJobs(ids: $ids) { __typename } }", ids=ids)
+    assert [one["__typename"] for one in routed].count("Conflict") == 10
+    assert len(routed) == len(ids)
+
+
+async def test_an_invalid_value_in_a_large_batch_is_named(admin: Api) -> None:
+    inputs: list = [{"image": "a", "name": "n", "priority": 1}] * 999 + [{"image": 5}]
+    error = await admin.error(
+        "mutation($inputs: [JobInput!]!) { submitJobs(inputs: $inputs) { __typename } }", inputs=inputs
+    )
+    assert (
+        "'$inputs' has invalid value at [999].image: String cannot represent a non string value: 5" in error["message"]
+    )
+
+
+@pytest.mark.parametrize("operation", [None, "Q", "other"])
+async def test_a_long_document_that_cannot_be_parsed_is_refused(admin: Api, operation: str | None) -> None:
+    body = {"query": "query Q { " + "eventCursor " * 500 + "(", "operationName": operation}
+    answer = await admin.http.post("/graphql", json=body)
+    assert answer.json()["errors"][0]["message"].startswith("Syntax Error: Expected Name")
+
+
+HEAVY = (
+    "{ "
+    + " ".join(f"a{at}: hosts(first: 100) {{ edges {{ node {{ name health {{ status }} }} }} }}" for at in range(20))
+    + " }"
+)
+
+
+@pytest.mark.parametrize(("query", "is_aside"), [(HEAVY, True), ("{ hosts { edges { node { name } } } }", False)])
+async def test_heavy_queries_run_aside(
+    admin: Api, sim: dict, query: str, is_aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads_of_reads = set()
+    of = ExecutorHostType.of.__func__
+
+    def seen(cls: type, row: ExecutorHost) -> ExecutorHostType:
+        threads_of_reads.add(threading.current_thread().name)
+        return of(cls, row)
+
+    monkeypatch.setattr(ExecutorHostType, "of", classmethod(seen))
+    answer = await admin.post(query)
+    assert "errors" not in answer
+    assert all(connection["edges"][0]["node"]["name"] == "sim" for connection in answer["data"].values())
+    assert threads_of_reads == {"heavy-queries" if is_aside else "MainThread"} or not is_aside
+    assert ("heavy-queries" in threads_of_reads) == is_aside
+
+
+async def test_a_heavy_query_is_given_up_in_time(admin: Api, sim: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphql_api.limits.OPERATION_SECONDS", 0.3)
+    released = threading.Event()
+
+    def slow(*_: object) -> list:
+        released.wait(10)
+        return []
+
+    monkeypatch.setattr("container_manager.store.hosts.matching", slow)
+    try:
+        assert (await admin.error(HEAVY))["extensions"]["code"] == "TIMEOUT"
+    finally:
+        released.set()
+
+
+async def test_answers_have_only_so_much_text_together(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await admin.submit(command=["x" * 30_000])
+    query = "{ jobs { edges { node { command } } } }"
+    assert len((await admin(query))["edges"]) == 1
+    monkeypatch.setattr("graphql_api.operation._total.unsent", lambda: 10**9)
+    error = await admin.error(query)
+    assert error["extensions"]["code"] == "UNAVAILABLE"
+    assert "try again later" in error["message"]
+    assert len((await admin("{ jobs { edges { node { image } } } }"))["edges"]) == 1
+    monkeypatch.setattr("graphql_api.operation._total.unsent", lambda: 0)
+    assert len((await admin(query))["edges"]) == 1
+    assert operations._total._characters == 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{ jobs { edges { node { a: labels b: labels c: labels d: labels } } } }",
+        "{ jobs { edges { node { command ...A } } } } fragment A on ContainerJob { x: command y: command z: command }",
+        "{ hosts { edges { node { a: config b: config c: config d: config } } } }",
+        "{ hosts { edges { node { a: labels b: labels c: labels d: labels } } } }",
+    ],
+)
+async def test_a_text_counts_as_often_as_it_is_shown(admin: Api, query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphql_api.operation.LARGEST_ANSWER", 15_000)
+    labels = {f"{at}{'k' * 95}": "v" * 100 for at in range(25)}
+    await admin(CREATE_HOST, input=SIMULATED | {"labels": labels})
+    config = {"url": "unix:///nowhere.sock", "mounts": {f"/{at}{'k' * 95}": {"source": "/x"} for at in range(50)}}
+    made = await admin(CREATE_HOST, input={"name": "d", "executorType": "DOCKER", "config": config})
+    assert made["__typename"] == "ExecutorHost", made
+    await admin.submit(command=["x" * 5_000], labels=labels)
+    answer = await admin.post(query)
+    assert "characters of text" in answer["errors"][0]["message"]
+
+
 async def test_checking_many_hosts_at_once_is_refused(admin: Api) -> None:
     query = "mutation($ids: [ID!]) { checkHealth(hostIds: $ids) { id } }"
     assert "hostIds: 1001 are too many" in (await admin.error(query, ids=["x"] * 1001))["message"]
@@ -367,7 +520,7 @@ async def test_a_long_id_is_not_repeated_in_full(admin: Api) -> None:
 
 
 async def test_an_answer_has_only_so_much_text(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphql_api.context.LARGEST_ANSWER", 100_000)
+    monkeypatch.setattr("graphql_api.operation.LARGEST_ANSWER", 100_000)
     jobs = [await admin.submit(command=["x" * 30_000]) for _ in range(3)]
     page = "query($n: Int) { jobs(first: $n) { edges { node { command } } } }"
     assert len((await admin(page, n=3))["edges"]) == 3
@@ -405,6 +558,15 @@ async def test_slow_reads_hold_up_neither_tokens_nor_readiness(admin: Api, monke
     finally:
         release.set()
         await asyncio.gather(*slow)
+
+
+async def test_a_hidden_schema_is_not_suggested(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = settings.CONTAINER_MANAGER.model_copy(update={"introspection": False})
+    for name, suggested in (("hostz", True), ("jobz", False)):
+        if not suggested:
+            monkeypatch.setattr(settings, "CONTAINER_MANAGER", hidden)
+        error = await admin.error(f"{{ {name} }}")
+        assert ("Did you mean" in error["message"]) == suggested
 
 
 async def test_the_schema_need_not_be_shown(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,21 @@ async def test_a_caller_that_leaves_before_its_batch_starts_blocks_no_other() ->
     assert await asyncio.wait_for(loader.load(2), 5) == 2
 
 
+async def test_a_subscription_may_read_records_as_long_as_it_lasts(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, api = served
+    monkeypatch.setattr("graphql_api.operation.MOST_RECORDS", 5)
+    job = await make_job(host=await make_host(), status="running")
+    async with api.subscribe(
+        'subscription { routingEvents(after: "0") { message job { attempts { attempt } } } }'
+    ) as values:
+        for number in range(10):
+            await service.process.writer.write(tell, (str(number), job))
+            told = await anext(values)
+            assert (told["message"], len(told["job"]["attempts"])) == (str(number), 1)
+
+
 async def test_a_cursor_that_is_too_old_is_named_with_the_oldest_one(served: Any) -> None:
     service, api = served
     cursors = await some_events(service)

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from container_manager.domain.kinds import Role
-from graphql_api import front_door
+from graphql_api import front_door, operation
 from tests.eventually import eventually
 from tests.server import make_token
 
@@ -306,6 +306,23 @@ async def test_what_a_parser_keeps_to_itself_is_bounded(begun: bytes) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has TCP_USER_TIMEOUT.")
+async def test_a_client_that_reads_too_slowly_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_door, "SLOWEST_SECONDS", 0.2)
+    state = ServerState()
+
+    async def large(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": bytes(64 * 2**20)})
+
+    async with door(large, state) as url:
+        connection = await Connection.to(url)
+        await connection.send(LIVEZ)
+        await eventually(lambda: operation._total.unsent() > 2**20, 5)
+        await eventually(lambda: not state.connections, 10)
+        assert operation._total.unsent() == 0
+        connection.writer.close()
+
+
 async def test_a_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front_door, "STALLED_MS", 1000)
     state = ServerState()

@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from container_manager.executors.docker import client as docker_client
 from tests.api import UPDATE_HOST
 from tests.client import CREATE_HOST, Api
 
@@ -89,6 +88,8 @@ LIES: dict[str, dict[str, Lie]] = {
     "more cores than there are": {"info": says(INFO | {"NCPU": 10**30})},
     "negative memory": {"info": says(INFO | {"MemTotal": -1})},
     "text for a number": {"info": says(INFO | {"NCPU": "\x1b[31mred"})},
+    "a million values": {"info": says(b"[" + b"[]," * 200_000 + b"[]]", **{"Content-Type": "application/json"})},
+    "nested without end": {"info": says(b"[" * 100_000, **{"Content-Type": "application/json"})},
     "no json": {"info": says(b"<html>\x1b]0;title\x07", **{"Content-Type": "application/json"})},
     "no end": {"info": without_end},
     "a redirect": {"info": redirect},
@@ -103,9 +104,8 @@ LIES: dict[str, dict[str, Lie]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_an_engine_that_lies_is_unhealthy_with_a_clean_sentence(
-    admin: Api, lying: Callable[..., Awaitable[TestServer]], lie: str, monkeypatch: pytest.MonkeyPatch
+    admin: Api, lying: Callable[..., Awaitable[TestServer]], lie: str
 ) -> None:
-    monkeypatch.setattr(docker_client, "LARGEST_ANSWER", 2**20)
     server = await lying(**LIES[lie])
     health = await health_of(admin, server)
     assert health["status"] == "UNHEALTHY"
@@ -170,3 +170,6 @@ async def test_secrets_do_not_follow_a_host_to_another_address(
     moved = await admin(UPDATE_HOST, id=host["id"], input={"config": shown | {"url": f"tcp://127.0.0.1:{two.port}"}})
     assert moved["__typename"] == "ValidationFailed"
     assert "secrets must be given again" in moved["message"]
+    elsewhere = await admin(UPDATE_HOST, id=host["id"], input={"config": shown | {"node": "another"}})
+    assert elsewhere["__typename"] == "ValidationFailed"
+    assert "secrets must be given again" in elsewhere["message"]

@@ -17,13 +17,14 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.conf import settings
 
+from container_manager.domain.kinds import Role
 from container_manager.environment import ConfigurationError, read
 from container_manager.service import oidc
 from graphql_api.application import make_application
 from tests.api import connect
 from tests.client import EVENTS
 from tests.eventually import eventually
-from tests.server import serving
+from tests.server import make_token, serving
 
 RSA = {name: rsa.generate_private_key(65537, 2048) for name in ("first", "second", "unpublished")}
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -36,7 +37,9 @@ class LocalIssuer:
         self.url = url
         self.name = url
         self.keys = {"first": RSA["first"], "pss": RSA["second"], "ec": EC}
-        self.reads = 0
+        self.reads = self.waiting = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.padding = ""
         self.redirects = False
 
@@ -61,6 +64,9 @@ class LocalIssuer:
 
     async def read_keys(self, _: web.Request) -> web.Response:
         self.reads += 1
+        self.waiting += 1
+        await self.answers.wait()
+        self.waiting -= 1
         return web.json_response({"keys": self.published()})
 
     def token(self, kid: str = "first", key: object = None, algorithm: str = "", **claims: object) -> str:
@@ -208,9 +214,42 @@ async def test_guessed_tokens_do_not_reach_the_issuer(issuer: LocalIssuer, monke
     assert issuer.reads == 1
 
 
+async def test_a_token_that_has_ended_is_refused_at_once(issuer: LocalIssuer) -> None:
+    async with asking(issuer) as (_, ask):
+        assert await ask(issuer.token(exp=time.time() - 1)) == "UNAUTHENTICATED"
+        # Clocks differ, so that one that has just begun is valid.
+        assert await ask(issuer.token(nbf=time.time() + 10)) == ""
+
+
+@pytest.mark.parametrize("kid", [["first"], 5, {"a": 1}])
+async def test_a_key_is_named_by_a_text(issuer: LocalIssuer, kid: object) -> None:
+    head = base64.urlsafe_b64encode(json.dumps({"alg": "RS256", "kid": kid}).encode()).decode().rstrip("=")
+    token = ".".join([head, *issuer.token().split(".")[1:]])
+    async with asking(issuer) as (_, ask):
+        assert await ask(token) == "UNAUTHENTICATED"
+        assert await ask(issuer.token()) == ""
+
+
+async def test_an_issuer_that_does_not_answer_holds_up_no_other_token(
+    issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asking(issuer) as (_, ask):
+        known, own = issuer.token(), await make_token(Role.VIEWER)
+        assert await ask(known) == ""
+        monkeypatch.setattr(oidc, "KEYS_LAST_SECONDS", 0.0)
+        issuer.answers.clear()
+        waiting = asyncio.create_task(ask(issuer.token("key-9", key=RSA["unpublished"])))
+        await eventually(lambda: issuer.waiting > 0)
+        # Neither those of our own nor those of known keys wait for it.
+        assert await ask(own) == ""
+        assert await ask(known) == ""
+        assert not waiting.done()
+        issuer.answers.set()
+        assert await waiting == "UNAUTHENTICATED"
+
+
 async def test_a_connection_ends_with_its_token(issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphql_api.sessions.CHECK_SECONDS", 0.01)
-    monkeypatch.setattr(oidc, "LEEWAY_SECONDS", 0)
     async with asking(issuer) as (url, _):
         connection = await connect(url)
         bearer = {"Authorization": f"Bearer {issuer.token(exp=time.time() + 3)}"}

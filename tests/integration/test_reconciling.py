@@ -379,7 +379,7 @@ async def store(attempt: int, part: int, *lines: tuple[int, str], data: bytes | 
 
 async def page(after: LogCursor | None, limit: int = 99) -> list[LogLine]:
     wanted = Wanted(7, after, limit)
-    return (await threads.read(outputs.pages, [wanted]))[wanted]
+    return (await threads.read(outputs.pages, [wanted], 10**9))[wanted]
 
 
 async def test_lines_go_on_after_any_of_them(db: None) -> None:
@@ -406,7 +406,7 @@ async def test_a_page_reads_only_the_parts_that_it_shows(db: None) -> None:
 
     def read(wanted: Wanted) -> tuple[list[LogLine], int]:
         with CaptureQueriesContext(connection) as queries:
-            return outputs.pages([wanted])[wanted], len(queries)
+            return outputs.pages([wanted], 10**9)[wanted], len(queries)
 
     lines, queries = await threads.read(read, Wanted(7, None, 1))
     assert [line.line.at_ns for line in lines] == [0]

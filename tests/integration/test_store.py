@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -35,7 +36,7 @@ from container_manager.store import (
 from container_manager.store import jobs as job_store
 from container_manager.store.health import HealthReport
 from container_manager.store.installation import identify
-from container_manager.store.transaction import Fence, Worker
+from container_manager.store.transaction import Fence, Transaction, Worker
 from container_manager.store.transitions import LeaseLostError
 from container_manager.store.writer import Writer, write_directly
 from tests.eventually import eventually
@@ -102,6 +103,17 @@ async def test_a_bad_item_fails_alone(writer: Writer) -> None:
     assert answers[5] == "D"
     assert await ApiToken.objects.filter(name__in="abd").acount() == 3
     assert await RoutingEvent.objects.acount() == await ApiToken.objects.acount()
+
+
+async def test_a_number_that_no_column_takes_fails_alone(writer: Writer) -> None:
+    def set_exit_codes(_: Transaction, codes: Sequence[int]) -> list[int]:
+        return [ContainerJob.objects.update(exit_code=code) and code for code in codes]
+
+    await sync_to_async(ContainerJobFactory)()
+    numbers = [writer.write(set_exit_codes, code) for code in (1, 10**30, 2)]
+    answers = await asyncio.gather(*numbers, writer.write(add_token, "other"), return_exceptions=True)
+    assert [answers[0], *answers[2:]] == [1, 2, "OTHER"]
+    assert isinstance(answers[1], OverflowError)
 
 
 async def test_a_write_whose_caller_has_given_up_does_not_stop_the_writer(writer: Writer) -> None:
@@ -492,7 +504,7 @@ async def test_an_end_frees_the_room_and_keeps_the_output() -> None:
     )
     assert (await threads.read(hosts.by_ids, [host.pk]))[host.pk].used_jobs == 0
     wanted = outputs.Wanted(job.pk, None, 9)
-    assert [line for _, line in (await threads.read(outputs.pages, [wanted]))[wanted]] == lines
+    assert [line for _, line in (await threads.read(outputs.pages, [wanted], 10**9))[wanted]] == lines
     assert await JobOutput.objects.acount() == 1
 
 

@@ -7,10 +7,12 @@ from unittest.mock import patch
 
 import httpx
 import pytest
+import websockets
 from django.conf import settings
 
 from container_manager.domain.kinds import Role
 from graphql_api.application import make_application
+from tests.api import connect
 from tests.client import EVENTS, Api
 from tests.server import make_token, serving
 
@@ -79,6 +81,15 @@ async def test_sockets_run_only_listed_documents(url: str) -> None:
             else:
                 assert message["payload"]["data"] == {"hosts": {"edges": []}}
     await api.http.aclose()
+
+
+@pytest.mark.parametrize("document", ["hosts", "other"])
+async def test_a_client_without_a_token_learns_no_document(url: str, document: str) -> None:
+    connection = await connect(url)
+    await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"documentId": document}}))
+    with pytest.raises(websockets.ConnectionClosed) as closed:
+        await connection.recv()
+    assert closed.value.rcvd.code == 4400
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ LAYERS = [
         "container_manager.observability.metrics",
         "container_manager.observability.tracing",
         "container_manager.aio",
+        "container_manager.bounded_json",
         "container_manager.clock",
     ],
 ]

@@ -13,6 +13,7 @@ from container_manager.executors.base import ExecutionState, ExecutionStatus, La
 from container_manager.executors.configs import DockerConfig
 from container_manager.executors.docker.errors import launch_error, pull_error, reason_of, status_of
 from container_manager.executors.docker.frames import nanoseconds
+from container_manager.executors.docker.pull import Layers
 from container_manager.executors.docker.settings import MEBIBYTE, container_settings
 from container_manager.executors.docker.status import owned_execution, parse_time, status_of_container
 from container_manager.executors.exceptions import (
@@ -179,6 +180,31 @@ def test_a_container_that_never_started_has_no_times() -> None:
     state = {"Status": "created", "ExitCode": 0, "StartedAt": NEVER, "FinishedAt": NEVER}
     status = status_of_container("abc", state)
     assert (status.started_at, status.finished_at, status.exit_code) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"ExitCode": 10**30}, {"ExitCode": "x"}, {"ExitCode": None}, {"Status": 5}, {"Status": "flying"},
+        {"StartedAt": None}, {"FinishedAt": "2026-11-27T10:00:00"}, {"FinishedAt": "0000"}, {"OOMKilled": "perhaps"},
+        {"Error": {}},
+    ],
+)  # fmt: skip
+def test_a_state_that_no_engine_gives_is_refused(lie: dict) -> None:
+    state = {"Status": "exited", "ExitCode": 1, "StartedAt": STARTED, "FinishedAt": FINISHED}
+    with pytest.raises(ValueError):
+        status_of_container("abc", state | lie)
+
+
+def test_the_progress_of_a_pull_is_bounded() -> None:
+    layers = Layers("a", "h")
+    for at in range(20_000):
+        layers.update({"id": f"{at}{'x' * 10_000}", "status": "Pulling fs layer"})
+    layers.update({"id": "0" + "x" * 10_000, "status": "Downloading", "progressDetail": {"current": 1e6, "total": 5e6}})
+    layers.update({"id": "1" + "x" * 10_000, "status": "Downloading", "progressDetail": {"current": 1e6, "total": 3e6}})
+    layers.update({"id": "1" + "x" * 10_000, "status": "Pull complete"})
+    assert str(layers) == "Pulling image 'a' to host h: 1 of 1000 layers, 4 of 8 MB."
+    assert max(map(len, layers._bytes)) <= 100
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ import pytest
 import strawberry
 from aiodocker import Docker
 from django.db.models.base import ModelState
+from graphql.execution import executor, values
 from graphql.execution.executor import Executor
 from graphql.validation.rules import overlapping_fields_can_be_merged
 from packaging.requirements import Requirement
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.dataloader import DataLoader
+from strawberry.extensions import MaskErrors
 from strawberry.http.streaming import SSETransport
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
@@ -63,6 +65,18 @@ def test_graphql_core_executes_a_subscriptions_event_by_an_executor_of_its_own()
 )
 def test_strawberrys_transports_have_the_overridden_methods(kind: type, methods: tuple[str, ...]) -> None:
     assert [name for name in methods if not callable(getattr(kind, name, None))] == []
+
+
+def test_strawberrys_schema_and_extensions_have_the_overridden_methods() -> None:
+    assert parameters(strawberry.Schema._execute_operation)[:2] == ["self", "execution_context"]
+    assert parameters(MaskErrors._process_errors) == ["self", "errors"]
+
+
+def test_graphql_core_coerces_variables_by_the_replaced_functions() -> None:
+    source = inspect.getsource(values.coerce_variable_values)
+    assert "coerce_input_value(value, var_type)" in source
+    assert "input_is_nested_too_deeply(value, var_type)" in source
+    assert "get_variable_values(" in inspect.getsource(executor)
 
 
 def test_strawberrys_handlers_have_the_attributes_that_are_read() -> None:

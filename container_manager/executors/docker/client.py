@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 from aiodocker import Docker, DockerError
 
+from container_manager import bounded_json
 from container_manager.aio import start_detached
 from container_manager.executors.configs import TLS, DockerConfig
 from container_manager.executors.docker import dialect
@@ -37,8 +38,11 @@ from container_manager.executors.exceptions import (
 logger = logging.getLogger(__name__)
 
 API_VERSION = re.compile(r"\d{1,2}\.\d{1,3}", re.ASCII)
-LARGEST_ANSWER = 16 * 1024 * 1024
-"""Bytes of an answer that is not a stream: a list of ten thousand containers takes as much."""
+LARGEST_ANSWER, LARGEST_LIST = 1024 * 1024, 16 * 1024 * 1024
+"""Bytes of an answer that is not a stream, and of the list of containers: ten thousand take as much."""
+
+BYTES_PER_VALUE = 32
+"""At least, in the answers of engines: only to read one with more values would hold up everything else."""
 
 LARGEST_FILE = 1024 * 1024
 
@@ -64,17 +68,27 @@ class Answer(aiohttp.ClientResponse):
         return self
 
     async def read(self) -> bytes:
-        """Read the body, at most LARGEST_ANSWER bytes."""
+        """Read the body, at most LARGEST_ANSWER or LARGEST_LIST bytes."""
         if self._body is None:
-            pieces, size = [], 0
+            pieces, size, most = [], 0, self._most()
             async for piece in self.content.iter_any():
                 pieces.append(piece)
                 size += len(piece)
-                if size > LARGEST_ANSWER:
+                if size > most:
                     self.close()
-                    raise UntrueAnswerError(f"an answer is larger than {LARGEST_ANSWER // 1024 // 1024} MiB")
+                    raise UntrueAnswerError(f"an answer is larger than {most // 1024 // 1024} MiB")
             self._body = b"".join(pieces)
         return await super().read()
+
+    async def json(self, **_: Any) -> Any:
+        """Read the body as JSON, with fewer values than its size allows."""
+        try:
+            return bounded_json.loads(await self.read(), self._most() // BYTES_PER_VALUE)
+        except bounded_json.TooManyValuesError as error:
+            raise UntrueAnswerError(f"an answer is too large: {error}") from error
+
+    def _most(self) -> int:
+        return LARGEST_LIST if self.url.path.endswith("/containers/json") else LARGEST_ANSWER
 
 
 class Engine(Docker):
@@ -365,9 +379,11 @@ def _pem(value: str, name: str) -> str:
     try:
         with open(value, opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
+            # Files of the kernel are regular ones of size 0, whatever is in them.
+            text = file.read(LARGEST_FILE + 1) if stat.S_ISREG(status.st_mode) else None
+            if text is None or len(text) > LARGEST_FILE:
                 raise ExecutorHostError(f"config.tls.{name}: the path must be that of a file of at most 1 MiB.")
-            return file.read()
+            return text
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         raise ExecutorHostError(

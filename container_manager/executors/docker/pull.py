@@ -25,6 +25,8 @@ from container_manager.executors.exceptions import (
 )
 
 MEGABYTE = 1_000_000
+MOST_LAYERS, LONGEST_ID = 1000, 100
+"""What is kept of an engine's report: eight times as many layers as an image of Docker can have."""
 
 
 async def pull(
@@ -130,25 +132,35 @@ class Layers:
         self._doing = f"Pulling image {image!r} to host {host}"
         self._bytes: dict[str, tuple[int, int]] = {}
         self._done: set[str] = set()
+        self._got = self._total = 0
 
     def update(self, step: Mapping[str, Any]) -> bool:
         """Take one step of the engine's report; returns whether it changes the sentence."""
-        layer, detail = step.get("id", ""), step.get("progressDetail") or {}
+        layer, detail = str(step.get("id", ""))[:LONGEST_ID], step.get("progressDetail") or {}
+        if layer not in self._bytes and len(self._bytes) >= MOST_LAYERS:
+            return False
         if step.get("status") == "Downloading" and "total" in detail:
-            self._bytes[layer] = (detail["current"], detail["total"])
+            self._set(layer, detail["current"], detail["total"])
         elif step.get("status") in {"Pull complete", "Already exists"}:
             self._done.add(layer)
-            self._bytes[layer] = (self._bytes.get(layer, (0, 0))[1],) * 2
+            _, total = self._bytes.get(layer, (0, 0))
+            self._set(layer, total, total)
         elif step.get("status") == "Pulling fs layer":
             self._bytes.setdefault(layer, (0, 0))
         else:
             return False
         return True
 
+    def _set(self, layer: str, got: int, total: int) -> None:
+        before = self._bytes.get(layer, (0, 0))
+        self._bytes[layer] = (got, total)
+        self._got += got - before[0]
+        self._total += total - before[1]
+
     def __str__(self) -> str:
         if not self._bytes:
             return f"{self._doing}."
-        got, total = (sum(column) / MEGABYTE for column in zip(*self._bytes.values(), strict=True))
+        got, total = self._got / MEGABYTE, self._total / MEGABYTE
         return f"{self._doing}: {len(self._done)} of {len(self._bytes)} layers, {got:.0f} of {total:.0f} MB."
 
 

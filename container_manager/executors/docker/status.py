@@ -35,20 +35,36 @@ def state_of(name: str) -> ExecutionState:
     return STATES[name]
 
 
-def status_of_container(container_id: str, state: Mapping[str, Any]) -> ExecutionStatus:
-    """The status in the `State` of an inspected container."""
-    kind = state_of(state["Status"])
-    if kind is ExecutionState.CREATED and _time(state["FinishedAt"]):
+class ContainerState(BaseModel):
+    """What is read of the `State` of an inspected container, as the engine names it."""
+
+    Status: str
+    ExitCode: int = Field(ge=-(2**31), le=2**31 - 1)
+    StartedAt: str
+    FinishedAt: str
+    OOMKilled: bool = False
+    Error: str | None = ""
+
+
+def status_of_container(container_id: str, answer: Mapping[str, Any]) -> ExecutionStatus:
+    """The status in the `State` of an inspected container.
+
+    Raises:
+        ValueError: it is not the state of a container.
+    """
+    state = ContainerState.model_validate(answer)
+    kind, finished_at = state_of(state.Status), _time(state.FinishedAt)
+    if kind is ExecutionState.CREATED and finished_at:
         # A container that has ended is called "created" by an engine that does not know when it started.
         kind = ExecutionState.EXITED
     return ExecutionStatus(
         container_id,
         kind,
-        exit_code=state["ExitCode"] if kind is ExecutionState.EXITED else None,
-        started_at=_time(state["StartedAt"]),
-        finished_at=_time(state["FinishedAt"]) if kind is ExecutionState.EXITED else None,
-        out_of_memory=bool(state.get("OOMKilled")),
-        error=clean(str(state.get("Error") or "")),
+        exit_code=state.ExitCode if kind is ExecutionState.EXITED else None,
+        started_at=_time(state.StartedAt),
+        finished_at=finished_at if kind is ExecutionState.EXITED else None,
+        out_of_memory=state.OOMKilled,
+        error=clean(state.Error or ""),
     )
 
 
@@ -85,7 +101,10 @@ def engine_id(info: EngineInfo, *, has_id: bool) -> str:
 
 def parse_time(text: str) -> datetime:
     """A time as the engine writes it, with up to nanoseconds; Python reads at most microseconds."""
-    return datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text))
+    found = datetime.fromisoformat(re.sub(r"\.(\d{6})\d*", r".\1", text))
+    if found.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return found
 
 
 def _time(text: str) -> datetime | None:

@@ -1,0 +1,38 @@
+"""How this process takes memory and gives it back."""
+
+import asyncio
+import ctypes
+import gc
+from contextlib import suppress
+
+TRIM_SECONDS = 20.0
+
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+"""Parameters of glibc's mallopt; see mallopt(3)."""
+
+LARGE_BYTES = 65_536
+
+
+def tune() -> None:
+    """Collect garbage less often, and let large blocks go back to the system as soon as they are free.
+
+    Objects from the start stay, and batches make many that reference counting frees. By default, glibc keeps blocks of
+    up to 32 MiB once it has seen such, and a heap for each thread.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    with suppress(AttributeError, OSError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        libc.mallopt(M_ARENA_MAX, 1)
+
+
+async def trim_regularly() -> None:
+    """Collect what refers to itself, which may be large although it is few objects, and give free memory back."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while True:
+        await asyncio.sleep(TRIM_SECONDS)
+        gc.collect()
+        if trim is not None:
+            await asyncio.to_thread(trim, 0)

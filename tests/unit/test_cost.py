@@ -1,0 +1,42 @@
+"""The tables of costs name fields that exist."""
+
+import pytest
+from graphql import parse
+
+from graphql_api import cost
+from graphql_api.schema import schema
+
+FIELDS = {f"{name}.{field}" for name, kind in schema._schema.type_map.items() for field in getattr(kind, "fields", ())}
+
+
+@pytest.mark.parametrize("table", ["OWN", "PER_HOST", "EACH", "LISTS"])
+def test_every_field_with_a_cost_exists(table: str) -> None:
+    assert set(getattr(cost, table)) <= FIELDS
+
+
+def cost_of(query: str, **variables: object) -> float:
+    return cost.cost(schema._schema, parse(query), variables, 100)
+
+
+JOBS = [{"image": "a"}] * 1000
+
+
+@pytest.mark.parametrize(
+    ("cheap", "same"),
+    [
+        # A fragment costs what the field around it makes it cost.
+        (
+            "query($j: [JobInput!]!) { b: planRouting(jobs: $j) { placements { __typename } } }",
+            'query($j: [JobInput!]!) { a: planRouting(jobs: [{image: "a"}]) { ...F } b: planRouting(jobs: $j) { ...F } } '
+            "fragment F on RoutingPlan { placements { __typename } }",
+        ),
+        # A job is planned whether its placement is shown or not.
+        (
+            'query { planRouting(jobs: [{image: "a"}]) { placements { __typename } } }',
+            "query($j: [JobInput!]!) { planRouting(jobs: $j) { __typename } }",
+        ),
+        ("{ hosts(first: 10) { edges { cursor } } }", "query($n: Int = 10) { hosts(first: $n) { edges { cursor } } }"),
+    ],
+)
+def test_what_costs_at_least_as_much(cheap: str, same: str) -> None:
+    assert cost_of(cheap, j=JOBS) <= cost_of(same, j=JOBS)
