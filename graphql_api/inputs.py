@@ -210,7 +210,7 @@ class _Label(KeyTextTransform):
     def as_sqlite(self, compiler: Any, *_: Any, **__: Any) -> Any:
         column, parameters = compiler.compile(self.lhs)
         # A path cannot have every name in it.
-        return f"(SELECT value FROM json_each({column}) WHERE key = %s)", (*parameters, self.key_name)
+        return f"(SELECT value FROM json_each({column}) WHERE key = %s)", (*parameters, self.key_name)  # noqa: S608
 
     def as_postgresql(self, compiler: Any, *_: Any, **__: Any) -> Any:
         column, parameters = compiler.compile(self.lhs)
