@@ -48,6 +48,7 @@ class Process:
         self._core = Supervisor([self.writer, self.events])
         self._loops = Supervisor(self._control_loops() if runs_jobs else [])
         self._sampling: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[bool] | None = None
         self._is_stopping = False
         self.writer.on_commit(self._on_commit)
 
@@ -96,7 +97,7 @@ class Process:
 
     async def stop(self) -> None:
         """Give up jobs and duties, commit what is waiting, and close connections."""
-        await cancel_and_wait(self._sampling)
+        await cancel_and_wait(self._sampling, self._asking)
         await self._loops.stop()
         await self._core.stop()
         await self.factory.aclose()
@@ -106,17 +107,26 @@ class Process:
         found = [f"The {name} loop has not ticked lately." for name in (*self._core.stalled(), *self._loops.stalled())]
         if self._is_stopping:
             found.append("The service is stopping.")
-        try:
-            async with asyncio.timeout(READY_WITHIN_SECONDS):
-                await threads.read_briefly(host_store.any_exist)
-        except Exception as error:  # noqa: BLE001 - without this query no request can be answered
-            logger.warning("the database does not answer: %r", error)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(_database_answers(), name="asking the database")
+        # Shared, because probes need no token: many of them at once are one question.
+        if not await asyncio.shield(self._asking):
             found.append("The database does not answer.")
         return found
 
     def _on_commit(self, events: Sequence[NewEvent]) -> None:
         if events:
             self.events.wake()
+
+
+async def _database_answers() -> bool:
+    try:
+        async with asyncio.timeout(READY_WITHIN_SECONDS):
+            await threads.read_briefly(host_store.any_exist)
+    except Exception as error:  # noqa: BLE001 - without this query no request can be answered
+        logger.warning("the database does not answer: %r", error)
+        return False
+    return True
 
 
 async def _sample_loop_lag() -> None:

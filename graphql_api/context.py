@@ -10,7 +10,7 @@ import strawberry
 from strawberry.dataloader import DataLoader
 
 from container_manager.domain.kinds import Role
-from container_manager.models import ContainerJob
+from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.service import Service
 from container_manager.store.outputs import LogLine, TooMuchTextError, Wanted
 from container_manager.store.tokens import Credential
@@ -86,8 +86,8 @@ class Context:
     """Its address has sent too many wrong tokens."""
 
     def __post_init__(self) -> None:
-        hosts, jobs, decisions = self.service.hosts, self.service.jobs, self.service.decisions
-        self.hosts = _optional(hosts.by_ids)
+        jobs, decisions = self.service.jobs, self.service.decisions
+        self.hosts = Loader(self._hosts)
         self.jobs = Loader(self._jobs)
         self.attempts = _certain(jobs.earlier_attempts)
         self.outputs = _certain(self._outputs)
@@ -102,6 +102,11 @@ class Context:
             return await self.service.jobs.outputs(wanted, LARGEST_ANSWER)
         except TooMuchTextError as error:
             raise too_much(LARGEST_ANSWER, TEXT) from error
+
+    async def _hosts(self, keys: list[tuple[int, bool]]) -> list[ExecutorHost | None]:
+        """Hosts by their ids, and whether their usage is wanted."""
+        found = await self.service.hosts.by_ids({pk for pk, _ in keys}, usage=any(wanted for _, wanted in keys))
+        return [found.get(pk) for pk, _ in keys]
 
     async def _jobs(self, keys: list[tuple[int, bool]]) -> list[ContainerJob | None]:
         """Jobs by their ids, and whether their long texts are wanted."""

@@ -34,7 +34,7 @@ from graphql_api.types import events as event_types
 from graphql_api.types import hosts as host_types
 from graphql_api.types import jobs as job_types
 from graphql_api.types.audit import AuditEntry
-from graphql_api.types.capacity import ExecutorCapacity, capacity
+from graphql_api.types.capacity import ExecutorCapacity, capacity_of
 from graphql_api.types.events import RoutingEvent
 from graphql_api.types.hosts import ExecutorHost
 from graphql_api.types.jobs import ContainerJob, RoutingDecision
@@ -74,7 +74,8 @@ class Query:
     ) -> Connection[ExecutorHost]:
         limit, position = ids.page_size(first), ids.from_cursor(after)
         where = condition(filters, models.ExecutorHost, info) & Q(pk__gt=position or 0)
-        rows = await info.context.service.hosts.matching(where, limit + 1)
+        usage = host_types.shows_usage()
+        rows = await info.context.service.hosts.matching(where, limit + 1, usage=usage)
         nodes = [(row.pk, ExecutorHost.of(row)) for row in rows[:limit]]
         return Connection[ExecutorHost].of(nodes, more=len(rows) > limit, before=position is not None)
 
@@ -83,7 +84,7 @@ class Query:
         if (id is None) == (name is None):
             ids.bad_input("host: give either id or name.")
         where = Q(name=name) if id is None else Q(pk=ids.to_pk("ExecutorHost", id))
-        rows = await info.context.service.hosts.matching(where, 1)
+        rows = await info.context.service.hosts.matching(where, 1, usage=host_types.shows_usage())
         return ExecutorHost.of(rows[0]) if rows else None
 
     @strawberry.field(description="By executor type and region.")
@@ -98,7 +99,7 @@ class Query:
                 region=group.region,
                 hosts=len(group.hosts),
                 available_hosts=group.available,
-                capacity=capacity(group.hosts),
+                capacity=capacity_of(group.hosts),
             )
             for group in await info.context.service.hosts.capacity(where)
         ]

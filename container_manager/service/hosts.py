@@ -155,13 +155,13 @@ class Hosts:
         """Whether there is any host."""
         return await threads.read(host_store.any_exist)
 
-    async def matching(self, where: Q, limit: int | None = None) -> list[ExecutorHost]:
-        """Hosts with their usage, oldest first."""
-        return await threads.read(host_store.matching, where, limit)
+    async def matching(self, where: Q, limit: int | None = None, *, usage: bool = True) -> list[ExecutorHost]:
+        """Hosts, oldest first. Without their usage they count as empty."""
+        return await threads.read(host_store.matching, where, limit, usage)
 
-    async def by_ids(self, ids: Iterable[int]) -> dict[int, ExecutorHost]:
-        """Hosts with their usage, by id; those that do not exist are left out."""
-        return await threads.read(host_store.by_ids, ids)
+    async def by_ids(self, ids: Iterable[int], *, usage: bool = True) -> dict[int, ExecutorHost]:
+        """Hosts by id; those that do not exist are left out. Without their usage they count as empty."""
+        return await threads.read(host_store.by_ids, ids, usage)
 
     async def capacity(self, where: Q) -> list[CapacityGroup]:
         """The hosts by executor type and region."""

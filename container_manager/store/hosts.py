@@ -128,14 +128,19 @@ def candidates() -> list[ExecutorHost]:
     return list(with_usage(ExecutorHost.objects.filter(is_active=True)).order_by("pk"))
 
 
-def matching(where: Q, limit: int | None = None) -> list[ExecutorHost]:
-    """Hosts with their usage, oldest first."""
-    return list(with_usage(ExecutorHost.objects.filter(where)).order_by("pk")[:limit])
+def matching(where: Q, limit: int | None = None, usage: bool = True) -> list[ExecutorHost]:
+    """Hosts, oldest first. Without their usage they count as empty."""
+    return list(_read(where, usage).order_by("pk")[:limit])
 
 
-def by_ids(ids: Iterable[int]) -> dict[int, ExecutorHost]:
-    """Hosts with their usage; those that do not exist are left out."""
-    return {host.pk: host for host in with_usage(ExecutorHost.objects.filter(pk__in=list(ids)))}
+def by_ids(ids: Iterable[int], usage: bool = True) -> dict[int, ExecutorHost]:
+    """Hosts; those that do not exist are left out. Without their usage they count as empty."""
+    return {host.pk: host for host in _read(Q(pk__in=list(ids)), usage)}
+
+
+def _read(where: Q, usage: bool) -> QuerySet[ExecutorHost]:
+    hosts = ExecutorHost.objects.filter(where)
+    return with_usage(hosts) if usage else hosts
 
 
 def bare(where: Q) -> list[ExecutorHost]:

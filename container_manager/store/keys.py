@@ -8,13 +8,13 @@ from django.db.models.expressions import Combinable
 from container_manager import crypto
 from container_manager.models import ContainerJob, ExecutorHost, Installation
 from container_manager.store.installation import CANARY
-from container_manager.store.transaction import Transaction, commit_one, under_routing_lock
+from container_manager.store.transaction import Actor, Transaction, commit_one, under_routing_lock
 
 ENCRYPTED: list[tuple[type[Model], str]] = [(ExecutorHost, "config"), (ContainerJob, "environment")]
 BATCH = 500
 
 
-def rotate() -> int:
+def rotate(actor: Actor) -> int:
     """Encrypt again what another than the first key has encrypted; returns how many values.
 
     Raises:
@@ -24,13 +24,15 @@ def rotate() -> int:
     # Until nothing is found, because other processes may write meanwhile.
     while found := _rotate_once():
         count += found
-    commit_one(_finish, None)
+    commit_one(_finish, (actor, count))
     return count
 
 
 @under_routing_lock
-def _finish(_: Transaction, items: Sequence[None]) -> list[None]:
+def _finish(tx: Transaction, items: Sequence[tuple[Actor, int]]) -> list[None]:
     Installation.objects.update(canary=crypto.encrypt(CANARY), keys_in_use=crypto.fingerprints()[:1])
+    for actor, count in items:
+        tx.audit(actor, "rotateKeys", f"{count} values")
     return [None for _ in items]
 
 

@@ -31,7 +31,7 @@ class ExecutorCapacity:
     capacity: Capacity
 
 
-def capacity(hosts: list[models.ExecutorHost]) -> Capacity:
+def capacity_of(hosts: list[models.ExecutorHost]) -> Capacity:
     """The capacity of these hosts together; unlimited if one of them is."""
     memory = [h.max_memory_mb if h.max_memory_mb is not None else h.reported_memory_mb for h in hosts]
     cores = [h.max_cpu_cores if h.max_cpu_cores is not None else h.reported_cpu_cores for h in hosts]

@@ -15,7 +15,7 @@ from container_manager.executors.secrets import hide_secrets
 from graphql_api.context import Info
 from graphql_api.ids import to_global
 from graphql_api.operation import current
-from graphql_api.types.capacity import Capacity, capacity
+from graphql_api.types.capacity import Capacity, capacity_of
 from graphql_api.types.pages import Node
 
 
@@ -31,6 +31,12 @@ class HostHealth:
 
 
 LABELS = ("labels",)
+USAGE = ("capacity",)
+
+
+def shows_usage() -> bool:
+    """Whether this operation may show the usage of hosts, for which all active jobs are counted."""
+    return current().mentions(USAGE) > 0
 
 
 @strawberry.type(
@@ -50,7 +56,6 @@ class ExecutorHost(Node):
         description="What the engine says that it is, such as Docker 20.10.24 or Podman 4.3.1; null before its first "
         "successful probe and for other executors."
     )
-    capacity: Capacity
     health: HostHealth
     ejected_until: datetime | None = strawberry.field(
         description="Avoided until then, because launches kept failing; does not count for the last usable host "
@@ -60,6 +65,10 @@ class ExecutorHost(Node):
         description="Avoided until then by all jobs, because a quota was used up."
     )
     row: strawberry.Private[models.ExecutorHost]
+
+    @strawberry.field
+    def capacity(self) -> Capacity:
+        return capacity_of([self.row])
 
     @strawberry.field(description="Executor settings; secret values are never returned.")
     async def config(self) -> JSON:
@@ -82,7 +91,6 @@ class ExecutorHost(Node):
             labels=JSON(host.labels),
             routing_weight=host.routing_weight,
             engine=host.engine or None,
-            capacity=capacity([host]),
             health=HostHealth(
                 status=HealthStatus(host.health_status),
                 last_checked_at=host.last_health_check,
@@ -98,5 +106,5 @@ class ExecutorHost(Node):
 
 async def host(info: Info, pk: int | None) -> ExecutorHost | None:
     """The host with this primary key, in one query with others of the same request."""
-    row = await info.context.hosts.load(pk) if pk else None
+    row = await info.context.hosts.load((pk, shows_usage())) if pk else None
     return ExecutorHost.of(row) if row else None

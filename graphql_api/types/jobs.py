@@ -151,7 +151,7 @@ class ContainerJob(Node):
     async def attempts(self, info: Info) -> list[Annotated["JobAttempt", strawberry.lazy("graphql_api.types.jobs")]]:
         past = await info.context.attempts.load(self.row.pk)
         current().spend(records=len(past) + 1)
-        here = await info.context.hosts.load(self.row.host_id) if self.row.host_id else None
+        here = await info.context.hosts.load((self.row.host_id, False)) if self.row.host_id else None
         return [JobAttempt.of(row) for row in (*past, latest(self.row, here))]
 
     @classmethod

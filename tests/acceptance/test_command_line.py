@@ -134,7 +134,9 @@ def test_secret_keys_are_rotated_while_the_service_runs(home: Path) -> None:
     with Served(home, **_keys(TWO, ONE)) as served:
         done = command(home, "keys", "rotate", **_keys(TWO, ONE))
         assert "1 values were encrypted again" in done.stdout, done.stderr
-        assert "the others may go" in done.stdout
+        assert "The others may go" in done.stdout
+        audited = served.query(token, "{ auditLog(first: 1) { edges { node { actor action target } } } }")
+        assert audited["edges"][0]["node"] == {"actor": "command line", "action": "rotateKeys", "target": "1 values"}
         assert served.query(token, hosts)["name"] == "sim"
         assert "0 values" in command(home, "keys", "rotate", **_keys(TWO, ONE)).stdout
     with Served(home, **_keys(TWO)) as served:

@@ -1,11 +1,16 @@
 """Who may use which root field, over each transport: a new field without an entry fails."""
 
+import asyncio
 import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
 import websockets
+from django.utils import timezone
 from graphql import (
     GraphQLEnumType,
     GraphQLField,
@@ -20,9 +25,12 @@ from graphql import (
 )
 
 from container_manager.domain.kinds import Role
+from container_manager.models import ApiToken
+from graphql_api.application import make_application
 from tests.client import CREATE_HOST, Api
+from tests.issuer import local_issuer, trusting
 from tests.processes import ROOT
-from tests.server import make_token
+from tests.server import make_token, serving
 
 VIEWER, OPERATOR, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 NEEDED = {
@@ -110,23 +118,117 @@ async def over_event_stream(api: Api, queries: list[str]) -> list[str]:
     return answers
 
 
-TRANSPORTS = {"http": over_http, "websocket": over_websocket, "event stream": over_event_stream}
+async def over_get(api: Api, queries: list[str]) -> list[str]:
+    return [(await api.http.get("/graphql", params={"query": query})).text for query in queries]
 
 
+TRANSPORTS = {"http": over_http, "get": over_get, "websocket": over_websocket, "event stream": over_event_stream}
+NOT_OVER = {("subscription", "http"), ("subscription", "get"), ("mutation", "get")}
+
+
+GROUPS = {VIEWER: "staff", OPERATOR: "dev", ADMIN: "ops"}
+CREDENTIALS = ["token", "issuer"]
+
+
+@pytest.fixture
+async def callers() -> AsyncIterator[Callable[..., Awaitable[Api]]]:
+    """Make a caller with a role, by a token of our own or of an issuer."""
+    async with local_issuer() as issuer, AsyncExitStack() as stack:
+        stack.enter_context(trusting(issuer))
+        url = await stack.enter_async_context(serving(make_application()))
+
+        async def make(role: Role, credential: str, **claims: object) -> Api:
+            secret = await make_token(role) if credential == "token" else issuer.token(groups=[GROUPS[role]], **claims)
+            api = Api(url, secret)
+            stack.push_async_callback(api.http.aclose)
+            return api
+
+        yield make
+
+
+@pytest.mark.parametrize("credential", CREDENTIALS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_each_field_is_for_its_roles_alone(url: str, transport: str) -> None:
-    callers = {role: Api(url, await make_token(role)) for role in RANKS}
-    await callers[ADMIN](CREATE_HOST, input={"name": "h", "executorType": "SIMULATED"})
-    fields = [(kind, name) for kind, name in FIELDS if (kind, transport) != ("subscription", "http")]
+async def test_each_field_is_for_its_roles_alone(
+    callers: Callable[..., Awaitable[Api]], transport: str, credential: str
+) -> None:
+    by_role = {role: await callers(role, credential) for role in RANKS}
+    await by_role[ADMIN](CREATE_HOST, input={"name": "h", "executorType": "SIMULATED"})
+    fields = [(kind, name) for kind, name in FIELDS if (kind, transport) not in NOT_OVER]
     queries = [document(kind, name, root(kind).fields[name]) for kind, name in fields]
-    for role, api in callers.items():
+    for role, api in by_role.items():
         for (kind, name), answer in zip(fields, await TRANSPORTS[transport](api, queries), strict=True):
             (needed,) = [role for role, names in NEEDED[kind].items() if name in names]
             refused = RANKS.index(role) < RANKS.index(needed)
             assert ("FORBIDDEN" in answer) == refused, (kind, name, role, answer)
             assert "UNAUTHENTICATED" not in answer
             assert "INTERNAL" not in answer, (kind, name, answer)
-        await api.http.aclose()
+
+
+async def test_nothing_is_changed_by_get(callers: Callable[..., Awaitable[Api]]) -> None:
+    admin = await callers(ADMIN, "token")
+    for kind, name in FIELDS:
+        if kind != "query":
+            query = document(kind, name, root(kind).fields[name])
+            answer = await admin.http.get("/graphql", params={"query": query})
+            assert "BAD_REQUEST" in answer.text, (name, answer.text)
+
+
+async def _revoke() -> None:
+    await ApiToken.objects.exclude(role=ADMIN).adelete()
+
+
+async def _let_expire() -> None:
+    await ApiToken.objects.exclude(role=ADMIN).aupdate(expires_at=timezone.now())
+
+
+async def _wait() -> None:
+    """A token of the issuer ends by itself."""
+
+
+async def _read_to_the_end(connection: websockets.ClientConnection) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            assert "errors" not in (message := json.loads(await connection.recv())).get("payload", ()), message
+
+
+@pytest.mark.parametrize(("credential", "end"), [("token", _revoke), ("token", _let_expire), ("issuer", _wait)])
+@pytest.mark.parametrize("transport", ["websocket", "event stream"])
+async def test_every_subscription_ends_with_its_token(
+    callers: Callable[..., Awaitable[Api]], transport: str, credential: str, end: Callable[[], Awaitable[None]]
+) -> None:
+    admin = await callers(ADMIN, "token")
+    await admin(
+        CREATE_HOST, input={"name": "h", "executorType": "SIMULATED", "config": {"accept": "any", "run_ms": 60_000}}
+    )
+    job = await admin.submit()
+    viewer = await callers(VIEWER, credential, exp=time.time() + 3)
+    queries = [
+        document("subscription", name, field).replace('id: "x"', f'id: "{job["id"]}"')
+        for name, field in root("subscription").fields.items()
+    ]
+    async with AsyncExitStack() as stack:
+        if transport == "websocket":
+            connection = await stack.enter_async_context(viewer.socket())
+            for number, query in enumerate(queries):
+                await connection.send(json.dumps({"id": str(number), "type": "subscribe", "payload": {"query": query}}))
+            await connection.recv()
+            await end()
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await _read_to_the_end(connection)
+            assert closed.value.rcvd.code == 4403
+            return
+        headers = {"Accept": "text/event-stream"}
+        streams = [
+            await stack.enter_async_context(
+                viewer.http.stream("POST", "/graphql", json={"query": query}, headers=headers)
+            )
+            for query in queries
+        ]
+        assert [stream.status_code for stream in streams] == [200] * len(queries)
+        await end()
+        async with asyncio.timeout(10):
+            for stream in streams:
+                assert "UNAUTHENTICATED" in "".join([text async for text in stream.aiter_text()])
 
 
 @pytest.mark.parametrize("secret", [None, "cm_" + "x" * 43])

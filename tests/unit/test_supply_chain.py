@@ -1,6 +1,8 @@
 """What the image installs: locked with hashes, as pyproject.toml asks, under licences that users can accept."""
 
+import json
 import re
+import subprocess
 import tomllib
 from importlib.metadata import metadata
 
@@ -41,3 +43,12 @@ def test_licences_can_be_accepted(name: str) -> None:
     assert not any(
         re.search(r"\bA?GPL|Affero|(?<!Lesser )General Public", text) for text in licences if "Lesser" not in text
     )
+
+
+def test_the_bill_of_materials_has_what_is_locked() -> None:
+    done = subprocess.run(["scripts/sbom"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    bill = json.loads(done.stdout)
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "container-manager"
+    assert {component["name"]: component["version"] for component in bill["components"]} == LOCK
+    assert all(component["externalReferences"][0]["hashes"] for component in bill["components"])
