@@ -37,7 +37,6 @@ from graphql_api.operation import current
 LONGEST_CACHED, CACHED_CHARACTERS = 16_384, 131_072
 """A parsed document takes up to a hundred times the memory of its text."""
 
-
 QUICKLY_CHECKED = 1000
 """Characters of a document whose parsing and validation take a few milliseconds."""
 

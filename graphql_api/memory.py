@@ -3,9 +3,11 @@
 import asyncio
 import ctypes
 import gc
+import resource
 from contextlib import suppress
+from pathlib import Path
 
-TRIM_SECONDS = 20.0
+TRIM_SECONDS, GROWTH_BYTES = 20.0, 8_000_000
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """Parameters of glibc's mallopt; see mallopt(3)."""
@@ -29,10 +31,21 @@ def tune() -> None:
 
 
 async def trim_regularly() -> None:
-    """Collect what refers to itself, which may be large although it is few objects, and give free memory back."""
+    """When memory has grown, collect what refers to itself, which may be few large objects, and give memory back."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    before = _resident()
     while True:
         await asyncio.sleep(TRIM_SECONDS)
-        gc.collect()
-        if trim is not None:
-            await asyncio.to_thread(trim, 0)
+        if _resident() > before + GROWTH_BYTES:
+            gc.collect()
+            if trim is not None:
+                await asyncio.to_thread(trim, 0)
+            before = _resident()
+
+
+def _resident() -> int:
+    """The memory of this process in bytes; of other systems than Linux, the most that it had."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -23,7 +23,6 @@ SMALL = 16_384
 MOST_RECORDS = 5000
 """Attempts and decisions of jobs in one answer: their number is known only when they are read."""
 
-
 TEXT = "characters of text"
 
 

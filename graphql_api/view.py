@@ -88,8 +88,8 @@ class GraphQLView(GraphQL[Context, None]):
             # Before the body is read, so that callers without a token cost nothing.
             await self._refusal(request, context)(scope, receive, send)
             return
-        with begun():
-            current().most_values = most_values
+        with begun() as operation:
+            operation.most_values = most_values
             await self._serve(request, context, send)
 
     async def _serve(self, request: Request, context: Context, send: Send) -> None:

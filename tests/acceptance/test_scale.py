@@ -50,7 +50,7 @@ def serve(folder: Path, role: str, variables: dict[str, str], *more: str, port: 
 
 # ------------------------------------------------------------------ events
 
-WRITERS, TRANSACTIONS, EACH = 4, 150, 50
+WRITERS, TRANSACTIONS, EACH = 4, 60, 50
 ONE_BY_ONE = "subscription($after: String) { routingEvents(after: $after) { cursor } }"
 BATCHES = "subscription($after: String) { routingEventBatches(after: $after, everyMs: 20) { cursor } }"
 
@@ -87,7 +87,7 @@ class Reader:
                     await asyncio.sleep(0.005)
 
 
-async def test_each_of_twenty_subscribers_sees_each_of_30_000_events_once(cluster: Postgres, tmp_path: Path) -> None:
+async def test_each_of_twenty_subscribers_sees_each_event_once(cluster: Postgres, tmp_path: Path) -> None:
     url = cluster.database()
     variables = settings(url)
     with serve(tmp_path / "a", "api", variables) as one, serve(tmp_path / "b", "api", variables) as two:
@@ -430,6 +430,9 @@ def _probed_since(url: str, moment: datetime) -> bool:
 
 def _workers(children: Path) -> list[int]:
     """Worker processes, without the helper processes of the library."""
-    return [
-        int(pid) for pid in children.read_text().split() if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    found = []
+    for pid in children.read_text().split():
+        with suppress(FileNotFoundError):  # it has just ended
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+    return found

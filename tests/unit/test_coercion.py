@@ -13,7 +13,7 @@ from graphql import (
 )
 from graphql.execution import values as stock
 from graphql.utilities.coerce_input_value import coerce_input_value
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphql_api import coercion
@@ -83,6 +83,7 @@ def in_order(value: Any) -> Any:
     return [in_order(one) for one in value] if isinstance(value, list) else repr(value)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(TYPES).flatmap(lambda one: st.tuples(st.just(one), values(type_named(*one)))))
 def test_values_and_errors_are_those_of_graphql_core(case: Any) -> None:
     (given_schema, kind), value = case

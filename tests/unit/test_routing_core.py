@@ -72,7 +72,7 @@ def batches(draw: st.DrawFn) -> list[JobRequest]:
     return [JobRequest(age, age, draw(st.sampled_from(classes))) for age in range(draw(st.integers(1, 25)))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(fleets(), batches(), st.integers(0, 2**63))
 def test_no_batch_breaks_a_rule(fleet: list[HostState], batch: list[JobRequest], seed: int) -> None:
     decisions = router.decide(fleet, batch, seed)
