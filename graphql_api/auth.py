@@ -70,7 +70,9 @@ async def identify(context: Context, credentials: object) -> None:
         tokens.note_refused(context.address)
         return
     context.secret = secret
-    found = await (tokens.verify(secret) if tokens.is_signed(secret) else context.tokens.load(secret))
+    found = tokens.known(secret)
+    if found is None:
+        found = await (tokens.verify(secret) if tokens.is_signed(secret) else context.tokens.load(secret))
     context.identity = _identity(context, found)
     if context.identity is None:
         tokens.note_refused(context.address)

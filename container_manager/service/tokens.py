@@ -1,9 +1,11 @@
 """API tokens: authenticating requests, and managing tokens from the command line."""
 
 import asyncio
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
 
@@ -32,9 +34,20 @@ MOST_REFUSED, MOST_OF_OTHERS = 100, 1000
 IPV6_CLIENT = 64
 """Bits of an IPv6 address that are the client's network."""
 
+KNOWN_SECONDS = 1.0
+"""How long a token that was looked up counts as valid."""
+
 MOST_REMEMBERED = 10_000
 USE_RECORDED_EVERY = timedelta(minutes=1)
 COMMAND_LINE = Actor("command line")
+
+
+@dataclass(slots=True)
+class _Accepted:
+    """A token that was valid, and until when it is not looked up again, on the monotonic clock."""
+
+    credential: Credential
+    until: float = 0.0
 
 
 class Tokens:
@@ -47,16 +60,22 @@ class Tokens:
         self._recording: set[int] = set()
         self._refused: Counter[str] = Counter()
         self._forbidden: Counter[tuple[Actor, str]] = Counter()
-        self._accepted: OrderedDict[str, None] = OrderedDict()
+        self._accepted: OrderedDict[str, _Accepted] = OrderedDict()
         self._recording_refused: asyncio.Task[object] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def authenticate(self, secrets: Sequence[str]) -> list[Credential | None]:
         """What each secret gives, or None. Records the use of a token at most once a minute."""
         found = await self._look_up(set(secrets))
-        for secret in found:
-            self._remember(token_store.digest(secret))
+        for secret in set(secrets) - found.keys():
+            if (accepted := self._accepted.get(token_store.digest(secret))) is not None:
+                accepted.until = 0.0
         return [found.get(secret) for secret in secrets]
+
+    def known(self, secret: str) -> Credential | None:
+        """What a secret gave a moment ago; None when it has to be looked up."""
+        accepted = self._accepted.get(token_store.digest(secret))
+        return accepted.credential if accepted is not None and time.monotonic() < accepted.until else None
 
     def is_signed(self, secret: str) -> bool:
         """Whether this is a token of the issuer, which `verify` reads."""
@@ -66,7 +85,7 @@ class Tokens:
         """What a token of the issuer gives, or None. It may wait for the issuer, so it is no part of a batch."""
         assert self._issuer is not None  # noqa: S101 - `is_signed` was asked before
         if (found := await self._issuer.verify(secret)) is not None:
-            self._remember(token_store.digest(secret))
+            self._remember(secret, _Accepted(found))
         return found
 
     async def _look_up(self, secrets: set[str]) -> dict[str, Credential]:
@@ -76,10 +95,17 @@ class Tokens:
         for pk in set(stale) - self._recording:
             self._recording.add(pk)
             start_detached(self._record_use(pk), "recording the use of a token", self._tasks)
-        return {secret: Credential(token.name, Role(token.role), token.pk) for secret, token in tokens.items()}
+        found = {secret: Credential(token.name, Role(token.role), token.pk) for secret, token in tokens.items()}
+        for secret, token in tokens.items():
+            left = KNOWN_SECONDS
+            if token.expires_at is not None:
+                left = min(left, (token.expires_at - clock.now()).total_seconds())
+            self._remember(secret, _Accepted(found[secret], time.monotonic() + left))
+        return found
 
-    def _remember(self, digest: str) -> None:
-        self._accepted[digest] = None
+    def _remember(self, secret: str, accepted: "_Accepted") -> None:
+        digest = token_store.digest(secret)
+        self._accepted[digest] = accepted
         self._accepted.move_to_end(digest)
         if len(self._accepted) > MOST_REMEMBERED:
             self._accepted.popitem(last=False)
