@@ -31,16 +31,20 @@ def tune() -> None:
 
 
 async def trim_regularly() -> None:
-    """When memory has grown, collect what refers to itself, which may be few large objects, and give memory back."""
+    """While memory has grown, collect what refers to itself, which may be few large objects, and give memory back."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    before = _resident()
+    least, pause = _resident(), TRIM_SECONDS
     while True:
-        await asyncio.sleep(TRIM_SECONDS)
-        if _resident() > before + GROWTH_BYTES:
-            gc.collect()
-            if trim is not None:
-                await asyncio.to_thread(trim, 0)
-            before = _resident()
+        await asyncio.sleep(pause)
+        before = _resident()
+        if before <= least + GROWTH_BYTES:
+            pause = TRIM_SECONDS
+            continue
+        gc.collect()
+        if trim is not None:
+            await asyncio.to_thread(trim, 0)
+        # Seldom, when it is needed for what is there.
+        pause = TRIM_SECONDS if _resident() < before - GROWTH_BYTES else 2 * TRIM_SECONDS
 
 
 def _resident() -> int:
