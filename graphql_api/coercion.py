@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from math import isfinite
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from graphql import (
     GraphQLBoolean,
     GraphQLError,
@@ -71,9 +72,7 @@ async def coerced_aside(
 ) -> AsyncIterator[None]:
     """Coerce the variables of the operation that is executed in the block in a thread, before."""
     definitions = operation.variable_definitions or ()
-    found = await threads.prepare_request(
-        stock.get_variable_values, schema, definitions, values, max_errors=MOST_ERRORS
-    )
+    found = await threads.prepare_request(_get_variable_values, schema, definitions, values, max_errors=MOST_ERRORS)
     before = _ready.set(found)
     try:
         yield
@@ -82,7 +81,12 @@ async def coerced_aside(
 
 
 def _get_variable_values(*args: Any, **options: Any) -> VariableValues | list[GraphQLError]:
-    return stock.get_variable_values(*args, **options) if (ready := _ready.get()) is None else ready
+    if (ready := _ready.get()) is not None:
+        return ready
+    # A hidden schema is not suggested either.
+    return stock.get_variable_values(
+        *args, **options | {"hide_suggestions": not settings.CONTAINER_MANAGER.introspection}
+    )
 
 
 def coerce(value: Any, kind: GraphQLInputType) -> Any:

@@ -567,6 +567,8 @@ async def test_a_hidden_schema_is_not_suggested(admin: Api, monkeypatch: pytest.
             monkeypatch.setattr(settings, "CONTAINER_MANAGER", hidden)
         error = await admin.error(f"{{ {name} }}")
         assert ("Did you mean" in error["message"]) == suggested
+        error = await admin.error(SUBMIT, input={"image": "a", "prioritys": 1})
+        assert ("Did you mean" in error["message"]) == suggested
 
 
 async def test_the_schema_need_not_be_shown(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
