@@ -10,17 +10,15 @@ first.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from pathlib import Path
 
 from benchmarks import fleet
-from benchmarks.over_http import cpu_seconds, serving
+from benchmarks.over_http import cpu_seconds, resident, serving
 
 PLAIN = "cursor kind at id message hostName"
 FIELDS = f"{PLAIN} job {{ id name status }} host {{ id name }}"
@@ -109,12 +107,6 @@ def window(client: "subprocess.Popen[str]") -> dict[str, float]:
     assert told["ordered"], told
     assert told["gaps"] == 0, told
     return told
-
-
-def resident(pid: int) -> float:
-    """MB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def flood(url: str, pid: int, token: str, producer: list[str], total: int) -> dict[str, float]:

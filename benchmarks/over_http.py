@@ -58,6 +58,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def resident(pid: int) -> float:
+    """The memory of a process, in MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 async def post(session: aiohttp.ClientSession, url: str, query: str, **variables: Any) -> Any:
     async with session.post(f"{url}/graphql", json={"query": query, "variables": variables}) as answer:
         told = await answer.json()

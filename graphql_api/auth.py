@@ -83,16 +83,15 @@ async def look_up(contexts: Sequence[Context]) -> None:
     if not contexts:
         return
     tokens = contexts[0].service.tokens
-    own = list({context.secret for context in contexts if not tokens.is_signed(context.secret)})
-    found = dict(zip(own, await tokens.authenticate(own), strict=True)) if own else {}
-    for context in contexts:
-        if context.secret in found:
-            context.identity = _identity(context, found[context.secret])
-    # After those of our own, because the issuer may let them wait.
-    for secret in {context.secret for context in contexts} - found.keys():
-        found[secret] = await tokens.verify(secret)
-    for context in contexts:
+    signed = [context for context in contexts if tokens.is_signed(context.secret)]
+    own = [context for context in contexts if not tokens.is_signed(context.secret)]
+    secrets = list({context.secret for context in own})
+    found = dict(zip(secrets, await tokens.authenticate(secrets), strict=True)) if secrets else {}
+    for context in own:
         context.identity = _identity(context, found[context.secret])
+    # After those of our own, because the issuer may let them wait.
+    for context in signed:
+        context.identity = _identity(context, await tokens.verify(context.secret))
 
 
 def _identity(context: Context, found: Credential | None) -> Identity | None:

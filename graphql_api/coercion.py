@@ -117,15 +117,11 @@ def _contains_itself(kind: Any) -> bool:
 
 
 def _coercer(kind: GraphQLInputType) -> Coercer:
-    if isinstance(kind, GraphQLNonNull):
-        return partial(_non_null, _coercer(kind.of_type)) if isinstance(kind.of_type, GraphQLList) else _inner(kind)
-    return partial(_nullable, _inner(kind))
+    return _inner(kind.of_type) if isinstance(kind, GraphQLNonNull) else partial(_nullable, _inner(kind))
 
 
 def _inner(kind: Any) -> Coercer:
     """The coercer of a type for values other than null, which it refuses."""
-    if isinstance(kind, GraphQLNonNull):
-        kind = kind.of_type
     if isinstance(kind, GraphQLList):
         return partial(_list, _coercer(kind.of_type))
     if isinstance(kind, GraphQLInputObjectType):
@@ -135,12 +131,6 @@ def _inner(kind: Any) -> Coercer:
 
 def _nullable(inner: Coercer, value: Any) -> Any:
     return None if value is None else inner(value)
-
-
-def _non_null(inner: Coercer, value: Any) -> Any:
-    if value is None:
-        raise _NotPlain
-    return inner(value)
 
 
 def _stock(kind: GraphQLInputType, value: Any) -> Any:

@@ -37,7 +37,7 @@ OPERATION, WRITTEN, LEAF, OBJECT = 100.0, 3.0, 0.25, 0.75
 """What every operation costs, every field of the document, every plain value and every object of the answer."""
 
 PLANNED = 4.0
-"""What each job of a plan costs, whatever is shown of it."""
+"""What each job of a plan costs, also when its placement is not selected."""
 
 OWN = {
     "Query.queue": 100.0,

@@ -175,7 +175,7 @@ def matching(where: Q, limit: int, newest_first: bool = True, with_texts: bool =
 
 
 def _shown(where: Q, with_texts: bool) -> Any:
-    return _jobs(where) if with_texts else _jobs(where).defer("environment", *LONG_TEXTS)
+    return _jobs(where) if with_texts else _jobs(where).defer(*LONG_TEXTS)
 
 
 def count_active() -> int:

@@ -379,7 +379,7 @@ def _pem(value: str, name: str) -> str:
     try:
         with open(value, opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
-            # Files of the kernel are regular ones of size 0, whatever is in them.
+            # The kernel gives its own files, such as those in /proc, the size 0.
             text = file.read(LARGEST_FILE + 1) if stat.S_ISREG(status.st_mode) else None
             if text is None or len(text) > LARGEST_FILE:
                 raise ExecutorHostError(f"config.tls.{name}: the path must be that of a file of at most 1 MiB.")
