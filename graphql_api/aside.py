@@ -10,7 +10,7 @@ from typing import TypeVar
 
 R = TypeVar("R")
 
-AT_ONCE = 4
+AT_ONCE = 2
 """They share one thread; more at once would only take more memory."""
 
 SWITCH_SECONDS = 0.001

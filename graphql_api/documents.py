@@ -34,7 +34,7 @@ from graphql_api.limits import (
 )
 from graphql_api.operation import current
 
-LONGEST_CACHED, CACHED_CHARACTERS = 16_384, 131_072
+LONGEST_CACHED, CACHED_CHARACTERS = 8_192, 65_536
 """A parsed document takes up to a hundred times the memory of its text."""
 
 QUICKLY_CHECKED = 1000

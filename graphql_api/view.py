@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -43,6 +44,10 @@ from graphql_api.trusted import TrustedDocuments
 SUBSCRIPTIONS_PER_CONNECTION = 50
 READERS_BODY_BYTES = 1_048_576
 LONGEST_ADDRESS = 100
+
+LARGE_BODY_BYTES, LARGE_AT_ONCE = 32_768, 2
+"""What a body holds takes many times its size once it is parsed. More at once would not be faster, on one event loop."""
+
 OVER_HTTP = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
 
 
@@ -72,6 +77,7 @@ class GraphQLView(GraphQL[Context, None]):
         self.renderings = Renderings()
         self.sessions = Sessions()
         self.trusted = trusted or TrustedDocuments()
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._tokens: tuple[Service, Loader[str, Credential | None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +102,9 @@ class GraphQLView(GraphQL[Context, None]):
         scope, receive = request.scope, request.receive
         try:
             async with asyncio.timeout(limits.OPERATION_SECONDS):
-                response = await self.run(request, context=context)
+                body = await request.body()
+                async with self._large if len(body) > LARGE_BODY_BYTES else nullcontext():
+                    response = await self.run(request, context=context)
         except TimeoutError:
             response = self._error(request, limits.too_long())
         except GraphQLError as error:

@@ -1,15 +1,18 @@
 """The commands `serve` and `demo`."""
 
 import ipaddress
+import multiprocessing
 import os
 import resource
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,6 +136,8 @@ def _supervise(workers: "Workers") -> bool:
 
 def _application(no_auth: bool, populate: str, role: str) -> "Starlette":
     """`populate` is an import path, because worker processes get it before they have loaded Django."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     setup()
     from django.utils.module_loading import import_string
 
@@ -144,6 +149,12 @@ def _application(no_auth: bool, populate: str, role: str) -> "Starlette":
         serves=role != "worker",
         runs_jobs=role != "api",
     )
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """Stop this worker process when its supervisor is gone, which SIGKILL gives no time to tell it."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _raise_file_limit() -> None:
@@ -160,7 +171,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
     except OSError as error:
-        raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror}. See --host and --port.") from error
     return listener
 
 

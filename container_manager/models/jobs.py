@@ -195,7 +195,7 @@ def _unsaved() -> dict[str, Any]:
     return {name: value for name, value in vars(ContainerJob()).items() if name not in {"_state", "submitted_at"}}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def class_key(requirements: JobRequirements) -> str:
     """A key for jobs of equal requirements, the same in all processes."""
     # Without them it is the key that earlier versions computed, which may be in the rows of waiting jobs.

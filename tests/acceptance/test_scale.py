@@ -422,6 +422,14 @@ def test_workers_share_a_port_and_are_replaced(cluster: Postgres, tmp_path: Path
         assert served.terminate() == 0
 
 
+def test_workers_end_with_their_supervisor(cluster: Postgres, tmp_path: Path) -> None:
+    with serve(tmp_path, "api", settings(cluster.database()), "--workers", "2") as served:
+        pids = _workers(Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children"))
+        assert len(pids) == 2
+        served.process.kill()
+        eventually_sync(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 20)
+
+
 def _probed_since(url: str, moment: datetime) -> bool:
     with psycopg.connect(url) as connection:
         probed = connection.execute("SELECT MIN(last_health_check) FROM container_manager_executorhost").fetchone()
