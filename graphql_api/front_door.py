@@ -28,7 +28,7 @@ HEADER_OVERHEAD = 32
 PIPELINED = 32
 """Requests that may wait behind one that is being answered. A connection with more is closed after their answers."""
 
-REST_BYTES = 8_388_608
+REST_BYTES = 25_165_824
 """What is read of a body after its request was answered without it."""
 
 STALLED_MS = 60_000

@@ -46,7 +46,7 @@ READERS_BODY_BYTES = 1_048_576
 LONGEST_ADDRESS = 100
 
 LARGE_BODY_BYTES, LARGE_AT_ONCE = 32_768, 2
-"""What a body holds takes many times its size once it is parsed. More at once would not be faster, on one event loop."""
+"""A body takes many times its size once it is parsed. More at once would not be faster, on one event loop."""
 
 OVER_HTTP = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
 
