@@ -5,6 +5,7 @@ from container_manager.models.jobs import ContainerJob, JobAttempt, JobOutput, Q
 from container_manager.models.records import (
     ApiToken,
     AuditEntry,
+    FleetChange,
     RoutingDecision,
     RoutingEvaluation,
     RoutingEvent,
@@ -16,6 +17,7 @@ __all__ = [
     "AuditEntry",
     "ContainerJob",
     "ExecutorHost",
+    "FleetChange",
     "Installation",
     "JobAttempt",
     "JobOutput",

@@ -21,7 +21,14 @@ class RoutingEvaluation(models.Model):
 
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     fleet_id = models.BigIntegerField(db_index=True)
+    # The evaluation of the same class of which this record has only the differences.
+    key_id = models.BigIntegerField(null=True, default=None)
     record = models.BinaryField()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["key_id"], condition=models.Q(key_id__isnull=False), name="evaluation_key")
+        ]
 
 
 class RoutingDecision(models.Model):
@@ -90,3 +97,18 @@ class AuditEntry(models.Model):
     target = models.CharField(max_length=200, blank=True, default="")
     result = models.CharField(max_length=16, default="DONE", db_default="DONE")
     detail = models.CharField(max_length=500, blank=True, default="", db_default="")
+
+
+class FleetChange(models.Model):
+    """How one statement has changed what routing reads of a host; written by triggers, read by the fleet view.
+
+    `txid`: the transaction on PostgreSQL; a random number on SQLite. `host_changed`: its own row has changed.
+    """
+
+    txid = models.BigIntegerField(db_index=True)
+    at = models.DateTimeField(db_index=True)
+    host_id = models.BigIntegerField()
+    jobs = models.BigIntegerField()
+    memory = models.BigIntegerField()
+    cpu = models.BigIntegerField()
+    host_changed = models.BooleanField()

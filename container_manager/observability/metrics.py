@@ -28,6 +28,10 @@ ENDS = Counter(
 EVENTS = Counter(
     "container_manager_events", "Committed events: job_launched counts launches.", ["kind", "executor_type"]
 )
+FLEET_VIEW_ERRORS = Counter(
+    "container_manager_fleet_view_errors",
+    "Hosts whose copy in memory differed from the rows. The copy was read again.",
+)
 DECISION_SECONDS = Histogram(
     "container_manager_decision_seconds", "One routing pass: reading the fleet and deciding.", buckets=SECONDS
 )

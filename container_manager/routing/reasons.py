@@ -1,18 +1,21 @@
 """Decisions as sentences for people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 
 from container_manager.routing.types import Evaluation, HostState, JobRequirements, Verdict
 
 
-def reasons(evaluation: Evaluation, tiers: Sequence[Sequence[int]], chosen: Iterable[int]) -> dict[int, str]:
-    """One sentence for each chosen host, by its index in the evaluation."""
+def reasons(evaluation: Evaluation, rivals: Mapping[int, tuple[int, int]], feasible: int) -> dict[int, str]:
+    """One sentence for each chosen host, by its index in the evaluation.
+
+    `rivals`: the number of hosts in the tier of each chosen host, and the sum of their weights.
+    `feasible`: how many hosts passed every check.
+    """
     job, hosts = evaluation.requirements, evaluation.hosts
-    rivals = {}
-    for group in tiers:
-        rivals.update(dict.fromkeys(group, (len(group), sum(hosts[at].weight for at in group))))
-    scope = f"{len(rivals)} of {len(hosts)} hosts fit."
-    return {at: f"{_preferences(job, hosts[at])}{_choice(job, hosts[at], *rivals[at])}; {scope}" for at in chosen}
+    scope = f"{feasible} of {len(hosts)} hosts fit."
+    return {
+        at: f"{_preferences(job, hosts[at])}{_choice(job, hosts[at], *found)}; {scope}" for at, found in rivals.items()
+    }
 
 
 def refusal(evaluation: Evaluation) -> str:

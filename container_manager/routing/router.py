@@ -7,12 +7,13 @@ The stages of a decision, in order: group jobs into classes (`classes`), run eve
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from container_manager.routing import checks
 from container_manager.routing.checks import Check
 from container_manager.routing.reasons import reasons, refusal
+from container_manager.routing.standing import Standing
 from container_manager.routing.strategies import STRATEGIES, UNLIMITED, Chooser
 from container_manager.routing.types import (
     Decision,
@@ -24,6 +25,14 @@ from container_manager.routing.types import (
     Outcome,
     Verdict,
 )
+
+MOST_COLUMNS, MOST_STANDINGS, MOST_CHANGES = 256, 32, 1000
+"""What a fleet keeps between batches: columns of verdicts, classes that are drawn from, and changes beyond its size."""
+
+DRAWS_PER_HOST = 8
+"""With more draws than one for so many hosts, counting the weights once is faster than to draw from a tree."""
+
+_UNKNOWN = object()
 
 ALGORITHM = 3
 """Must change whenever the same record would be decided differently, so that replay can tell."""
@@ -71,43 +80,72 @@ def _oldest(keys: list[int], count: int) -> Sequence[int]:
 class _Column:
     """The verdicts of one check for one need, and how many changes of the fleet they include."""
 
-    __slots__ = ("changes", "frozen", "verdicts")
+    __slots__ = ("frozen", "verdicts", "version")
 
-    def __init__(self, verdicts: bytes, changes: int) -> None:
+    def __init__(self, verdicts: bytes, version: int) -> None:
         self.verdicts = bytearray(verdicts)
         self.frozen = verdicts
-        self.changes = changes
+        self.version = version
 
 
 class Fleet:
-    """The hosts of one batch, which fill up as jobs are placed.
+    """Hosts that fill up as jobs are placed: those of one batch, or those that a process keeps from batch to batch.
 
     A check runs once for all jobs with equal needs, and again only on hosts that have changed since. `codes`: run only
-    the checks with these codes.
+    the checks with these codes. `kept`: decisions of the next batches will cost what has changed until then.
     """
 
-    def __init__(self, hosts: Iterable[HostState], seed: int, codes: Collection[str] | None = None) -> None:
+    def __init__(
+        self, hosts: Iterable[HostState], seed: int, codes: Collection[str] | None = None, *, kept: bool = False
+    ) -> None:
         self.hosts = list(hosts)
+        self.kept = kept
         self._seeds = random.Random(seed)  # noqa: S311 - balances load, guards nothing
         self._checks = tuple([check for check in checks.CHECKS if codes is None or check.code in codes])
         self._codes = tuple(check.code for check in self._checks)
         self._columns: dict[tuple[str, Hashable], _Column] = {}
+        self._standings: dict[JobRequirements, Standing | None] = {}
         self._changed: list[int] = []
+        self._forgotten = 0
+
+    @property
+    def version(self) -> int:
+        """How many changes there were."""
+        return self._forgotten + len(self._changed)
+
+    def changed_since(self, version: int, until: int | None = None) -> set[int] | None:
+        """The indexes of the hosts that have changed between two versions; None when that is forgotten."""
+        if version < self._forgotten:
+            return None
+        end = None if until is None else until - self._forgotten
+        return set(self._changed[version - self._forgotten : end])
 
     def evaluate(self, job: JobRequirements) -> Evaluation:
         """Run every check on every host, as the fleet is now."""
         columns = tuple([self._column(check, check.need(job)) for check in self._checks])
-        return Evaluation(job, tuple(self.hosts), self._codes, columns, self._seeds.getrandbits(32))
+        seed = self._seeds.getrandbits(32)
+        return Evaluation(job, tuple(self.hosts), self._codes, columns, seed, self.version if self.kept else None)
 
     def replace(self, at: int, host: HostState) -> None:
         """Set the host at this index to a new state."""
         self.hosts[at] = host
         self._changed.append(at)
 
+    def forget(self) -> None:
+        """Drop old changes, and what was computed before them."""
+        if len(self._changed) > MOST_CHANGES + len(self.hosts):
+            self._forgotten += len(self._changed)
+            self._changed.clear()
+        while len(self._columns) > MOST_COLUMNS:
+            del self._columns[next(iter(self._columns))]
+        while len(self._standings) > MOST_STANDINGS:
+            del self._standings[next(iter(self._standings))]
+
     def decide(self, job_class: JobClass) -> Outcome:
         """Place as many jobs of the class as fit."""
         evaluation = self.evaluate(job_class.requirements)
-        free = len(evaluation.feasible())
+        standing = self._standing(evaluation)
+        free = standing.feasible if standing else len(evaluation.feasible())
         if not free:
             return Outcome(job_class, [], evaluation)
         # Each feasible host takes at least one job; the exact room matters only for a class that is larger.
@@ -115,19 +153,44 @@ class Fleet:
         if len(keys) > free:
             free = room(evaluation)
             keys = job_class.members(free + 1)
-        placed = self._take(evaluation, keys[:free])
+        placed = self._take(evaluation, keys[:free], standing)
         if len(keys) <= free:
             return Outcome(job_class, placed, None)
         # The rest is refused by the fleet as this batch has filled it.
         return Outcome(job_class, placed, self.evaluate(job_class.requirements))
 
-    def _take(self, evaluation: Evaluation, keys: Sequence[int]) -> list[Decision]:
-        groups = tiers(evaluation)
-        chosen = _choose(evaluation, groups, len(keys))
+    def _standing(self, evaluation: Evaluation) -> Standing | None:
+        """Where hosts stand for the class, if it was decided before; to find that out costs more than one decision."""
+        job, version = evaluation.requirements, self.version
+        if not self.kept or job.strategy != "weighted":
+            return None
+        known = self._standings.pop(job, _UNKNOWN)
+        if known is _UNKNOWN:
+            self._standings[job] = None
+            return None
+        changed = self.changed_since(known.version) if isinstance(known, Standing) else None
+        if isinstance(known, Standing) and changed is not None:
+            known.update(evaluation, changed)
+        else:
+            known = Standing(evaluation, tier)
+        known.version = version
+        self._standings[job] = known
+        return known
+
+    def _take(self, evaluation: Evaluation, keys: Sequence[int], standing: Standing | None) -> list[Decision]:
+        hosts, job = evaluation.hosts, evaluation.requirements
+        if standing is not None and len(keys) * DRAWS_PER_HOST < len(hosts):
+            feasible = standing.feasible
+            rivals_of = standing.rivals()
+            chosen = standing.choose(evaluation, len(keys), partial(_room, job))
+        else:
+            groups = tiers(evaluation)
+            feasible = sum(map(len, groups.values()))
+            rivals_of = {key: (len(group), sum(hosts[at].weight for at in group)) for key, group in groups.items()}
+            chosen = _choose(evaluation, groups, len(keys))
         taken = Counter(chosen)
-        why = reasons(evaluation, groups, taken)
-        self._occupy(evaluation.requirements, taken)
-        hosts = evaluation.hosts
+        why = reasons(evaluation, {at: rivals_of[tier(hosts[at], job)] for at in taken}, feasible)
+        self._occupy(job, taken)
         return [
             Decision(key, hosts[at], Verdict.FEASIBLE, why[at], position, evaluation)
             for position, (key, at) in enumerate(zip(keys, chosen, strict=True))
@@ -145,17 +208,18 @@ class Fleet:
                     self.replace(at, state._replace(reserved_priority=None))
 
     def _column(self, check: Check, need: Hashable) -> bytes:
-        test, hosts = check.test, self.hosts
-        column = self._columns.get((check.code, need))
-        if column is None:
-            verdicts = bytes([test(host, need) for host in hosts])
-            self._columns[check.code, need] = _Column(verdicts, len(self._changed))
-            return verdicts
-        if column.changes < len(self._changed):
-            for at in self._changed[column.changes :]:
+        test, hosts, version = check.test, self.hosts, self.version
+        column = self._columns.pop((check.code, need), None)
+        changed = None if column is None else self.changed_since(column.version)
+        if column is None or changed is None:
+            column = _Column(bytes([test(host, need) for host in hosts]), version)
+        elif changed:
+            for at in changed:
                 column.verdicts[at] = test(hosts[at], need)
-            column.changes = len(self._changed)
+            column.version = version
             column.frozen = bytes(column.verdicts)
+        # At the end: the first is the one that was not used for the longest time.
+        self._columns[check.code, need] = column
         return column.frozen
 
 
@@ -171,10 +235,13 @@ def choose(evaluation: Evaluation, count: int) -> list[int]:
     return _choose(evaluation, tiers(evaluation), count)
 
 
-def _choose(evaluation: Evaluation, groups: Sequence[Sequence[int]], count: int) -> list[int]:
+def _choose(evaluation: Evaluation, groups: Mapping[int, Sequence[int]], count: int) -> list[int]:
     job, hosts = evaluation.requirements, evaluation.hosts
     rng = random.Random(evaluation.seed)  # noqa: S311 - balances load, guards nothing
-    choosers = [STRATEGIES[job.strategy]({at: hosts[at] for at in group}, partial(_room, job), rng) for group in groups]
+    choosers = [
+        STRATEGIES[job.strategy]({at: hosts[at] for at in groups[key]}, partial(_room, job), rng)
+        for key in sorted(groups)
+    ]
     chosen = []
     for _ in range(count):
         host = _pick(choosers, rng.random())
@@ -184,15 +251,15 @@ def _choose(evaluation: Evaluation, groups: Sequence[Sequence[int]], count: int)
     return chosen
 
 
-def tiers(evaluation: Evaluation) -> list[list[int]]:
-    """Feasible hosts in the order in which they are tried.
+def tiers(evaluation: Evaluation) -> dict[int, list[int]]:
+    """Feasible hosts by tier; the lowest is tried first.
 
     The order is by preferred executor, preferred region, hosts that have not failed the job, and weight above 0.
     """
     grouped: defaultdict[int, list[int]] = defaultdict(list)
     for at in evaluation.feasible():
         grouped[tier(evaluation.hosts[at], evaluation.requirements)].append(at)
-    return [grouped[key] for key in sorted(grouped)]
+    return dict(grouped)
 
 
 def tier(host: HostState, job: JobRequirements) -> int:

@@ -115,6 +115,7 @@ class Evaluation(NamedTuple):
     """Every check on every host for one class. `columns[k][i]` is the verdict of check `codes[k]` on `hosts[i]`.
 
     `seed` is that of the random draws; None when the caller chose among the feasible hosts itself.
+    `version`: how many changes of a kept `router.Fleet` it includes; None without such a fleet.
     """
 
     requirements: JobRequirements
@@ -122,6 +123,7 @@ class Evaluation(NamedTuple):
     codes: tuple[str, ...]
     columns: tuple[bytes, ...]
     seed: int | None
+    version: int | None = None
 
     def failing(self) -> bytes:
         """One byte per host: 0 if no check fails, 1 if some fail now, 2 or 3 if one can never pass."""

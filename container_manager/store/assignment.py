@@ -10,7 +10,8 @@ from container_manager.models import ContainerJob
 from container_manager.observability import metrics
 from container_manager.routing import router
 from container_manager.routing.types import Decision, Verdict
-from container_manager.store import bulk, decisions, hosts, reservations
+from container_manager.store import bulk, decisions, reservations
+from container_manager.store.fleet import view
 from container_manager.store.transaction import NewEvent, Transaction, under_routing_lock
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def _assign_chosen(tx: Transaction, item: Choice) -> bool:
     if job is None:
         return False
     tx.flush()
-    evaluation = router.evaluate(hosts.snapshot(), job.requirements())
+    evaluation = router.evaluate(view.states(), job.requirements())
     feasible = (evaluation.hosts[at] for at in evaluation.feasible())
     chosen = next((host for host in feasible if host.id == item.host_id), None)
     if chosen is None:

@@ -1,5 +1,6 @@
 """What would be decided, and why: plans, suggestions and single verdicts. Nothing here writes."""
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from container_manager.models import ContainerJob
 from container_manager.routing import router
 from container_manager.routing.advice import advise
 from container_manager.routing.types import Decision, HostState, JobRequirements, Suggestion
-from container_manager.store import decisions, hosts
+from container_manager.store import decisions
+from container_manager.store.fleet import view
 from container_manager.store.routing_pass import RoutingPass
 
 Assumed = Mapping[int, Mapping[str, Any]]
@@ -32,7 +34,7 @@ def plan(fleet: Sequence[HostState], jobs: Sequence[ContainerJob], assumed: Assu
 
 def plan_on(fleet: Sequence[HostState], jobs: Sequence[ContainerJob]) -> list[Decision]:
     """The same on a given fleet."""
-    decided = RoutingPass(fleet, jobs, bounded=False).decisions()
+    decided = RoutingPass(router.Fleet(fleet, secrets.randbits(63)), jobs, bounded=False).decisions()
     return [decided[-1 - index] for index in range(len(jobs))]
 
 
@@ -43,7 +45,7 @@ def suggestions(fleet: Sequence[HostState], jobs: Iterable[JobRequirements]) -> 
 
 def why_not(job: ContainerJob, host_id: int) -> decisions.HostVerdict | None:
     """Every check of this host for this job, now; None without such a host. What the job holds there counts as free."""
-    state = next((state for state in hosts.snapshot() if state.id == host_id), None)
+    state = view.of([host_id]).get(host_id)
     if state is None:
         return None
     needs = job.requirements()

@@ -111,7 +111,7 @@ def _save_host(tx: Transaction, host: ExecutorHost, change: HostChange) -> objec
     tx.event(change.kind, change.message.format(host.name), host=host)
     if change.host_id is not None:
         health_event(tx, host, before)
-    return with_usage(ExecutorHost.objects.filter(pk=host.pk)).get()
+    return with_usage([ExecutorHost.objects.get(pk=host.pk)])[0]
 
 
 def _forgive_lacks(host: ExecutorHost) -> None:
@@ -145,7 +145,7 @@ def _audited(tx: Transaction, action: str, host_id: int, actor: Actor | None, an
 
 
 def _delete_host(tx: Transaction, host_id: int) -> object:
-    host = with_usage(ExecutorHost.objects.filter(pk=host_id)).first()
+    host = next(iter(with_usage(ExecutorHost.objects.filter(pk=host_id))), None)
     if host is None:
         return NotFound(NO_HOST)
     if host.used_jobs:
@@ -181,7 +181,7 @@ def _declare_lost(tx: Transaction, host_id: int) -> object:
         tx.event(EventKind.HOST_LOST, why, host=host)
         for job in jobs:
             _give_up(tx, job, host, why)
-    return with_usage(ExecutorHost.objects.filter(pk=host_id)).get()
+    return with_usage([ExecutorHost.objects.get(pk=host_id)])[0]
 
 
 def _give_up(tx: Transaction, job: ContainerJob, host: ExecutorHost, why: str) -> None:

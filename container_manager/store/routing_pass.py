@@ -1,6 +1,5 @@
 """One routing pass: reads pending jobs by class, lets `routing` decide, and writes the decisions."""
 
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from container_manager.domain.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost, class_key
 from container_manager.routing import router
 from container_manager.routing.strategies import UNLIMITED
-from container_manager.routing.types import Decision, Evaluation, HostState, JobClass, JobRequirements, Outcome
+from container_manager.routing.types import Decision, Evaluation, JobClass, JobRequirements, Outcome
 from container_manager.store import bulk, decisions, pending, reservations
 from container_manager.store.assignment import assign, record
 from container_manager.store.transaction import Fence, Transaction
@@ -78,7 +77,7 @@ class RoutingPass:
 
     def __init__(
         self,
-        hosts: Sequence[HostState],
+        fleet: router.Fleet,
         new_jobs: Sequence[ContainerJob] = (),
         named: Iterable[NamedJob] = (),
         *,
@@ -87,7 +86,7 @@ class RoutingPass:
         self._now = clock.now()
         self._new_jobs = new_jobs
         self._left = MOST_PLACED if bounded else UNLIMITED
-        self._records_left = min(MOST_RECORDED, MOST_CELLS // (len(hosts) or 1) + 1) if bounded else UNLIMITED
+        self._records_left = min(MOST_RECORDED, MOST_CELLS // (len(fleet.hosts) or 1) + 1) if bounded else UNLIMITED
         self._named: defaultdict[str, dict[int, int]] = defaultdict(dict)
         for entry in named:
             self._named[entry.class_key][entry.pk] = entry.attempt
@@ -96,7 +95,7 @@ class RoutingPass:
         self.more = False
         """Whether classes were left to the next pass."""
         self.outcomes: list[Outcome] = []
-        self._decide(router.Fleet(hosts, secrets.randbits(63)))
+        self._decide(fleet)
 
     def _read_classes(self) -> dict[str, _PendingClass]:
         # By the keys in the rows, which an earlier version may have computed differently.

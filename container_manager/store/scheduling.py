@@ -11,7 +11,8 @@ from container_manager.models import ContainerJob
 from container_manager.observability import metrics
 from container_manager.routing import router
 from container_manager.routing.types import Decision
-from container_manager.store import bulk, hosts, pending, reservations
+from container_manager.store import bulk, pending, reservations
+from container_manager.store.fleet import view
 from container_manager.store.routing_pass import MOST_PLACED, NamedJob, RoutingPass
 from container_manager.store.transaction import Actor, Transaction, under_routing_lock
 
@@ -20,7 +21,7 @@ def route(tx: Transaction, new_jobs: Sequence[ContainerJob] = (), named: Iterabl
     """Decide on all pending jobs and on `new_jobs` together, and write the decisions."""
     tx.flush()
     began = perf_counter()
-    done = RoutingPass(hosts.snapshot(), new_jobs, named)
+    done = RoutingPass(view.deciding(), new_jobs, named)
     with metrics.never_failing():
         metrics.DECISION_SECONDS.observe(perf_counter() - began)
     done.write(tx)

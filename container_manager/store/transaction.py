@@ -17,6 +17,7 @@ from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.models import AuditEntry, ContainerJob, ExecutorHost, RoutingEvent
 from container_manager.observability import metrics
 from container_manager.store import bulk
+from container_manager.store.fleet import view
 
 EVENT_CHANNEL = "container_manager_events"
 JOB_ENDS = frozenset({EventKind.JOB_FINISHED, EventKind.JOB_CANCELLED})
@@ -209,7 +210,9 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
     outcomes: list[Outcome] = [None] * len(entries)
     tx = Transaction(worker=worker)
     with transaction.atomic():
-        _take_locks(any(getattr(unit, "routing_lock", False) for unit in groups))
+        if decides := any(getattr(unit, "routing_lock", False) for unit in groups):
+            view.begin()
+        _take_locks(decides)
         for unit, indexes in groups.items():
             tx.flush()
             answers = unit(tx, [entries[index][1] for index in indexes])

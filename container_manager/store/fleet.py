@@ -1,0 +1,386 @@
+"""The fleet view: this process's copy of all hosts with their usage, equal to the rows at every commit.
+
+Triggers record how each statement changes what routing reads (migration 0010): the usage of hosts as differences, their
+own rows by a mark. The view is the state of one database snapshot. To advance it, one statement reads the changes that
+this snapshot did not see, so none is missed or counted twice, in whichever order transactions commit. The changes of
+the reader's own transaction are put on a copy, because they may be rolled back.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import orjson
+from django.db import connection
+
+from container_manager import clock
+from container_manager.domain import capabilities, lifecycle
+from container_manager.models import FleetChange
+from container_manager.observability import metrics
+from container_manager.routing.router import Fleet
+from container_manager.routing.types import HostState
+from container_manager.store import bulk
+
+logger = logging.getLogger(__name__)
+
+KEPT = timedelta(minutes=10)
+"""How long changes stay in the table."""
+
+LONGEST_PAUSE = KEPT.total_seconds() / 2
+"""A view that was not advanced for longer is read again, because changes may have been deleted."""
+
+# Literals, not parameters: SQLite uses a partial index only if it can prove that the query's condition implies it.
+ACTIVE_SQL = "status IN ({})".format(", ".join(f"'{status}'" for status in sorted(lifecycle.ACTIVE)))
+
+_COLUMNS = "id, txid, host_id, jobs, memory, cpu, host_changed"
+_NONE = "NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+_OWN = "COALESCE(txid = txid_current_if_assigned(), FALSE)"
+
+# Each row is (snapshot, change..., own): first the snapshot, then the changes, then the usage of each host.
+_NOW = {"postgresql": f"SELECT txid_current_snapshot()::text, {_NONE}, FALSE", "sqlite": f"SELECT '', {_NONE}, FALSE"}
+_SINCE = {
+    "postgresql": f"SELECT NULL, {_COLUMNS}, {_OWN} FROM container_manager_fleetchange "  # noqa: S608
+    "WHERE txid >= %s AND (id = %s OR NOT txid_visible_in_snapshot(txid, %s::txid_snapshot))",
+    "sqlite": f"SELECT NULL, {_COLUMNS}, FALSE FROM container_manager_fleetchange WHERE id >= %s",  # noqa: S608
+}
+_NEWEST = {
+    "postgresql": f"SELECT NULL, {_COLUMNS}, {_OWN} FROM container_manager_fleetchange "  # noqa: S608
+    "WHERE id = (SELECT MAX(id) FROM container_manager_fleetchange) OR txid = txid_current_if_assigned()",
+    "sqlite": f"SELECT NULL, {_COLUMNS}, FALSE FROM container_manager_fleetchange "  # noqa: S608
+    "WHERE id = (SELECT MAX(id) FROM container_manager_fleetchange)",
+}
+_USAGE = f"""
+    SELECT NULL, NULL, NULL, host_id, COUNT(*), COALESCE(SUM(memory_limit), 0), COALESCE(SUM(cpu_limit), 0), NULL, FALSE
+    FROM container_manager_containerjob WHERE {ACTIVE_SQL} AND host_id IS NOT NULL GROUP BY host_id"""  # noqa: S608
+
+_HOSTS = """
+    SELECT h.id, h.name, h.executor_type, h.region, h.labels, h.routing_weight, h.only_preferred,
+           h.max_concurrent_jobs, COALESCE(h.max_memory_mb, h.reported_memory_mb),
+           COALESCE(h.max_cpu_cores, h.reported_cpu_cores), h.is_active, h.is_draining, h.health_status, h.grants,
+           (SELECT MAX(r.priority) FROM container_manager_containerjob r
+            WHERE r.reserved_host_id = h.id AND r.status = 'pending'), h.ejected_until, h.cooldown_until
+    FROM container_manager_executorhost h {} ORDER BY h.id
+"""
+
+
+class _Change(NamedTuple):
+    id: int
+    txid: int
+    host_id: int
+    jobs: int
+    memory: int
+    cpu: int
+    host_changed: bool
+
+
+class _Read(NamedTuple):
+    """What one statement has read: a snapshot, committed changes, our own, and usage if it was asked for."""
+
+    snapshot: str
+    changes: list[_Change]
+    own: list[_Change]
+    usage: dict[int, tuple[int, int, int]]
+
+
+States = dict[int, HostState]
+Seen = Mapping[int, HostState | None]
+"""Hosts as one transaction sees them; None: it has deleted the host."""
+
+
+class FleetView:
+    """All hosts with their usage, by id. Every thread of the process may use it, each with its own connection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._states: States = {}
+        self._until: dict[int, tuple[datetime | None, datetime | None]] = {}
+        """When the ejection and the cooldown of a host end, if it has had any."""
+        self._newest: _Change | None = None
+        """A change that the view includes. If it is gone, this is another database, or an earlier state of it."""
+        self._snapshot = ""
+        self._advanced_at = 0.0
+        self._unread: set[int] = set()
+        self._fleet: Fleet | None = None
+        self._differing: set[int] = set()
+        """Hosts that may differ between the view and the fleet that decisions are made on."""
+        self._version = 0
+
+    @property
+    def size(self) -> int:
+        """How many hosts it had when it was last advanced."""
+        return len(self._states)
+
+    def states(self) -> list[HostState]:
+        """All hosts as this connection sees them now, by id."""
+        with self._lock:
+            states: Seen = {**self._states, **self._advance()}
+            found = [state for _, state in sorted(states.items()) if state is not None]
+            timed = self._timed(states)
+        return [timed.get(state.id, state) for state in found] if timed else found
+
+    def of(self, ids: Iterable[int]) -> States:
+        """Some hosts as this connection sees them now; those that do not exist are left out."""
+        with self._lock:
+            over = self._advance()
+            states: Seen = {**self._states, **over} if over else self._states
+            timed = self._timed(states)
+            return {pk: timed.get(pk) or state for pk in ids if (state := states.get(pk)) is not None}
+
+    def begin(self) -> None:
+        """Advance the view at the start of a writing transaction, while it has changed nothing itself."""
+        if connection.vendor != "postgresql":
+            with self._lock:
+                self._advance(is_fresh=True)
+
+    def deciding(self) -> Fleet:
+        """The hosts as this transaction sees them, to decide on. The transaction holds the routing lock.
+
+        It is the same object each time, so that what it has computed stays valid for hosts that have not changed.
+        """
+        with self._lock:
+            over = self._advance()
+            states: Seen = {**self._states, **over} if over else self._states
+            timed = self._timed(states)
+            fleet = self._fleet
+            if fleet is None or any(state is None or state.id not in self._places for state in over.values()):
+                return self._new_fleet(over, timed)
+            made = fleet.changed_since(self._version)
+            if made is None:
+                return self._new_fleet(over, timed)
+            differing = self._differing | {fleet.hosts[at].id for at in made}
+            for pk in (*differing, *over, *timed):
+                at, state = self._places[pk], timed.get(pk) or states[pk]
+                if state is not None and fleet.hosts[at] != state:
+                    fleet.replace(at, state)
+            self._differing = {*over, *timed}
+            fleet.forget()
+            self._version = fleet.version
+            return fleet
+
+    def _new_fleet(self, over: Seen, timed: States) -> Fleet:
+        states = {pk: state for pk, state in sorted({**self._states, **over}.items()) if state is not None}
+        fleet = Fleet([timed.get(pk) or state for pk, state in states.items()], secrets.randbits(63), kept=True)
+        # Hosts that this transaction has created or deleted may come back.
+        self._fleet = fleet if states.keys() == self._states.keys() else None
+        self._places = {pk: at for at, pk in enumerate(states)}
+        self._differing, self._version = {*over, *timed}, fleet.version
+        return fleet
+
+    def differences(self) -> int:
+        """Compare the view with the rows; returns how many hosts differ. If any does, the view is read again.
+
+        It must be called outside of transactions.
+        """
+        with self._lock:
+            self._advance()
+            if self._newest is None:
+                return 0
+            # Changes and usage are read by one statement, so that both are of the same snapshot.
+            known = _read_rows(_since(self._newest, self._snapshot), usage=True)
+            if not self._is_continued(known):
+                return 0
+            self._apply(known)
+            wrong = {pk for pk, state in self._states.items() if _used(state) != known.usage.get(pk, (0, 0, 0))}
+            # A host may have changed between two statements, but not each time.
+            wrong |= self._hosts_that_differ() and self._hosts_that_differ()
+            if wrong:
+                metrics.FLEET_VIEW_ERRORS.inc(len(wrong))
+                logger.error("the fleet view differed from the rows of the hosts with the ids %s", sorted(wrong)[:20])
+                self._newest = None
+            return len(wrong)
+
+    def _hosts_that_differ(self) -> set[int]:
+        rows, _ = _read_hosts(None)
+        self._advance()
+        states = {pk: state._replace(jobs=0, memory=0, cpu=0) for pk, state in self._states.items()}
+        return {pk for pk in states.keys() | rows.keys() if states.get(pk) != rows.get(pk)}
+
+    # ------------------------------------------------------------------ advancing
+
+    def _advance(self, *, is_fresh: bool = False) -> dict[int, HostState | None]:
+        """Advance the view to the committed state; returns the hosts that this transaction itself has changed."""
+        if self._newest is None or time.monotonic() > self._advanced_at + LONGEST_PAUSE:
+            return self._read_again(is_fresh)
+        known = _read_rows(_since(self._newest, self._snapshot))
+        if not self._is_continued(known):
+            return self._read_again(is_fresh)
+        if connection.vendor != "postgresql" and connection.in_atomic_block and not is_fresh:
+            # Whether other transactions have made these changes cannot be told; the next `begin` can.
+            news = [change for change in known.changes if change.id > self._newest.id]
+            known = known._replace(changes=[], own=news)
+        self._apply(known)
+        return self._with(known.own)
+
+    def _is_continued(self, known: _Read) -> bool:
+        assert self._newest is not None  # noqa: S101 - the caller has checked it
+        return any(change[:2] == self._newest[:2] for change in known.changes)
+
+    def _apply(self, known: _Read) -> None:
+        assert self._newest is not None  # noqa: S101 - as above
+        seen = self._newest
+        news = [change for change in known.changes if change[:2] != seen[:2]]
+        self._snapshot, self._advanced_at = known.snapshot, time.monotonic()
+        if not news and not self._unread:
+            return
+        own = {change.host_id for change in known.own if change.host_changed}
+        marked = {change.host_id for change in news if change.host_changed} | self._unread
+        # What this transaction has not committed stays out of the view.
+        self._unread = marked & own
+        self._read_marked(marked - own)
+        for change in news:
+            self._newest = max(self._newest, change)
+            if (state := self._states.get(change.host_id)) is not None:
+                self._states[change.host_id] = _moved(state, change)
+                self._differing.add(change.host_id)
+
+    def _read_marked(self, marked: set[int]) -> None:
+        if not marked:
+            return
+        found, until = _read_hosts(marked)
+        for pk in marked:
+            before = self._states.get(pk)
+            self._until.pop(pk, None)
+            if (state := found.get(pk)) is None:
+                self._states.pop(pk, None)
+            else:
+                self._states[pk] = _using(state, _used(before))
+            if (before is None) != (state is None):
+                self._fleet = None
+        self._until |= until
+        self._differing |= marked
+
+    def _read_again(self, is_fresh: bool) -> dict[int, HostState | None]:
+        known = _read_rows(_NEWEST, usage=True)
+        states, self._until = _read_hosts(None)
+        self._states = {
+            pk: _using(state, used) if (used := known.usage.get(pk)) else state for pk, state in states.items()
+        }
+        is_committed = is_fresh or connection.vendor == "postgresql" or not connection.in_atomic_block
+        # Without a committed change to go on from, or with changes of our own in it, it is used only once.
+        keeps = is_committed and known.changes and not known.own
+        self._newest = max(known.changes) if keeps else None
+        self._snapshot, self._advanced_at = known.snapshot, time.monotonic()
+        self._fleet, self._unread = None, set()
+        return {}
+
+    def _with(self, own: Iterable[_Change]) -> dict[int, HostState | None]:
+        changed: dict[int, HostState | None] = {}
+        marked = {change.host_id for change in own if change.host_changed}
+        found = _read_hosts(marked)[0] if marked else {}
+        for pk in marked:
+            state = found.get(pk)
+            changed[pk] = state and _using(state, _used(self._states.get(pk)))
+        for change in own:
+            state = changed[change.host_id] if change.host_id in changed else self._states.get(change.host_id)
+            if state is not None:
+                changed[change.host_id] = _moved(state, change)
+        return changed
+
+    def _timed(self, states: Seen) -> States:
+        """The hosts that are ejected or cooling at this moment, or were when they were read."""
+        now = clock.now()
+        found = {}
+        for pk, (ejected_until, cooldown_until) in self._until.items():
+            if (state := states.get(pk)) is not None:
+                ejected = ejected_until is not None and ejected_until > now and self._has_another(state, states, now)
+                found[pk] = state._replace(ejected=ejected, cooling=cooldown_until is not None and cooldown_until > now)
+        return found
+
+    def _has_another(self, host: HostState, states: Seen, now: datetime) -> bool:
+        """Whether another host of its executor type is in service: a host counts as ejected only then."""
+        for state in states.values():
+            if state is None or state.executor_type != host.executor_type or state.id == host.id:
+                continue
+            ends, _ = self._until.get(state.id, (None, None))
+            if (
+                state.is_active
+                and not state.is_draining
+                and state.health == "healthy"
+                and (ends is None or ends <= now)
+            ):
+                return True
+        return False
+
+
+def _moved(state: HostState, change: _Change) -> HostState:
+    return state._replace(
+        jobs=state.jobs + change.jobs, memory=state.memory + change.memory, cpu=state.cpu + change.cpu
+    )
+
+
+def _used(state: HostState | None) -> tuple[int, int, int]:
+    return (state.jobs, state.memory, state.cpu) if state else (0, 0, 0)
+
+
+def _using(state: HostState, used: tuple[int, int, int]) -> HostState:
+    return state._replace(jobs=used[0], memory=used[1], cpu=used[2])
+
+
+def _since(newest: _Change, snapshot: str) -> tuple[str, list[Any]]:
+    sql = _SINCE[connection.vendor]
+    if connection.vendor != "postgresql":
+        return sql, [newest.id]
+    oldest_running = int(snapshot.partition(":")[0])
+    return sql, [min(oldest_running, newest.txid), newest.id, snapshot]
+
+
+def _read_rows(changes: Mapping[str, str] | tuple[str, list[Any]], *, usage: bool = False) -> _Read:
+    sql, parameters = changes if isinstance(changes, tuple) else (changes[connection.vendor], [])
+    parts = [_NOW[connection.vendor], sql, *([_USAGE] if usage else [])]
+    read = _Read("", [], [], {})
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(parts), parameters)
+        for snapshot, *change, own in cursor.fetchall():
+            if snapshot is not None:
+                read = read._replace(snapshot=snapshot)
+            elif change[0] is None:
+                read.usage[change[2]] = (int(change[3]), int(change[4]), int(change[5]))
+            else:
+                (read.own if own else read.changes).append(_Change(*change))
+    return read
+
+
+def _read_hosts(ids: Iterable[int] | None) -> tuple[States, dict[int, tuple[datetime | None, datetime | None]]]:
+    """Hosts without their usage, and when their ejection and cooldown end."""
+    where, parameters = "", []
+    if ids is not None:
+        wanted = list(ids)
+        is_postgresql = connection.vendor == "postgresql"
+        where = "WHERE h.id = ANY(%s)" if is_postgresql else "WHERE h.id IN (SELECT value FROM json_each(%s))"
+        parameters = [wanted if is_postgresql else bulk.as_json(wanted)]
+    with connection.cursor() as cursor:
+        cursor.execute(_HOSTS.format(where), parameters)
+        rows = cursor.fetchall()
+    # Many hosts share the same labels and grants, so each text is decoded once.
+    labels = {text: orjson.loads(text) for text in {row[4] for row in rows}}
+    grants = {text: capabilities.current(orjson.loads(text)) for text in {row[13] for row in rows}}
+    states, until = {}, {}
+    for row in rows:
+        own = (*row[:4], labels[row[4]], row[5], bool(row[6]), *row[7:10], bool(row[10]), bool(row[11]), row[12])
+        states[row[0]] = HostState._make((*own, 0, 0, 0, False, False, row[14], grants[row[13]]))
+        if row[15] is not None or row[16] is not None:
+            until[row[0]] = (_moment(row[15]), _moment(row[16]))
+    return states, until
+
+
+def _moment(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    # SQLite has no type for times; Django stores them in UTC.
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def delete_old() -> None:
+    """Delete changes that every view includes, but for the newest."""
+    changes = FleetChange.objects
+    last = changes.filter(at__lt=clock.now() - KEPT).order_by("-pk").values_list("pk", flat=True).first()
+    if last is not None:
+        changes.filter(pk__lt=last).delete()
+
+
+view = FleetView()
