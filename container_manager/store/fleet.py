@@ -105,6 +105,7 @@ class FleetView:
         self._advanced_at = 0.0
         self._unread: set[int] = set()
         self._fleet: Fleet | None = None
+        self._places: dict[int, int] = {}
         self._differing: set[int] = set()
         """Hosts that may differ between the view and the fleet that decisions are made on."""
         self._version = 0
@@ -117,18 +118,14 @@ class FleetView:
     def states(self) -> list[HostState]:
         """All hosts as this connection sees them now, by id."""
         with self._lock:
-            states: Seen = {**self._states, **self._advance()}
-            found = [state for _, state in sorted(states.items()) if state is not None]
-            timed = self._timed(states)
-        return [timed.get(state.id, state) for state in found] if timed else found
+            _, seen, timed = self._look()
+            return [timed.get(pk) or state for pk, state in sorted(seen.items()) if state is not None]
 
     def of(self, ids: Iterable[int]) -> States:
         """Some hosts as this connection sees them now; those that do not exist are left out."""
         with self._lock:
-            over = self._advance()
-            states: Seen = {**self._states, **over} if over else self._states
-            timed = self._timed(states)
-            return {pk: timed.get(pk) or state for pk in ids if (state := states.get(pk)) is not None}
+            _, seen, timed = self._look()
+            return {pk: timed.get(pk) or state for pk in ids if (state := seen.get(pk)) is not None}
 
     def begin(self) -> None:
         """Advance the view at the start of a writing transaction, while it has changed nothing itself."""
@@ -142,33 +139,37 @@ class FleetView:
         It is the same object each time, so that what it has computed stays valid for hosts that have not changed.
         """
         with self._lock:
-            over = self._advance()
-            states: Seen = {**self._states, **over} if over else self._states
-            timed = self._timed(states)
+            own, seen, timed = self._look()
             fleet = self._fleet
-            if fleet is None or any(state is None or state.id not in self._places for state in over.values()):
-                return self._new_fleet(over, timed)
+            if fleet is None or any(state is None or state.id not in self._places for state in own.values()):
+                return self._new_fleet(own, seen, timed)
             made = fleet.changed_since(self._version)
             if made is None:
-                return self._new_fleet(over, timed)
+                return self._new_fleet(own, seen, timed)
             differing = self._differing | {fleet.hosts[at].id for at in made}
-            for pk in (*differing, *over, *timed):
-                at, state = self._places[pk], timed.get(pk) or states[pk]
+            for pk in (*differing, *own, *timed):
+                at, state = self._places[pk], timed.get(pk) or seen[pk]
                 if state is not None and fleet.hosts[at] != state:
                     fleet.replace(at, state)
-            self._differing = {*over, *timed}
+            self._differing = {*own, *timed}
             fleet.forget()
             self._version = fleet.version
             return fleet
 
-    def _new_fleet(self, over: Seen, timed: States) -> Fleet:
-        states = {pk: state for pk, state in sorted({**self._states, **over}.items()) if state is not None}
+    def _new_fleet(self, own: Seen, seen: Seen, timed: States) -> Fleet:
+        states = {pk: state for pk, state in sorted(seen.items()) if state is not None}
         fleet = Fleet([timed.get(pk) or state for pk, state in states.items()], secrets.randbits(63), kept=True)
         # Hosts that this transaction has created or deleted may come back.
         self._fleet = fleet if states.keys() == self._states.keys() else None
         self._places = {pk: at for at, pk in enumerate(states)}
-        self._differing, self._version = {*over, *timed}, fleet.version
+        self._differing, self._version = {*own, *timed}, fleet.version
         return fleet
+
+    def _look(self) -> tuple[Seen, Seen, States]:
+        """Advance; returns what this transaction has changed, all hosts as it sees them, and `_timed` of them."""
+        own = self._advance()
+        seen: Seen = {**self._states, **own} if own else self._states
+        return own, seen, self._timed(seen)
 
     def differences(self) -> int:
         """Compare the view with the rows; returns how many hosts differ. If any does, the view is read again.
