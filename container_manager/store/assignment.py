@@ -36,7 +36,7 @@ def assign(tx: Transaction, placed: Iterable[Decision]) -> None:
 
 def record(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: decisions.Ids) -> None:
     """Record decisions, given as (job id, attempt, decision), with an event for each, and log them."""
-    tx.rows += decisions.record(decided, ids)
+    decisions.record(tx, decided, ids)
     for (job_id, _, decision), decision_id in zip(decided, ids.decisions, strict=True):
         host = decision.host
         tx.counted.append((metrics.DECISIONS, _labels(decision)))

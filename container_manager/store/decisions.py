@@ -1,18 +1,25 @@
 """Decisions and their evaluations: storing, reading and replaying them."""
 
 import hashlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from django.db.models import Exists, OuterRef, Q
 
 from container_manager import clock
 from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation, RoutingFleet
 from container_manager.routing import checks, router
-from container_manager.routing.types import CheckResult, Decision, Evaluation, Verdict
+from container_manager.routing.router import Fleet
+from container_manager.routing.types import CheckResult, Decision, Evaluation, JobRequirements, Verdict
 from container_manager.store import bulk, records
 from container_manager.store.transaction import Transaction, under_routing_lock
+
+MOST_KEYS, KEY_SECONDS, DIFFERENT_SHARE = 32, 3600.0, 4
+"""How many evaluations of a fleet others refer to, for how long, and the share (1 in 4) of hosts that may differ."""
 
 DELETED_AT_ONCE = 1000
 """Evaluations that one transaction deletes."""
@@ -29,28 +36,40 @@ class HostVerdict(NamedTuple):
     chosen: bool
 
 
-def record(decided: Sequence[tuple[int, int, Decision]], ids: "Ids") -> list[bulk.Rows]:
-    """Rows for decisions on one fleet, given as (job id, attempt, decision). A class shares one evaluation."""
-    if not decided:
-        return []
-    evaluations = {id(decision.evaluation): decision.evaluation for _, _, decision in decided}
-    now = bulk.as_moment(clock.now())
-    evaluation_ids = dict(zip(evaluations, ids.evaluations, strict=True))
-    packed = [
-        (evaluation_ids[key], now, ids.fleet, records.pack(evaluation, ids.hosts[key]))
-        for key, evaluation in evaluations.items()
-    ]
-    counts = {key: bulk.as_json(list(e.rejections().items())) for key, e in evaluations.items()}
-    rows = []
-    for pk, (job_id, attempt, decision) in zip(ids.decisions, decided, strict=True):
-        host, key = decision.host, id(decision.evaluation)
-        chosen = (host.id, host.name, host.executor_type, None) if host else (None, "", "", counts[key])
-        how = (decision.evaluation.requirements.strategy, decision.reason)
-        rows.append((pk, job_id, attempt, *chosen, *how, now, evaluation_ids[key], decision.position))
-    return [
-        bulk.Rows(RoutingEvaluation, ("id", "created_at", "fleet_id", "record"), packed),
-        bulk.Rows(RoutingDecision, _COLUMNS, rows),
-    ]
+class _Key(NamedTuple):
+    """A stored evaluation: the next ones of its class may store only how they differ from it."""
+
+    id: int
+    fleet_id: int
+    evaluation: Evaluation
+    made_at: float
+
+
+class _Reference(NamedTuple):
+    """The key of an evaluation, and the indexes of the hosts that differ."""
+
+    key: _Key
+    places: list[int]
+
+
+_keys: WeakKeyDictionary[Fleet, dict[JobRequirements, _Key]] = WeakKeyDictionary()
+"""The keys of the fleets that are kept, by class; the first was not used for the longest time."""
+
+
+def _reference(fleet: Fleet | None, evaluation: Evaluation) -> _Reference | None:
+    known = _keys.get(fleet, {}) if fleet is not None else {}
+    key = known.pop(evaluation.requirements, None)
+    if fleet is None or key is None or key.evaluation.version is None:
+        return None
+    changed = fleet.changed_since(key.evaluation.version, evaluation.version)
+    if changed is None or time.monotonic() > key.made_at + KEY_SECONDS:
+        return None
+    before, now = key.evaluation.hosts, evaluation.hosts
+    places = sorted(at for at in changed if before[at] is not now[at] and before[at] != now[at])
+    if len(places) > len(now) // DIFFERENT_SHARE or not all(records.is_stable(before[at], now[at]) for at in places):
+        return None
+    known[evaluation.requirements] = key
+    return _Reference(key, places)
 
 
 class Ids(NamedTuple):
@@ -59,24 +78,75 @@ class Ids(NamedTuple):
     jobs: Sequence[int]
     evaluations: Sequence[int]
     decisions: Sequence[int]
-    fleet: int
+    fleet_id: int
     hosts: Mapping[int, records.Columns]
-    """The hosts as columns, by `id()` of the evaluation."""
+    """The hosts as columns, by `id()` of the evaluations that are stored whole."""
+    references: Mapping[int, _Reference]
+    """The others."""
+    fleet: Fleet | None
 
 
-def new_ids(decisions: Iterable[Decision], jobs: int = 0) -> Ids:
+def new_ids(decisions: Iterable[Decision], jobs: int = 0, fleet: Fleet | None = None) -> Ids:
     """Allocate ids for the rows of decisions on one fleet and for `jobs` new jobs."""
     taken = list(decisions)
     evaluations = {id(decision.evaluation): decision.evaluation for decision in taken}
     counts = {ContainerJob: jobs, RoutingEvaluation: len(evaluations), RoutingDecision: len(taken)}
-    hosts = {key: records.by_field(evaluation.hosts) for key, evaluation in evaluations.items()}
-    stable = records.stable_fields(next(iter(hosts.values()), {}))
+    references = {key: found for key, e in evaluations.items() if (found := _reference(fleet, e)) is not None}
+    hosts = {key: records.by_field(e.hosts) for key, e in evaluations.items() if key not in references}
+    if not hosts:
+        ids = bulk.new_ids(counts)
+        return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], 0, hosts, references, fleet)
+    stable = records.stable_fields(next(iter(hosts.values())))
     digest = hashlib.blake2b(stable, digest_size=16).hexdigest()
-    ids = bulk.new_ids(counts, {RoutingFleet: digest} if taken else None)
-    fleet = ids[RoutingFleet][0] if ids.get(RoutingFleet) else 0
-    if taken and not fleet:
-        fleet = RoutingFleet.objects.create(digest=digest, record=records.pack_fleet(stable)).pk
-    return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], fleet, hosts)
+    ids = bulk.new_ids(counts, {RoutingFleet: digest})
+    fleet_id = ids[RoutingFleet][0] if ids.get(RoutingFleet) else 0
+    if not fleet_id:
+        fleet_id = RoutingFleet.objects.create(digest=digest, record=records.pack_fleet(stable)).pk
+    return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], fleet_id, hosts, references, fleet)
+
+
+def record(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: Ids) -> None:
+    """Add rows for decisions on one fleet, given as (job id, attempt, decision). A class shares one evaluation."""
+    if not decided:
+        return
+    evaluations = {id(decision.evaluation): decision.evaluation for _, _, decision in decided}
+    now = bulk.as_moment(clock.now())
+    evaluation_ids = dict(zip(evaluations, ids.evaluations, strict=True))
+    packed: list[tuple[object, ...]] = []
+    keys: dict[JobRequirements, _Key] = {}
+    for at, evaluation in evaluations.items():
+        pk = evaluation_ids[at]
+        if (found := ids.references.get(at)) is not None:
+            differences = records.pack_differences(evaluation, found.places)
+            packed.append((pk, now, found.key.fleet_id, found.key.id, differences))
+        else:
+            packed.append((pk, now, ids.fleet_id, None, records.pack(evaluation, ids.hosts[at])))
+            keys[evaluation.requirements] = _Key(pk, ids.fleet_id, evaluation, time.monotonic())
+    if ids.fleet is not None and keys:
+        tx.on_commit.append(partial(_keep, ids.fleet, keys))
+    rows = []
+    for pk, (job_id, attempt, decision) in zip(ids.decisions, decided, strict=True):
+        host = decision.host
+        chosen = (host.id, host.name, host.executor_type, None) if host else (None, "", "", _rejections(decision))
+        how = (decision.evaluation.requirements.strategy, decision.reason)
+        rows.append(
+            (pk, job_id, attempt, *chosen, *how, now, evaluation_ids[id(decision.evaluation)], decision.position)
+        )
+    tx.rows += [
+        bulk.Rows(RoutingEvaluation, ("id", "created_at", "fleet_id", "key_id", "record"), packed),
+        bulk.Rows(RoutingDecision, _COLUMNS, rows),
+    ]
+
+
+def _rejections(decision: Decision) -> str:
+    return bulk.as_json(list(decision.evaluation.rejections().items()))
+
+
+def _keep(fleet: Fleet, keys: Mapping[JobRequirements, _Key]) -> None:
+    known = _keys.setdefault(fleet, {})
+    known.update(keys)
+    while len(known) > MOST_KEYS:
+        del known[next(iter(known))]
 
 
 _COLUMNS = (
@@ -115,11 +185,23 @@ def of_jobs(job_ids: Iterable[int]) -> Mapping[int, list[RoutingDecision]]:
 
 def evaluations(ids: Iterable[int]) -> dict[int, records.Recorded]:
     """Evaluations by id; those that have been deleted are left out."""
-    rows = list(RoutingEvaluation.objects.filter(pk__in=list(ids)).values_list("pk", "fleet_id", "record"))
-    packed = RoutingFleet.objects.filter(pk__in={fleet for _, fleet, _ in rows}).values_list("pk", "record")
+    rows = RoutingEvaluation.objects.in_bulk(list(ids))
+    keys = RoutingEvaluation.objects.in_bulk([row.key_id for row in rows.values() if row.key_id is not None])
+    packed = RoutingFleet.objects.filter(pk__in={row.fleet_id for row in rows.values()}).values_list("pk", "record")
     fleets = {pk: records.unpack_fleet(bytes(record)) for pk, record in packed}
-    # An evaluation whose fleet is gone was deleted between the two queries.
-    return {pk: records.unpack(fleets[fleet], bytes(record)) for pk, fleet, record in rows if fleet in fleets}
+    # An evaluation whose fleet or key is gone was deleted between the queries.
+    whole = {
+        pk: records.unpack(fleets[row.fleet_id], bytes(row.record))
+        for pk, row in {**rows, **keys}.items()
+        if row.key_id is None and row.fleet_id in fleets
+    }
+    different = {
+        pk: records.unpack_differences(whole[row.key_id], bytes(row.record))
+        for pk, row in rows.items()
+        if row.key_id in whole
+    }
+    found = whole | different
+    return {pk: found[pk] for pk in rows if pk in found}
 
 
 def verdicts(evaluation: Evaluation, chosen: int | None, after: int, limit: int) -> list[HostVerdict]:
@@ -169,8 +251,9 @@ def replay(decision: RoutingDecision, recorded: records.Recorded | None) -> str:
 def delete_old(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: ARG001
     """Delete some of the evaluations that are older than this; answers whether there may be more."""
     oldest = clock.now() - min(items)
-    old = RoutingEvaluation.objects.filter(created_at__lt=oldest).order_by("created_at").values_list("pk", "fleet_id")
-    rows = list(old[:DELETED_AT_ONCE])
+    old = RoutingEvaluation.objects.filter(created_at__lt=oldest)
+    needed = Exists(RoutingEvaluation.objects.filter(key_id=OuterRef("pk"), created_at__gte=oldest))
+    rows = list(old.exclude(needed).order_by("created_at").values_list("pk", "fleet_id")[:DELETED_AT_ONCE])
     RoutingEvaluation.objects.filter(pk__in=[pk for pk, _ in rows]).delete()
     fleets = {fleet for _, fleet in rows}
     used = Exists(RoutingEvaluation.objects.filter(fleet_id=OuterRef("pk")))

@@ -14,7 +14,8 @@ from container_manager.routing.types import Evaluation, HostState, JobRequiremen
 Columns = Mapping[str, Sequence[Any]]
 """The values of all hosts, by field of HostState."""
 
-CHANGING = tuple(name for name in HostState._fields[HostState._fields.index("is_active") :] if name != "grants")
+_FIRST_CHANGING = HostState._fields.index("is_active")
+CHANGING = tuple(name for name in HostState._fields[_FIRST_CHANGING:] if name != "grants")
 """The fields of a host that change often; the others are shared by all evaluations with the same values."""
 
 _AS_TEXT = bytes.maketrans(b"\0\1\2", b"012")
@@ -26,6 +27,11 @@ class Recorded(NamedTuple):
 
     evaluation: Evaluation
     algorithm: int
+
+
+def is_stable(before: HostState, now: HostState) -> bool:
+    """Whether the rarely changing fields are equal."""
+    return before[:_FIRST_CHANGING] == now[:_FIRST_CHANGING] and before.grants == now.grants
 
 
 def by_field(hosts: Sequence[HostState]) -> Columns:
@@ -65,6 +71,35 @@ def pack(evaluation: Evaluation, hosts: Columns) -> bytes:
         "hosts": {name: hosts[name] for name in CHANGING},
     }
     return zlib.compress(orjson.dumps(record), 3)
+
+
+def pack_differences(evaluation: Evaluation, places: Sequence[int]) -> bytes:
+    """The same with the values of the hosts at these indexes only, for a class whose other hosts are as in its key."""
+    hosts = by_field([evaluation.hosts[at] for at in places])
+    record = {
+        "algorithm": router.ALGORITHM,
+        "seed": evaluation.seed,
+        "at": places,
+        "verdicts": [bytes([column[at] + ord("0") for at in places]).decode() for column in evaluation.columns],
+        "hosts": {name: hosts[name] for name in CHANGING},
+    }
+    return zlib.compress(orjson.dumps(record), 1)
+
+
+def unpack_differences(key: Recorded, data: bytes) -> Recorded:
+    """Undo `pack_differences`, given the key."""
+    raw: dict[str, Any] = orjson.loads(zlib.decompress(data))
+    places, before = raw["at"], key.evaluation
+    hosts, columns = list(before.hosts), [bytearray(column) for column in before.columns]
+    for index, at in enumerate(places):
+        hosts[at] = hosts[at]._replace(**{
+            name: values[index] for name, values in raw["hosts"].items() if name in HostState._fields
+        })  # fmt: skip
+    for column, verdicts in zip(columns, raw["verdicts"], strict=True):
+        for at, verdict in zip(places, verdicts, strict=True):
+            column[at] = int(verdict)
+    evaluation = before._replace(hosts=tuple(hosts), columns=tuple(map(bytes, columns)), seed=raw["seed"])
+    return Recorded(evaluation, raw["algorithm"])
 
 
 def unpack(fleet: Columns, data: bytes) -> Recorded:

@@ -95,7 +95,8 @@ class RoutingPass:
         self.more = False
         """Whether classes were left to the next pass."""
         self.outcomes: list[Outcome] = []
-        self._decide(fleet)
+        self._fleet = fleet
+        self._decide()
 
     def _read_classes(self) -> dict[str, _PendingClass]:
         # By the keys in the rows, which an earlier version may have computed differently.
@@ -111,10 +112,10 @@ class RoutingPass:
             classes[job.class_key].new.append(-1 - index)
         return classes
 
-    def _decide(self, fleet: router.Fleet) -> None:
+    def _decide(self) -> None:
         classes = [JobClass(c.requirements, c.age, partial(self._members, c), c.key) for c in self._classes.values()]
         alive = time.monotonic()
-        for outcome in router.decide_classes(fleet, classes):
+        for outcome in router.decide_classes(self._fleet, classes):
             self.outcomes.append(outcome)
             entry = self._classes[outcome.job_class.key]
             if outcome.placed or (outcome.refused and (entry.new or not pending.is_known(entry.head, outcome.refused))):
@@ -170,7 +171,7 @@ class RoutingPass:
                 _apply(self._new_jobs[-1 - decision.key], decision)
         assign(tx, [decision for decision in decided if decision.key > 0])
         decided += self._update_refusals()
-        ids = decisions.new_ids(decided, len(self._new_jobs))
+        ids = decisions.new_ids(decided, len(self._new_jobs), self._fleet)
         for job, pk in zip(self._new_jobs, ids.jobs, strict=True):
             job.pk = pk
             tx.event(EventKind.JOB_SUBMITTED, f"{job.name or 'A job'} with image {job.image}.", job=job)

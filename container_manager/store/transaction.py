@@ -107,6 +107,8 @@ class Transaction:
     """This process's worker: jobs that this transaction routes may be claimed for it at once."""
     claimed: list[Claimed] = field(default_factory=list)
     counted: Counted = field(default_factory=list)
+    on_commit: list[Callable[[], object]] = field(default_factory=list)
+    """Called in the writer's thread after the commit."""
 
     def event(
         self,
@@ -220,6 +222,8 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
                 outcomes[index] = answer
         AuditEntry.objects.bulk_create(tx.audit_entries)
         _write(tx)
+    for tell in tx.on_commit:
+        tell()
     return Committed(outcomes, tx.events, tx.claimed, tx.counted)
 
 
