@@ -28,38 +28,80 @@ class Rows(NamedTuple):
 
 
 Ids = Mapping[type[models.Model], Sequence[int]]
+Query = tuple[str, Sequence[Any]]
+"""SQL and its parameters."""
 
 
-def new_ids(counts: Mapping[type[models.Model], int], known: Mapping[type[models.Model], str] | None = None) -> Ids:
+def together(*queries: Query) -> list[list[tuple[Any, ...]]]:
+    """The rows of each query; on PostgreSQL from one round trip."""
+    found = []
+    with connection.cursor() as cursor:
+        if connection.vendor != "postgresql":
+            for query in queries:
+                cursor.execute(*query)
+                found.append(cursor.fetchall())
+            return found
+        cursor.execute("; ".join(sql for sql, _ in queries), [value for _, values in queries for value in values])
+        for at in range(len(queries)):
+            if at:
+                cursor.nextset()
+            found.append(cursor.fetchall())
+    return found
+
+
+def new_ids(
+    counts: Mapping[type[models.Model], int],
+    known: Mapping[type[models.Model], str] | None = None,
+    at_hand: Ids | None = None,
+) -> Ids:
     """Allocate ids for rows that this transaction is about to insert: `counts[model]` ids each, in ascending order.
 
     `known`: models with a digest; the result has the id of the row with that digest, if there is one, from the same
-    round trip.
+    round trip. `at_hand`: ids that this transaction has allocated before and not used.
     """
-    tables = {model._meta.db_table: model for model in (*counts, *(known or ()))}  # noqa: SLF001
-    ids: dict[type[models.Model], list[int]] = {model: [] for model in tables.values()}
+    taken = {model: ids for model, ids in (at_hand or {}).items() if counts.get(model, 0) <= len(ids)}
+    left = {model: 0 if model in taken else count for model, count in counts.items()}
+    query = ids_query(left, known)
+    found = ids_of(left, known, *together(query)) if query[0] else {model: [] for model in left}
+    return {**found, **{model: ids[: counts[model]] for model, ids in taken.items() if model in counts}}
+
+
+def ids_query(counts: Mapping[type[models.Model], int], known: Mapping[type[models.Model], str] | None = None) -> Query:
+    """The query that allocates ids; its rows are for `ids_of`."""
     parts: list[str] = []
     parameters: list[Any] = []
-    for table, model in tables.items():
-        if known is not None and model in known:
-            parts.append(f"SELECT %s, id FROM {table} WHERE digest = %s")  # noqa: S608 - names of our own tables
-            parameters += [table, known[model]]
-        elif counts[model] and connection.vendor == "postgresql":
-            parts.append(f"SELECT %s, nextval('{table}_id_seq') FROM generate_series(1, %s)")  # noqa: S608
-            parameters += [table, counts[model]]
-        elif counts[model]:
+    for model, digest in (known or {}).items():
+        parts.append(f"SELECT %s, id FROM {_table(model)} WHERE digest = %s")  # noqa: S608 - names of our own tables
+        parameters += [_table(model), digest]
+    for model, count in counts.items():
+        if count and connection.vendor == "postgresql":
+            parts.append(f"SELECT %s, nextval('{_table(model)}_id_seq') FROM generate_series(1, %s)")  # noqa: S608
+            parameters += [_table(model), count]
+        elif count:
             # No other connection writes before this transaction ends, so the next ids follow the last one.
             parts.append("SELECT %s, COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = %s")
-            parameters += [table, table]
-    if parts:
-        with connection.cursor() as cursor:
-            cursor.execute(" UNION ALL ".join(parts), parameters)
-            for table, pk in cursor.fetchall():
-                ids[tables[table]].append(pk)
+            parameters += [_table(model), _table(model)]
+    return " UNION ALL ".join(parts), parameters
+
+
+def ids_of(
+    counts: Mapping[type[models.Model], int],
+    known: Mapping[type[models.Model], str] | None,
+    rows: Sequence[tuple[Any, ...]],
+) -> Ids:
+    """The ids from the rows of `ids_query`, which had the same arguments."""
+    ids: dict[str, list[int]] = {}
+    for table, pk in rows:
+        ids.setdefault(table, []).append(pk)
+    found = {model: sorted(ids.get(_table(model), [])) for model in (*counts, *(known or ()))}
     for model, count in counts.items():
         if count and connection.vendor != "postgresql":
-            ids[model] = list(range(ids[model][0] + 1, ids[model][0] + 1 + count))
-    return {model: sorted(found) for model, found in ids.items()}
+            found[model] = list(range(found[model][0] + 1, found[model][0] + 1 + count))
+    return found
+
+
+def _table(model: type[models.Model]) -> str:
+    return str(model._meta.db_table)  # noqa: SLF001 - Django's documented interface
 
 
 def insert(*tables: Rows, after: str = "") -> None:
@@ -94,7 +136,7 @@ def insert(*tables: Rows, after: str = "") -> None:
 
 def _into(model: type[models.Model], columns: Sequence[str]) -> str:
     quoted = ", ".join(f'"{column}"' for column in columns)
-    return f'"{model._meta.db_table}" ({quoted})'  # noqa: SLF001 - Django's documented interface
+    return f'"{_table(model)}" ({quoted})'
 
 
 def rows_of(model: type[models.Model], objects: Sequence[models.Model]) -> Rows:
@@ -122,7 +164,7 @@ def update(
     """
     if not rows:
         return
-    table = model._meta.db_table  # noqa: SLF001
+    table = _table(model)
     fixed = f"{fixed}, " if fixed else ""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":

@@ -86,19 +86,21 @@ class Ids(NamedTuple):
     fleet: Fleet | None
 
 
-def new_ids(decisions: Iterable[Decision], jobs: int = 0, fleet: Fleet | None = None) -> Ids:
-    """Allocate ids for the rows of decisions on one fleet and for `jobs` new jobs."""
+def new_ids(
+    decisions: Iterable[Decision], jobs: int = 0, fleet: Fleet | None = None, at_hand: bulk.Ids | None = None
+) -> Ids:
+    """Allocate ids for the rows of decisions on one fleet and for `jobs` new jobs, unless they are at hand."""
     taken = list(decisions)
     evaluations = {id(decision.evaluation): decision.evaluation for decision in taken}
     counts = {ContainerJob: jobs, RoutingEvaluation: len(evaluations), RoutingDecision: len(taken)}
     references = {key: found for key, e in evaluations.items() if (found := _reference(fleet, e)) is not None}
     hosts = {key: records.by_field(e.hosts) for key, e in evaluations.items() if key not in references}
     if not hosts:
-        ids = bulk.new_ids(counts)
+        ids = bulk.new_ids(counts, None, at_hand)
         return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], 0, hosts, references, fleet)
     stable = records.stable_fields(next(iter(hosts.values())))
     digest = hashlib.blake2b(stable, digest_size=16).hexdigest()
-    ids = bulk.new_ids(counts, {RoutingFleet: digest})
+    ids = bulk.new_ids(counts, {RoutingFleet: digest}, at_hand)
     fleet_id = ids[RoutingFleet][0] if ids.get(RoutingFleet) else 0
     if not fleet_id:
         fleet_id = RoutingFleet.objects.create(digest=digest, record=records.pack_fleet(stable)).pk

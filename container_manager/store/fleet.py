@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -109,6 +109,7 @@ class FleetView:
         self._differing: set[int] = set()
         """Hosts that may differ between the view and the fleet that decisions are made on."""
         self._version = 0
+        self._beside: list[list[tuple[Any, ...]]] = []
 
     @property
     def size(self) -> int:
@@ -133,28 +134,32 @@ class FleetView:
             with self._lock:
                 self._advance(is_fresh=True)
 
-    def deciding(self) -> Fleet:
+    def deciding(self, *beside: bulk.Query) -> tuple[Fleet, list[list[tuple[Any, ...]]]]:
         """The hosts as this transaction sees them, to decide on. The transaction holds the routing lock.
 
         It is the same object each time, so that what it has computed stays valid for hosts that have not changed.
+        `beside`: queries for the same round trip, whose rows are the second result.
         """
         with self._lock:
-            own, seen, timed = self._look()
-            fleet = self._fleet
-            if fleet is None or any(state is None or state.id not in self._places for state in own.values()):
-                return self._new_fleet(own, seen, timed)
-            made = fleet.changed_since(self._version)
-            if made is None:
-                return self._new_fleet(own, seen, timed)
-            differing = self._differing | {fleet.hosts[at].id for at in made}
-            for pk in (*differing, *own, *timed):
-                at, state = self._places[pk], timed.get(pk) or seen[pk]
-                if state is not None and fleet.hosts[at] != state:
-                    fleet.replace(at, state)
-            self._differing = {*own, *timed}
-            fleet.forget()
-            self._version = fleet.version
-            return fleet
+            own, seen, timed = self._look(*beside)
+            return self._decided_on(own, seen, timed), self._beside
+
+    def _decided_on(self, own: Seen, seen: Seen, timed: States) -> Fleet:
+        fleet = self._fleet
+        if fleet is None or any(state is None or state.id not in self._places for state in own.values()):
+            return self._new_fleet(own, seen, timed)
+        made = fleet.changed_since(self._version)
+        if made is None:
+            return self._new_fleet(own, seen, timed)
+        differing = self._differing | {fleet.hosts[at].id for at in made}
+        for pk in (*differing, *own, *timed):
+            at, state = self._places[pk], timed.get(pk) or seen[pk]
+            if state is not None and fleet.hosts[at] != state:
+                fleet.replace(at, state)
+        self._differing = {*own, *timed}
+        fleet.forget()
+        self._version = fleet.version
+        return fleet
 
     def _new_fleet(self, own: Seen, seen: Seen, timed: States) -> Fleet:
         states = {pk: state for pk, state in sorted(seen.items()) if state is not None}
@@ -165,9 +170,9 @@ class FleetView:
         self._differing, self._version = {*own, *timed}, fleet.version
         return fleet
 
-    def _look(self) -> tuple[Seen, Seen, States]:
+    def _look(self, *beside: bulk.Query) -> tuple[Seen, Seen, States]:
         """Advance; returns what this transaction has changed, all hosts as it sees them, and `_timed` of them."""
-        own = self._advance()
+        own = self._advance(*beside)
         seen: Seen = {**self._states, **own} if own else self._states
         return own, seen, self._timed(seen)
 
@@ -181,7 +186,7 @@ class FleetView:
             if self._newest is None:
                 return 0
             # Changes and usage are read by one statement, so that both are of the same snapshot.
-            known = _read_rows(_since(self._newest, self._snapshot), usage=True)
+            known = _parsed(*bulk.together(_query(_since(self._newest, self._snapshot), usage=True)))
             if not self._is_continued(known):
                 return 0
             self._apply(known)
@@ -202,11 +207,13 @@ class FleetView:
 
     # ------------------------------------------------------------------ advancing
 
-    def _advance(self, *, is_fresh: bool = False) -> dict[int, HostState | None]:
+    def _advance(self, *beside: bulk.Query, is_fresh: bool = False) -> dict[int, HostState | None]:
         """Advance the view to the committed state; returns the hosts that this transaction itself has changed."""
         if self._newest is None or time.monotonic() > self._advanced_at + LONGEST_PAUSE:
+            self._beside = bulk.together(*beside) if beside else []
             return self._read_again(is_fresh)
-        known = _read_rows(_since(self._newest, self._snapshot))
+        rows, *self._beside = bulk.together(_query(_since(self._newest, self._snapshot)), *beside)
+        known = _parsed(rows)
         if not self._is_continued(known):
             return self._read_again(is_fresh)
         if connection.vendor != "postgresql" and connection.in_atomic_block and not is_fresh:
@@ -255,7 +262,7 @@ class FleetView:
         self._differing |= marked
 
     def _read_again(self, is_fresh: bool) -> dict[int, HostState | None]:
-        known = _read_rows(_NEWEST, usage=True)
+        known = _parsed(*bulk.together(_query((_NEWEST[connection.vendor], []), usage=True)))
         states, self._until = _read_hosts(None)
         self._states = {
             pk: _using(state, used) if (used := known.usage.get(pk)) else state for pk, state in states.items()
@@ -321,7 +328,7 @@ def _using(state: HostState, used: tuple[int, int, int]) -> HostState:
     return state._replace(jobs=used[0], memory=used[1], cpu=used[2])
 
 
-def _since(newest: _Change, snapshot: str) -> tuple[str, list[Any]]:
+def _since(newest: _Change, snapshot: str) -> bulk.Query:
     sql = _SINCE[connection.vendor]
     if connection.vendor != "postgresql":
         return sql, [newest.id]
@@ -329,19 +336,20 @@ def _since(newest: _Change, snapshot: str) -> tuple[str, list[Any]]:
     return sql, [min(oldest_running, newest.txid), newest.id, snapshot]
 
 
-def _read_rows(changes: Mapping[str, str] | tuple[str, list[Any]], *, usage: bool = False) -> _Read:
-    sql, parameters = changes if isinstance(changes, tuple) else (changes[connection.vendor], [])
-    parts = [_NOW[connection.vendor], sql, *([_USAGE] if usage else [])]
+def _query(changes: bulk.Query, *, usage: bool = False) -> bulk.Query:
+    sql, parameters = changes
+    return " UNION ALL ".join([_NOW[connection.vendor], sql, *([_USAGE] if usage else [])]), parameters
+
+
+def _parsed(rows: Iterable[Sequence[Any]]) -> _Read:
     read = _Read("", [], [], {})
-    with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(parts), parameters)
-        for snapshot, *change, own in cursor.fetchall():
-            if snapshot is not None:
-                read = read._replace(snapshot=snapshot)
-            elif change[0] is None:
-                read.usage[change[2]] = (int(change[3]), int(change[4]), int(change[5]))
-            else:
-                (read.own if own else read.changes).append(_Change(*change))
+    for snapshot, *change, own in rows:
+        if snapshot is not None:
+            read = read._replace(snapshot=snapshot)
+        elif change[0] is None:
+            read.usage[change[2]] = (int(change[3]), int(change[4]), int(change[5]))
+        else:
+            (read.own if own else read.changes).append(_Change(*change))
     return read
 
 

@@ -47,13 +47,12 @@ _HEADS = """
 """
 
 
+ANY_PENDING: bulk.Query = ("SELECT 1 FROM container_manager_containerjob WHERE status = 'pending' LIMIT 1", [])
+"""Usually no job is pending, and this is the cheapest way to find out."""
+
+
 def heads(now: datetime) -> list[ContainerJob]:
     """The oldest job of each pending class that may be routed now, with the class's last refusal."""
-    with connection.cursor() as cursor:
-        # Usually no job is pending, and this is the cheapest way to find out.
-        cursor.execute("SELECT 1 FROM container_manager_containerjob WHERE status = 'pending' LIMIT 1")
-        if cursor.fetchone() is None:
-            return []
     found = ContainerJob.objects.raw(_HEADS, [bulk.as_moment(now)])
     if connection.vendor != "postgresql":
         return list(found)

@@ -72,7 +72,8 @@ class RoutingPass:
 
     Saved jobs have their ids as keys, new jobs the numbers from -1 downwards in their order. A new refusal is recorded
     for the oldest job of its class and for each of the `named` jobs. A `bounded` pass stops when it has done enough;
-    the classes that come later are left to the next pass, undecided.
+    the classes that come later are left to the next pass, undecided. Unless there are `saved` pending jobs, none is
+    looked for. `ids`: some that this transaction has allocated.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class RoutingPass:
         new_jobs: Sequence[ContainerJob] = (),
         named: Iterable[NamedJob] = (),
         *,
+        saved: bool = True,
         bounded: bool = True,
+        ids: bulk.Ids | None = None,
     ) -> None:
         self._now = clock.now()
         self._new_jobs = new_jobs
@@ -91,18 +94,19 @@ class RoutingPass:
         for entry in named:
             self._named[entry.class_key][entry.pk] = entry.attempt
         self._attempts: dict[int, int] = {}
-        self._classes = self._read_classes()
+        self._ids = ids
+        self._classes = self._read_classes(saved)
         self.more = False
         """Whether classes were left to the next pass."""
         self.outcomes: list[Outcome] = []
         self._fleet = fleet
         self._decide()
 
-    def _read_classes(self) -> dict[str, _PendingClass]:
+    def _read_classes(self, saved: bool) -> dict[str, _PendingClass]:
         # By the keys in the rows, which an earlier version may have computed differently.
         classes = {
             head.class_key: _PendingClass(head.class_key, head.requirements(), head)
-            for head in pending.heads(self._now)
+            for head in (pending.heads(self._now) if saved else ())
         }
         for index, job in enumerate(self._new_jobs):
             needs = job.requirements()
@@ -171,7 +175,7 @@ class RoutingPass:
                 _apply(self._new_jobs[-1 - decision.key], decision)
         assign(tx, [decision for decision in decided if decision.key > 0])
         decided += self._update_refusals()
-        ids = decisions.new_ids(decided, len(self._new_jobs), self._fleet)
+        ids = decisions.new_ids(decided, len(self._new_jobs), self._fleet, self._ids)
         for job, pk in zip(self._new_jobs, ids.jobs, strict=True):
             job.pk = pk
             tx.event(EventKind.JOB_SUBMITTED, f"{job.name or 'A job'} with image {job.image}.", job=job)

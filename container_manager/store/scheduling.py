@@ -7,7 +7,7 @@ from container_manager import clock
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import NO_JOB, Conflict, NotFound, UserError
-from container_manager.models import ContainerJob
+from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation
 from container_manager.observability import metrics
 from container_manager.routing import router
 from container_manager.routing.types import Decision
@@ -21,7 +21,12 @@ def route(tx: Transaction, new_jobs: Sequence[ContainerJob] = (), named: Iterabl
     """Decide on all pending jobs and on `new_jobs` together, and write the decisions."""
     tx.flush()
     began = perf_counter()
-    done = RoutingPass(view.deciding(), new_jobs, named)
+    few = len(new_jobs) if len(new_jobs) <= bulk.FEW else 0
+    counts = dict.fromkeys((ContainerJob, RoutingEvaluation, RoutingDecision), few)
+    allocating = [bulk.ids_query(counts)] if few else []
+    fleet, (any_pending, *allocated) = view.deciding(pending.ANY_PENDING, *allocating)
+    ids = bulk.ids_of(counts, None, *allocated) if few else None
+    done = RoutingPass(fleet, new_jobs, named, saved=bool(any_pending), ids=ids)
     with metrics.never_failing():
         metrics.DECISION_SECONDS.observe(perf_counter() - began)
     done.write(tx)
