@@ -10,6 +10,7 @@ from django.db import connection
 
 from container_manager.aio import cancel_and_wait
 from container_manager.control.dispatcher import Dispatcher
+from container_manager.control.fleet_check import FleetCheck
 from container_manager.control.health import HealthLoop
 from container_manager.control.housekeeping import Housekeeping
 from container_manager.control.leader import Leader
@@ -45,7 +46,7 @@ class Process:
         self.events = EventLog(environment.listen_url or listen.default_url())
         # A process that runs no jobs does not use the engines of any node either.
         self.nodes = {"", environment.node} if runs_jobs else {""}
-        self._core = Supervisor([self.writer, self.events])
+        self._core = Supervisor([self.writer, self.events, FleetCheck()])
         self._loops = Supervisor(self._control_loops() if runs_jobs else [])
         self._sampling: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[bool] | None = None

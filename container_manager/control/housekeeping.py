@@ -7,12 +7,12 @@ from datetime import timedelta
 from container_manager.aio import wait_for
 from container_manager.control.leader import FLEET, Leader
 from container_manager.environment import Environment
-from container_manager.store import audit, decisions, events, retention, threads
+from container_manager.store import audit, decisions, events, fleet, retention, threads
 from container_manager.store.pending import delete_unused_refusals
 from container_manager.store.transaction import Unit
 from container_manager.store.writer import Writer
 
-PAUSE_SECONDS = 600.0
+PAUSE_SECONDS = 120.0
 
 
 class Housekeeping:
@@ -30,6 +30,7 @@ class Housekeeping:
             (decisions.delete_old, timedelta(days=kept.evaluation_days)),
             (events.delete_old, timedelta(days=kept.event_days)),
             (audit.delete_old, timedelta(days=kept.audit_days)),
+            (retention.delete_fleet_changes, fleet.KEPT),
         )
         self._of_jobs: Sequence[tuple[Callable[[timedelta], list[int]], Unit, timedelta]] = (
             (retention.ended_jobs, retention.delete_jobs, timedelta(days=kept.job_days)),

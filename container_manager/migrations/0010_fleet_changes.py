@@ -113,7 +113,7 @@ class Migration(migrations.Migration):
             [
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("txid", models.BigIntegerField(db_index=True)),
-                ("at", models.DateTimeField(db_index=True)),
+                ("at", models.DateTimeField()),
                 ("host_id", models.BigIntegerField()),
                 ("jobs", models.BigIntegerField()),
                 ("memory", models.BigIntegerField()),

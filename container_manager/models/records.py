@@ -106,7 +106,7 @@ class FleetChange(models.Model):
     """
 
     txid = models.BigIntegerField(db_index=True)
-    at = models.DateTimeField(db_index=True)
+    at = models.DateTimeField()
     host_id = models.BigIntegerField()
     jobs = models.BigIntegerField()
     memory = models.BigIntegerField()

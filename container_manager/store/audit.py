@@ -7,6 +7,7 @@ from django.db.models import Q
 
 from container_manager import clock
 from container_manager.models import AuditEntry
+from container_manager.store import bulk
 from container_manager.store.transaction import Actor, Transaction
 
 DELETED_AT_ONCE = 1000
@@ -21,11 +22,9 @@ def newest(limit: int, where: Q | None = None) -> list[AuditEntry]:
 
 def record_refused(tx: Transaction, items: Sequence[tuple[Actor, str, str, int]]) -> list[None]:
     """Record what was refused lately, as (actor, action, result, count)."""
+    now = bulk.as_moment(clock.now())
     for actor, action, result, count in items:
-        entry = AuditEntry(
-            actor=actor.name, address=actor.address, action=action, result=result, detail=f"{count} times"
-        )
-        tx.audit_entries.append(entry)
+        tx.audit_entries.append((now, actor.name, actor.address, action, "", result, f"{count} times"))
     return [None] * len(items)
 
 

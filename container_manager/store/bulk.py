@@ -122,9 +122,8 @@ def insert(*tables: Rows, after: str = "") -> None:
         for model, columns, values, on_conflict in filled:
             # COPY knows no conflicts.
             if len(values) <= FEW or on_conflict:
-                places = ", ".join([f"({', '.join(['%s'] * len(columns))})"] * len(values))
-                statements.append(f"INSERT INTO {_into(model, columns)} VALUES {places} {on_conflict}")  # noqa: S608
-                parameters += [value for row in values for value in row]
+                statements.append(f"{_insert_json(model, tuple(columns))} {on_conflict}")
+                parameters.append(_rows_as_json(model, columns, values))
         if statements:
             cursor.execute("; ".join(statements), parameters)
         for model, columns, values, on_conflict in filled:
@@ -132,6 +131,41 @@ def insert(*tables: Rows, after: str = "") -> None:
                 with cursor.copy(f"COPY {_into(model, columns)} FROM STDIN") as copy:
                     for row in values:
                         copy.write_row(row)
+
+
+@cache
+def _insert_json(model: type[models.Model], columns: Sequence[str]) -> str:
+    # With a parameter for each value, psycopg would take the statement apart each time.
+    listed = ", ".join(f'"{column}"' for column in columns)
+    return (
+        f"INSERT INTO {_into(model, columns)} "  # noqa: S608 - names of our own tables
+        f"SELECT {listed} FROM json_populate_recordset(NULL::{_table(model)}, %s)"
+    )
+
+
+def _rows_as_json(model: type[models.Model], columns: Sequence[str], values: Sequence[Sequence[Any]]) -> str:
+    as_they_are = _json_columns(model)
+    rows = [
+        {
+            name: orjson.Fragment(value) if name in as_they_are and value is not None else value
+            for name, value in zip(columns, row, strict=True)
+        }
+        for row in values
+    ]
+    return orjson.dumps(rows, default=_as_text).decode()
+
+
+@cache
+def _json_columns(model: type[models.Model]) -> frozenset[str]:
+    fields = model._meta.concrete_fields  # noqa: SLF001
+    return frozenset(str(field.column) for field in fields if isinstance(field, models.JSONField))
+
+
+def _as_text(value: Any) -> str:
+    """Bytes as PostgreSQL reads them."""
+    if isinstance(value, (bytes, memoryview, bytearray)):
+        return "\\x" + bytes(value).hex()
+    raise TypeError(f"{type(value)} has no form in JSON")
 
 
 def _into(model: type[models.Model], columns: Sequence[str]) -> str:

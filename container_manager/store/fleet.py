@@ -19,7 +19,6 @@ from django.db import connection
 
 from container_manager import clock
 from container_manager.domain import capabilities, lifecycle
-from container_manager.models import FleetChange
 from container_manager.observability import metrics
 from container_manager.routing.router import Fleet
 from container_manager.routing.types import HostState
@@ -382,14 +381,6 @@ def _moment(value: Any) -> datetime | None:
     # SQLite has no type for times; Django stores them in UTC.
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def delete_old() -> None:
-    """Delete changes that every view includes, but for the newest."""
-    changes = FleetChange.objects
-    last = changes.filter(at__lt=clock.now() - KEPT).order_by("-pk").values_list("pk", flat=True).first()
-    if last is not None:
-        changes.filter(pk__lt=last).delete()
 
 
 view = FleetView()

@@ -10,10 +10,10 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from container_manager import clock
 from container_manager.domain import lifecycle
-from container_manager.models import ContainerJob, JobAttempt, JobOutput, RoutingDecision
+from container_manager.models import ContainerJob, FleetChange, JobAttempt, JobOutput, RoutingDecision
 from container_manager.store.transaction import Transaction
 
-DELETED_AT_ONCE = 200
+DELETED_AT_ONCE, CHANGES_AT_ONCE = 200, 5000
 
 
 def ended_jobs(age: timedelta) -> list[int]:
@@ -52,3 +52,13 @@ def delete_outputs(tx: Transaction, items: Sequence[Sequence[int]]) -> list[None
     """Delete the output of jobs."""
     JobOutput.objects.filter(job_id__in=[pk for item in items for pk in item]).delete()
     return [None] * len(items)
+
+
+def delete_fleet_changes(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # noqa: ARG001
+    """Delete changes that are older than this, but for the newest; answers whether there may be more."""
+    oldest = clock.now() - min(items)
+    first = list(FleetChange.objects.order_by("pk").values_list("pk", "at")[: CHANGES_AT_ONCE + 1])
+    old = [pk for pk, at in first[:-1] if at < oldest]
+    if old:
+        FleetChange.objects.filter(pk__lte=old[-1]).delete()
+    return [len(old) == CHANGES_AT_ONCE] * len(items)

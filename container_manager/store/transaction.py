@@ -41,6 +41,7 @@ RESULTS: dict[type, str] = {NotFound: "NOT_FOUND", Conflict: "CONFLICT"}
 """Results in the audit log of what was not done."""
 
 LONGEST_DETAIL = 500
+AUDITED = ("at", "actor", "address", "action", "target", "result", "detail")
 
 Outcome = Any
 """A unit's answer for one item: its result, or the exception that this item's caller gets."""
@@ -102,7 +103,7 @@ class Transaction:
     events: list[NewEvent] = field(default_factory=list)
     rows: list[bulk.Rows] = field(default_factory=list)
     """Rows that are inserted before the next unit, or together with the events."""
-    audit_entries: list[AuditEntry] = field(default_factory=list)
+    audit_entries: list[tuple[object, ...]] = field(default_factory=list)
     worker: Worker | None = None
     """This process's worker: jobs that this transaction routes may be claimed for it at once."""
     claimed: list[Claimed] = field(default_factory=list)
@@ -142,16 +143,12 @@ class Transaction:
     ) -> None:
         """Record in the audit log who did what to what. `answer`: an error says that nothing was done."""
         if actor is not None:
-            failed = isinstance(answer, UserError)
-            entry = AuditEntry(
-                actor=actor.name,
-                address=actor.address,
-                action=action,
-                target=str(target)[:200],
-                result=RESULTS.get(type(answer), "DONE"),
-                detail=(str(answer) if failed else detail)[:LONGEST_DETAIL],
+            result = RESULTS.get(type(answer), "DONE")
+            said = str(answer) if isinstance(answer, UserError) else detail
+            now = bulk.as_moment(clock.now())
+            self.audit_entries.append(
+                (now, actor.name, actor.address, action, str(target)[:200], result, said[:LONGEST_DETAIL])
             )
-            self.audit_entries.append(entry)
 
 
 def under_routing_lock(unit: Unit) -> Unit:
@@ -220,7 +217,6 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
             answers = unit(tx, [entries[index][1] for index in indexes])
             for index, answer in zip(indexes, answers, strict=True):
                 outcomes[index] = answer
-        AuditEntry.objects.bulk_create(tx.audit_entries)
         _write(tx)
     for tell in tx.on_commit:
         tell()
@@ -243,8 +239,9 @@ def _write(tx: Transaction) -> None:
     events = bulk.Rows(
         RoutingEvent, (*NewEvent._fields, "at"), [(str(event.kind), *event[1:], now) for event in tx.events]
     )
+    audit = bulk.Rows(AuditEntry, AUDITED, tx.audit_entries)
     before = f"SELECT pg_advisory_xact_lock({EVENT_LOCK}), pg_notify('{EVENT_CHANNEL}', '')"
-    bulk.insert(*tx.rows, events, after=before if tx.events else "")
+    bulk.insert(*tx.rows, audit, events, after=before if tx.events else "")
 
 
 def _for_caller(error: Exception) -> Exception:
