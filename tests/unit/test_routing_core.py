@@ -436,3 +436,51 @@ def test_only_the_oldest_are_read_of_a_class_that_has_no_room_for_all() -> None:
     asked.clear()
     list(router.decide_classes(router.Fleet([host(max_jobs=0)], 0), [JobClass(JobRequirements(), 0, members)]))
     assert asked == []
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.integers(0, 2**63))
+def test_a_kept_fleet_decides_as_a_new_one_does(data: st.DataObject, seed: int) -> None:
+    drawn = [state for fleet in data.draw(st.lists(fleets(), min_size=4, max_size=8)) for state in fleet]
+    usable = {"is_active": True, "is_draining": False, "health": "healthy", "max_jobs": 4}
+    hosts = [state._replace(id=at, name=f"host-{at}", **usable) for at, state in enumerate(drawn)]
+    classes = data.draw(st.lists(batches().map(lambda jobs: jobs[0].requirements), min_size=1, max_size=3))
+    kept = router.Fleet(hosts, seed, kept=True)
+    for step in range(data.draw(st.integers(1, 15))):
+        if hosts and data.draw(st.booleans()):
+            at = data.draw(st.integers(0, len(hosts) - 1))
+            kept.replace(at, kept.hosts[at]._replace(weight=data.draw(st.sampled_from([0, 3])), jobs=0))
+        needs = data.draw(st.sampled_from(classes))
+        keys = list(range(data.draw(st.integers(1, 3))))
+        before = list(kept.hosts)
+        outcome = kept.decide(JobClass(needs, step, lambda count, keys=keys: keys[:count]))
+        fresh = router.evaluate(before, needs)
+        assert len(outcome.placed) == min(len(keys), router.room(fresh))
+        for decision in outcome.placed:
+            assert decision.evaluation.columns == fresh.columns
+        if outcome.placed:
+            evaluation, groups = outcome.placed[0].evaluation, router.tiers(fresh)
+            chosen = router.choose(evaluation, len(outcome.placed))
+            assert [decision.host for decision in outcome.placed] == [before[at] for at in chosen]
+            for decision, at in zip(outcome.placed, chosen, strict=True):
+                rivals = groups[router.tier(before[at], needs)]
+                assert f"{sum(map(len, groups.values()))} of {len(hosts)} hosts fit" in decision.reason
+                assert f"among {len(rivals)};" in decision.reason or len(rivals) == 1
+                if needs.strategy == "weighted" and before[at].weight and len(rivals) > 1:
+                    assert f"of {sum(before[rival].weight for rival in rivals)} among" in decision.reason
+        kept.forget()
+
+
+def test_a_kept_fleet_forgets_old_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MOST_CHANGES", "MOST_COLUMNS", "MOST_STANDINGS"):
+        monkeypatch.setattr(router, name, 3)
+    fleet = router.Fleet([host(number, max_jobs=1000) for number in range(1, 30)], 0, kept=True)
+    for memory in range(100):
+        before, version = list(fleet.hosts), fleet.version
+        (decision,) = fleet.decide(JobClass(JobRequirements(memory=memory % 5), 0, lambda count: [1])).placed
+        assert router.choose(decision.evaluation, 1) == [before.index(decision.host)]
+        fleet.forget()
+        assert len(fleet._changed) <= 3 + 29
+    assert fleet.changed_since(0) is None
+    assert fleet.changed_since(version) in ({before.index(decision.host)}, None)
+    assert (len(fleet._columns), len(fleet._standings)) == (3, 3)
