@@ -162,7 +162,8 @@ def _json_columns(model: type[models.Model]) -> frozenset[str]:
 
 
 def _as_text(value: Any) -> str:
-    """Bytes as PostgreSQL reads them."""
+    """Bytes as PostgreSQL reads them, which Django may have wrapped for the driver."""
+    value = getattr(value, "obj", value)
     if isinstance(value, (bytes, memoryview, bytearray)):
         return "\\x" + bytes(value).hex()
     raise TypeError(f"{type(value)} has no form in JSON")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -33,8 +34,16 @@ def run(home: Path, name: str, *options: str) -> list[dict]:
 def test_routing(cluster: Postgres, tmp_path: Path) -> None:
     rows = run(tmp_path, "routing", f"--database-url={cluster.database()}", *ROUTING)
     assert len(rows) == 7
-    assert all(row["ratio"] > 0 for row in rows if "single decision" in row["what"])
     assert rows[0]["pgbench_ms"] > 0
+
+
+def test_curves(tmp_path: Path) -> None:
+    drawn = tmp_path / "curves.svg"
+    rows = run(tmp_path, "curves", "--hosts=2,3", "--active=0,4", "--times=1", f"--svg={drawn}")
+    assert [row["what"] for row in rows] == [
+        f"single decision, {hosts} hosts, {active} active jobs" for hosts, active in ((2, 0), (3, 0), (2, 4))
+    ]
+    assert ElementTree.parse(drawn).getroot().tag.endswith("svg")
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
