@@ -86,6 +86,7 @@ class _Read(NamedTuple):
 
 
 States = dict[int, HostState]
+_Until = dict[int, tuple[datetime | None, datetime | None]]
 Seen = Mapping[int, HostState | None]
 """Hosts as one transaction sees them; None: it has deleted the host."""
 
@@ -96,8 +97,10 @@ class FleetView:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._states: States = {}
-        self._until: dict[int, tuple[datetime | None, datetime | None]] = {}
+        self._until: _Until = {}
         """When the ejection and the cooldown of a host end, if it has had any."""
+        self._own_until: _Until = {}
+        """The same of hosts that the present transaction has changed."""
         self._newest: _Change | None = None
         """A change that the view includes. If it is gone, this is another database, or an earlier state of it."""
         self._snapshot = ""
@@ -227,22 +230,22 @@ class FleetView:
         return any(change[:2] == self._newest[:2] for change in known.changes)
 
     def _apply(self, known: _Read) -> None:
-        assert self._newest is not None  # noqa: S101 - as above
-        seen = self._newest
+        assert self._newest is not None  # noqa: S101 - the caller has checked it
+        seen = newest = self._newest
         news = [change for change in known.changes if change[:2] != seen[:2]]
-        self._snapshot, self._advanced_at = known.snapshot, time.monotonic()
-        if not news and not self._unread:
-            return
         own = {change.host_id for change in known.own if change.host_changed}
         marked = {change.host_id for change in news if change.host_changed} | self._unread
+        # Should a query fail, the view would include a part of the changes; it is read again then.
+        self._newest = None
         # What this transaction has not committed stays out of the view.
         self._unread = marked & own
         self._read_marked(marked - own)
         for change in news:
-            self._newest = max(self._newest, change)
+            newest = max(newest, change)
             if (state := self._states.get(change.host_id)) is not None:
                 self._states[change.host_id] = _moved(state, change)
                 self._differing.add(change.host_id)
+        self._newest, self._snapshot, self._advanced_at = newest, known.snapshot, time.monotonic()
 
     def _read_marked(self, marked: set[int]) -> None:
         if not marked:
@@ -258,9 +261,11 @@ class FleetView:
             if (before is None) != (state is None):
                 self._fleet = None
         self._until |= until
-        self._differing |= marked
+        # A host may have been created and deleted since.
+        self._differing |= marked & self._states.keys()
 
     def _read_again(self, is_fresh: bool) -> dict[int, HostState | None]:
+        self._newest, self._fleet = None, None
         known = _parsed(*bulk.together(_query((_NEWEST[connection.vendor], []), usage=True)))
         states, self._until = _read_hosts(None)
         self._states = {
@@ -271,13 +276,14 @@ class FleetView:
         keeps = is_committed and known.changes and not known.own
         self._newest = max(known.changes) if keeps else None
         self._snapshot, self._advanced_at = known.snapshot, time.monotonic()
-        self._fleet, self._unread = None, set()
+        self._unread, self._own_until = set(), {}
         return {}
 
     def _with(self, own: Iterable[_Change]) -> dict[int, HostState | None]:
         changed: dict[int, HostState | None] = {}
         marked = {change.host_id for change in own if change.host_changed}
-        found = _read_hosts(marked)[0] if marked else {}
+        found, self._own_until = _read_hosts(marked) if marked else ({}, {})
+        self._own_until = {**dict.fromkeys(marked, (None, None)), **self._own_until}
         for pk in marked:
             state = found.get(pk)
             changed[pk] = state and _using(state, _used(self._states.get(pk)))
@@ -291,26 +297,24 @@ class FleetView:
         """The hosts that are ejected or cooling at this moment, or were when they were read."""
         now = clock.now()
         found = {}
-        for pk, (ejected_until, cooldown_until) in self._until.items():
+        until = self._until | self._own_until if self._own_until else self._until
+        for pk, (ejected_until, cooldown_until) in until.items():
             if (state := states.get(pk)) is not None:
-                ejected = ejected_until is not None and ejected_until > now and self._has_another(state, states, now)
+                ejected = ejected_until is not None and ejected_until > now and _has_another(state, states, until, now)
                 found[pk] = state._replace(ejected=ejected, cooling=cooldown_until is not None and cooldown_until > now)
         return found
 
-    def _has_another(self, host: HostState, states: Seen, now: datetime) -> bool:
-        """Whether another host of its executor type is in service: a host counts as ejected only then."""
-        for state in states.values():
-            if state is None or state.executor_type != host.executor_type or state.id == host.id:
-                continue
-            ends, _ = self._until.get(state.id, (None, None))
-            if (
-                state.is_active
-                and not state.is_draining
-                and state.health == "healthy"
-                and (ends is None or ends <= now)
-            ):
-                return True
-        return False
+
+def _has_another(host: HostState, states: Seen, until: _Until, now: datetime) -> bool:
+    """Whether another host of its executor type is in service: a host counts as ejected only then."""
+    for state in states.values():
+        if state is None or state.executor_type != host.executor_type or state.id == host.id:
+            continue
+        ends, _ = until.get(state.id, (None, None))
+        serves = state.is_active and not state.is_draining and state.health == "healthy"
+        if serves and (ends is None or ends <= now):
+            return True
+    return False
 
 
 def _moved(state: HostState, change: _Change) -> HostState:
@@ -352,7 +356,7 @@ def _parsed(rows: Iterable[Sequence[Any]]) -> _Read:
     return read
 
 
-def _read_hosts(ids: Iterable[int] | None) -> tuple[States, dict[int, tuple[datetime | None, datetime | None]]]:
+def _read_hosts(ids: Iterable[int] | None) -> tuple[States, _Until]:
     """Hosts without their usage, and when their ejection and cooldown end."""
     where, parameters = "", []
     if ids is not None:
