@@ -23,11 +23,11 @@ def script() -> str:
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
-    from container_manager.store.fleet import view
+    from container_manager.store.fleet import states
     from container_manager.store.transaction import EVENT_LOCK, ROUTING_LOCK
 
     with CaptureQueriesContext(connection) as captured:
-        view.states()
+        states()
     snapshot = " ".join(captured[0]["sql"].split())
     inserts = []
     with connection.cursor() as cursor:

@@ -24,7 +24,7 @@ def single_decisions(table: fleet.Table, hosts: int, active: int, times: int) ->
     from container_manager.routing import router
     from container_manager.routing.types import JobRequest
     from container_manager.store import jobs
-    from container_manager.store.fleet import view
+    from container_manager.store.fleet import states
     from container_manager.store.transaction import commit_one
 
     fleet.empty()
@@ -41,7 +41,7 @@ def single_decisions(table: fleet.Table, hosts: int, active: int, times: int) ->
     request = [JobRequest(1, 1, ContainerJob(memory_limit=64, cpu_limit=0.1).requirements())]
     # In turn, on hosts just read, so that all three find the same caches.
     view_ms, pure, durable = fleet.medians_ms(
-        [view.states, lambda: router.decide(fleet.last_result(), request, 1), submit], times
+        [states, lambda: router.decide(fleet.last_result(), request, 1), submit], times
     )
     reference = pgbench.latency_ms(os.environ["CONTAINER_MANAGER_DATABASE_URL"]) if table.postgresql else None
     against = {"pgbench_ms": reference, "to_pgbench": durable / reference} if reference else {}

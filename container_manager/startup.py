@@ -102,6 +102,12 @@ def _migrate() -> None:
                 # A statement that waits for a table lock makes all other statements wait behind it.
                 sql.execute("SET LOCAL lock_timeout = '1s'")
         call_command("migrate", verbosity=0, interactive=False)
+        if connection.vendor == "postgresql":
+            with connection.cursor() as sql:
+                # After a restore from another cluster, whose transactions had higher numbers.
+                sql.execute(
+                    "DELETE FROM container_manager_fleetchange WHERE txid > txid_snapshot_xmax(txid_current_snapshot())"
+                )
         identify()
         installation.note_key()
 

@@ -31,7 +31,7 @@ def _reserved(rows):
 def _record(*parts):
     return f"""
         INSERT INTO {CHANGE} (txid, at, host_id, jobs, memory, cpu, host_changed)
-        SELECT txid_current(), now(), host_id, SUM(jobs), SUM(memory), SUM(cpu), bool_or(changed)
+        SELECT txid_current(), clock_timestamp(), host_id, SUM(jobs), SUM(memory), SUM(cpu), bool_or(changed)
         FROM ({" UNION ALL ".join(parts)}) AS parts (host_id, jobs, memory, cpu, changed) GROUP BY host_id
         HAVING SUM(jobs) <> 0 OR SUM(memory) <> 0 OR SUM(cpu) <> 0 OR bool_or(changed);"""
 

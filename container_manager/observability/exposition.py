@@ -80,7 +80,7 @@ class _Fleet(Collector):
 
 
 def _fleet() -> _Fleet:
-    return _Fleet(pending.groups(), job_store.count_active(), view.states())
+    return _Fleet(pending.groups(), job_store.count_active(), view().states())
 
 
 def _gauge(name: str, description: str, labels: Iterable[str], values: Iterable[tuple[_Labels, float]]) -> Metric:

@@ -13,7 +13,7 @@ from container_manager.store import explain, threads
 from container_manager.store import jobs as job_store
 from container_manager.store.decisions import HostVerdict
 from container_manager.store.explain import Assumed
-from container_manager.store.fleet import view
+from container_manager.store.fleet import states
 from container_manager.store.records import Recorded
 from container_manager.store.transaction import Actor
 
@@ -29,7 +29,7 @@ class Decisions:
         Raises:
             NotFound: something is assumed of a host that does not exist.
         """
-        return await threads.compute(_plan, await threads.read(view.states), specs, assumed)
+        return await threads.compute(_plan, await threads.read(states), specs, assumed)
 
     async def why_not(self, job_id: int, host_id: int) -> HostVerdict | None:
         """Every check of this host for this job, now; None when either does not exist."""
@@ -37,7 +37,7 @@ class Decisions:
 
     async def suggestions(self, jobs: Iterable[JobRequirements]) -> Mapping[JobRequirements, list[Suggestion]]:
         """Single changes that would let jobs with these requirements run now."""
-        return await threads.compute(explain.suggestions, await threads.read(view.states), jobs)
+        return await threads.compute(explain.suggestions, await threads.read(states), jobs)
 
     async def matching(self, where: Q, limit: int) -> list[RoutingDecision]:
         """Decisions, newest first."""

@@ -86,7 +86,7 @@ def _assign_chosen(tx: Transaction, item: Choice) -> bool:
     if job is None:
         return False
     tx.flush()
-    evaluation = router.evaluate(view.states(), job.requirements())
+    evaluation = router.evaluate(view().states(), job.requirements())
     feasible = (evaluation.hosts[at] for at in evaluation.feasible())
     chosen = next((host for host in feasible if host.id == item.host_id), None)
     if chosen is None:

@@ -255,7 +255,11 @@ def delete_old(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # no
     oldest = clock.now() - min(items)
     old = RoutingEvaluation.objects.filter(created_at__lt=oldest)
     needed = Exists(RoutingEvaluation.objects.filter(key_id=OuterRef("pk"), created_at__gte=oldest))
-    rows = list(old.exclude(needed).order_by("created_at").values_list("pk", "fleet_id")[:DELETED_AT_ONCE])
+    # New evaluations may still refer to one that was made within this time.
+    young = Q(key_id=None, created_at__gte=clock.now() - timedelta(seconds=2 * KEY_SECONDS))
+    rows = list(
+        old.exclude(needed).exclude(young).order_by("created_at").values_list("pk", "fleet_id")[:DELETED_AT_ONCE]
+    )
     RoutingEvaluation.objects.filter(pk__in=[pk for pk, _ in rows]).delete()
     fleets = {fleet for _, fleet in rows}
     used = Exists(RoutingEvaluation.objects.filter(fleet_id=OuterRef("pk")))

@@ -45,7 +45,7 @@ def suggestions(fleet: Sequence[HostState], jobs: Iterable[JobRequirements]) -> 
 
 def why_not(job: ContainerJob, host_id: int) -> decisions.HostVerdict | None:
     """Every check of this host for this job, now; None without such a host. What the job holds there counts as free."""
-    state = view.of([host_id]).get(host_id)
+    state = view().of([host_id]).get(host_id)
     if state is None:
         return None
     needs = job.requirements()

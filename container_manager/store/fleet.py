@@ -10,6 +10,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -36,14 +37,19 @@ LONGEST_PAUSE = KEPT.total_seconds() / 2
 ACTIVE_SQL = "status IN ({})".format(", ".join(f"'{status}'" for status in sorted(lifecycle.ACTIVE)))
 
 _COLUMNS = "id, txid, host_id, jobs, memory, cpu, host_changed"
-_NONE = "NULL, NULL, NULL, NULL, NULL, NULL, NULL"
 _OWN = "COALESCE(txid = txid_current_if_assigned(), FALSE)"
 
 # Each row is (snapshot, change..., own): first the snapshot, then the changes, then the usage of each host.
-_NOW = {"postgresql": f"SELECT txid_current_snapshot()::text, {_NONE}, FALSE", "sqlite": f"SELECT '', {_NONE}, FALSE"}
+_NOW = {
+    "postgresql": "SELECT txid_current_snapshot()::text, txid_current_if_assigned(), "
+    "NULL, NULL, NULL, NULL, NULL, NULL, FALSE",
+    "sqlite": "SELECT '', NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE",
+}
 _SINCE = {
     "postgresql": f"SELECT NULL, {_COLUMNS}, {_OWN} FROM container_manager_fleetchange "  # noqa: S608
-    "WHERE txid >= %s AND (id = %s OR NOT txid_visible_in_snapshot(txid, %s::txid_snapshot))",
+    "WHERE txid >= %s AND (id = %s OR txid = %s OR NOT txid_visible_in_snapshot(txid, %s::txid_snapshot)) "
+    # Those of a transaction of another cluster, from which the database was restored, are not later than the view.
+    "AND txid <= GREATEST(txid_snapshot_xmax(txid_current_snapshot()), txid_current_if_assigned())",
     "sqlite": f"SELECT NULL, {_COLUMNS}, FALSE FROM container_manager_fleetchange WHERE id >= %s",  # noqa: S608
 }
 _NEWEST = {
@@ -77,9 +83,13 @@ class _Change(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What one statement has read: a snapshot, committed changes, our own, and usage if it was asked for."""
+    """What one statement has read: a snapshot, committed changes, our own, and usage if it was asked for.
+
+    `unseen`: our own transaction. The snapshot may tell of it as of one that has ended, but does not include it.
+    """
 
     snapshot: str
+    unseen: int | None
     changes: list[_Change]
     own: list[_Change]
     usage: dict[int, tuple[int, int, int]]
@@ -104,6 +114,7 @@ class FleetView:
         self._newest: _Change | None = None
         """A change that the view includes. If it is gone, this is another database, or an earlier state of it."""
         self._snapshot = ""
+        self._unseen: int | None = None
         self._advanced_at = 0.0
         self._unread: set[int] = set()
         self._fleet: Fleet | None = None
@@ -181,25 +192,34 @@ class FleetView:
     def differences(self) -> int:
         """Compare the view with the rows; returns how many hosts differ. If any does, the view is read again.
 
-        It must be called outside of transactions.
+        It must be called outside of transactions, and keeps no other user of the view waiting.
         """
+        copy = FleetView()
         with self._lock:
-            self._advance()
-            if self._newest is None:
-                return 0
-            # Changes and usage are read by one statement, so that both are of the same snapshot.
-            known = _parsed(*bulk.together(_query(_since(self._newest, self._snapshot), usage=True)))
-            if not self._is_continued(known):
-                return 0
-            self._apply(known)
-            wrong = {pk for pk, state in self._states.items() if _used(state) != known.usage.get(pk, (0, 0, 0))}
-            # A host may have changed between two statements, but not each time.
-            wrong |= self._hosts_that_differ() and self._hosts_that_differ()
-            if wrong:
-                metrics.FLEET_VIEW_ERRORS.inc(len(wrong))
-                logger.error("the fleet view differed from the rows of the hosts with the ids %s", sorted(wrong)[:20])
+            copy._states, copy._until = dict(self._states), dict(self._until)
+            copy._newest, copy._snapshot, copy._unseen = self._newest, self._snapshot, self._unseen
+            copy._advanced_at, copy._unread = self._advanced_at, set(self._unread)
+        wrong = copy._that_differ()
+        if wrong:
+            metrics.FLEET_VIEW_ERRORS.inc(len(wrong))
+            logger.error("the fleet view differed from the rows of the hosts with the ids %s", sorted(wrong)[:20])
+            with self._lock:
                 self._newest = None
-            return len(wrong)
+        return len(wrong)
+
+    def _that_differ(self) -> set[int]:
+        self._advance()
+        if self._newest is None:
+            return set()
+        # Changes and usage are read by one statement, so that both are of the same snapshot.
+        rows = bulk.together(_query(_since(self._newest, self._snapshot, self._unseen), usage=True))
+        known = _parsed(*rows)
+        if not self._is_continued(known):
+            return set()
+        self._apply(known)
+        wrong = {pk for pk, state in self._states.items() if _used(state) != known.usage.get(pk, (0, 0, 0))}
+        # A host may have changed between two statements, but not each time.
+        return wrong | (self._hosts_that_differ() and self._hosts_that_differ())
 
     def _hosts_that_differ(self) -> set[int]:
         rows, _ = _read_hosts(None)
@@ -214,7 +234,7 @@ class FleetView:
         if self._newest is None or time.monotonic() > self._advanced_at + LONGEST_PAUSE:
             self._beside = bulk.together(*beside) if beside else []
             return self._read_again(is_fresh)
-        rows, *self._beside = bulk.together(_query(_since(self._newest, self._snapshot)), *beside)
+        rows, *self._beside = bulk.together(_query(_since(self._newest, self._snapshot, self._unseen)), *beside)
         known = _parsed(rows)
         if not self._is_continued(known):
             return self._read_again(is_fresh)
@@ -245,7 +265,8 @@ class FleetView:
             if (state := self._states.get(change.host_id)) is not None:
                 self._states[change.host_id] = _moved(state, change)
                 self._differing.add(change.host_id)
-        self._newest, self._snapshot, self._advanced_at = newest, known.snapshot, time.monotonic()
+        self._newest, self._advanced_at = newest, time.monotonic()
+        self._snapshot, self._unseen = known.snapshot, known.unseen
 
     def _read_marked(self, marked: set[int]) -> None:
         if not marked:
@@ -275,7 +296,8 @@ class FleetView:
         # Without a committed change to go on from, or with changes of our own in it, it is used only once.
         keeps = is_committed and known.changes and not known.own
         self._newest = max(known.changes) if keeps else None
-        self._snapshot, self._advanced_at = known.snapshot, time.monotonic()
+        self._advanced_at = time.monotonic()
+        self._snapshot, self._unseen = known.snapshot, known.unseen
         self._unread, self._own_until = set(), {}
         return {}
 
@@ -294,27 +316,26 @@ class FleetView:
         return changed
 
     def _timed(self, states: Seen) -> States:
-        """The hosts that are ejected or cooling at this moment, or were when they were read."""
+        """The hosts that are ejected or cooling, or whose own transaction has ended that."""
         now = clock.now()
+        for pk in [pk for pk, ends in self._until.items() if not any(end and end > now for end in ends)]:
+            del self._until[pk]
+            self._differing.add(pk)
+        until = self._until | self._own_until
+        ejected = {pk for pk, (ends, _) in until.items() if ends is not None and ends > now}
+        serving = Counter(
+            state.executor_type
+            for state in (states.values() if ejected else ())
+            if state is not None and state.is_active and not state.is_draining and state.health == "healthy"
+            and state.id not in ejected
+        )  # fmt: skip
         found = {}
-        until = self._until | self._own_until if self._own_until else self._until
-        for pk, (ejected_until, cooldown_until) in until.items():
+        for pk, (_, cooldown) in until.items():
             if (state := states.get(pk)) is not None:
-                ejected = ejected_until is not None and ejected_until > now and _has_another(state, states, until, now)
-                found[pk] = state._replace(ejected=ejected, cooling=cooldown_until is not None and cooldown_until > now)
+                # The last host of its executor type that is in service does not count as ejected.
+                is_ejected = pk in ejected and serving[state.executor_type] > 0
+                found[pk] = state._replace(ejected=is_ejected, cooling=cooldown is not None and cooldown > now)
         return found
-
-
-def _has_another(host: HostState, states: Seen, until: _Until, now: datetime) -> bool:
-    """Whether another host of its executor type is in service: a host counts as ejected only then."""
-    for state in states.values():
-        if state is None or state.executor_type != host.executor_type or state.id == host.id:
-            continue
-        ends, _ = until.get(state.id, (None, None))
-        serves = state.is_active and not state.is_draining and state.health == "healthy"
-        if serves and (ends is None or ends <= now):
-            return True
-    return False
 
 
 def _moved(state: HostState, change: _Change) -> HostState:
@@ -331,12 +352,12 @@ def _using(state: HostState, used: tuple[int, int, int]) -> HostState:
     return state._replace(jobs=used[0], memory=used[1], cpu=used[2])
 
 
-def _since(newest: _Change, snapshot: str) -> bulk.Query:
+def _since(newest: _Change, snapshot: str, unseen: int | None) -> bulk.Query:
     sql = _SINCE[connection.vendor]
     if connection.vendor != "postgresql":
         return sql, [newest.id]
     oldest_running = int(snapshot.partition(":")[0])
-    return sql, [min(oldest_running, newest.txid), newest.id, snapshot]
+    return sql, [min(oldest_running, newest.txid), newest.id, unseen, snapshot]
 
 
 def _query(changes: bulk.Query, *, usage: bool = False) -> bulk.Query:
@@ -345,10 +366,10 @@ def _query(changes: bulk.Query, *, usage: bool = False) -> bulk.Query:
 
 
 def _parsed(rows: Iterable[Sequence[Any]]) -> _Read:
-    read = _Read("", [], [], {})
+    read = _Read("", None, [], [], {})
     for snapshot, *change, own in rows:
         if snapshot is not None:
-            read = read._replace(snapshot=snapshot)
+            read = read._replace(snapshot=snapshot, unseen=change[0])
         elif change[0] is None:
             read.usage[change[2]] = (int(change[3]), int(change[4]), int(change[5]))
         else:
@@ -387,4 +408,14 @@ def _moment(value: Any) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-view = FleetView()
+deciding_view, reading_view = FleetView(), FleetView()
+
+
+def view() -> FleetView:
+    """The view for this connection: transactions have one of their own, so that they never wait for a slow reader."""
+    return deciding_view if connection.in_atomic_block else reading_view
+
+
+def states() -> list[HostState]:
+    """All hosts as this connection sees them now, by id."""
+    return view().states()

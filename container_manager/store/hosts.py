@@ -8,20 +8,20 @@ from container_manager import clock
 from container_manager.domain import capabilities
 from container_manager.models import ExecutorHost
 from container_manager.routing.types import HostState
-from container_manager.store.fleet import view
+from container_manager.store.fleet import deciding_view, reading_view, view
 
 UNKNOWN_SIZE = 100
 
 
 def fleet_size() -> int:
     """How many hosts there are; some value before they were first read."""
-    return view.size or UNKNOWN_SIZE
+    return max(deciding_view.size, reading_view.size) or UNKNOWN_SIZE
 
 
 def with_usage(hosts: Iterable[ExecutorHost]) -> list[ExecutorHost]:
     """Set used_jobs, used_memory_mb, used_cpu_millis, ejected, cooling and reserved_priority from the fleet view."""
     found = list(hosts)
-    states = view.of([host.pk for host in found]) if found else {}
+    states = view().of([host.pk for host in found]) if found else {}
     for host in found:
         if (known := states.get(host.pk)) is not None:
             host.used_jobs, host.used_memory_mb, host.used_cpu_millis = known.jobs, known.memory, known.cpu

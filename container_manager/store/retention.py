@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from container_manager import clock
 from container_manager.domain import lifecycle
 from container_manager.models import ContainerJob, FleetChange, JobAttempt, JobOutput, RoutingDecision
+from container_manager.store import bulk
 from container_manager.store.transaction import Transaction
 
 DELETED_AT_ONCE, CHANGES_AT_ONCE = 200, 5000
@@ -60,5 +61,5 @@ def delete_fleet_changes(tx: Transaction, items: Sequence[timedelta]) -> list[bo
     first = list(FleetChange.objects.order_by("pk").values_list("pk", "at")[: CHANGES_AT_ONCE + 1])
     old = [pk for pk, at in first[:-1] if at < oldest]
     if old:
-        FleetChange.objects.filter(pk__lte=old[-1]).delete()
+        FleetChange.objects.filter(bulk.id_in("id", old)).delete()
     return [len(old) == CHANGES_AT_ONCE] * len(items)

@@ -24,7 +24,7 @@ def route(tx: Transaction, new_jobs: Sequence[ContainerJob] = (), named: Iterabl
     few = len(new_jobs) if len(new_jobs) <= bulk.FEW else 0
     counts = dict.fromkeys((ContainerJob, RoutingEvaluation, RoutingDecision), few)
     allocating = [bulk.ids_query(counts)] if few else []
-    fleet, (any_pending, *allocated) = view.deciding(pending.ANY_PENDING, *allocating)
+    fleet, (any_pending, *allocated) = view().deciding(pending.ANY_PENDING, *allocating)
     ids = bulk.ids_of(counts, None, *allocated) if few else None
     done = RoutingPass(fleet, new_jobs, named, saved=bool(any_pending), ids=ids)
     with metrics.never_failing():

@@ -210,7 +210,7 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
     tx = Transaction(worker=worker)
     with transaction.atomic():
         if decides := any(getattr(unit, "routing_lock", False) for unit in groups):
-            view.begin()
+            view().begin()
         _take_locks(decides)
         for unit, indexes in groups.items():
             tx.flush()

@@ -215,7 +215,7 @@ def _avoid(job: ContainerJob, fault: HostFault) -> bool:
     pending.reclassify(row, **lists)
     if not fault.lacking:
         return True
-    in_service = [host for host in view.states() if host.is_active and not host.is_draining]
+    in_service = [host for host in view().states() if host.is_active and not host.is_draining]
     return router.evaluate(in_service, row.requirements()).verdict() is not Verdict.NEVER and bool(in_service)
 
 

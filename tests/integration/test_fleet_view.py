@@ -26,7 +26,7 @@ from container_manager.models import ContainerJob, ExecutorHost, FleetChange, Ro
 from container_manager.observability import metrics
 from container_manager.routing.types import HostState
 from container_manager.store import decisions, hosts, jobs, retention, threads
-from container_manager.store.fleet import FleetView, view
+from container_manager.store.fleet import FleetView, deciding_view, states
 from container_manager.store.transaction import Transaction, commit_one
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 
@@ -82,7 +82,7 @@ class Views(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         # Its draws begin again, so that a failing example fails again.
-        view._fleet = None
+        deciding_view._fleet = None
         ExecutorHostFactory()
         ExecutorHostFactory()
 
@@ -177,25 +177,21 @@ class Views(RuleBasedStateMachine):
             self.held = None
 
     @rule(
-        which=VIEWS,
-        index=INDEX,
-        status=st.sampled_from(STATUSES),
-        adds=st.booleans(),
-        ejects=st.booleans(),
-        commits=st.booleans(),
-    )
-    def look_inside_a_transaction(
-        self, which: int, index: int, status: str, adds: bool, ejects: bool, commits: bool
-    ) -> None:
+        which=VIEWS, index=INDEX, status=st.sampled_from(STATUSES), commits=st.booleans(),
+        happens=st.sets(st.sampled_from(["a host is added", "a host is ejected", "a later transaction ends first"])),
+    )  # fmt: skip
+    def look_inside_a_transaction(self, which: int, index: int, status: str, happens: set[str], commits: bool) -> None:
         looking = self.views[which]
         try:
             with transaction.atomic():
                 looking.begin()
-                if adds:
+                if "a host is added" in happens:
                     ExecutorHostFactory()
                 self.change_job(index, status=status)
-                if ejects:
+                if "a host is ejected" in happens:
                     self.avoid_host(index, "ejected_until", 3600)
+                if "a later transaction ends first" in happens:
+                    self.end_a_later_transaction()
                 assert looking.states() == rows()
                 fleet, _ = looking.deciding()
                 assert fleet.hosts == rows()
@@ -207,6 +203,14 @@ class Views(RuleBasedStateMachine):
                     raise RolledBackError
         except RolledBackError:
             pass
+
+    def end_a_later_transaction(self) -> None:
+        def work() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT txid_current()")
+
+        if self.held is None and connection.vendor == "postgresql":
+            self.other.submit(work).result()
 
     @rule(which=VIEWS)
     def restart(self, which: int) -> None:
@@ -335,7 +339,7 @@ async def test_a_key_of_a_transaction_that_was_rolled_back_is_not_used(monkeypat
     await decide(2)
     kept = [row async for row in RoutingEvaluation.objects.order_by("pk")]
     assert [row.key_id for row in kept] == [None, kept[0].pk]
-    assert sum(state.jobs for state in await threads.read(view.states)) == 2
+    assert sum(state.jobs for state in await threads.read(states)) == 2
 
 
 def test_a_query_that_fails_leaves_no_half_of_the_changes(
@@ -355,3 +359,26 @@ def test_a_query_that_fails_leaves_no_half_of_the_changes(
         with pytest.raises(OperationalError):
             looking.states()
     assert [(state.weight, state.jobs, state.memory) for state in looking.states()] == [(3, 1, 64)]
+
+
+def test_what_a_transaction_changes_after_it_was_looked_at_counts(transactional_db: None) -> None:
+    host = ExecutorHostFactory()
+    one, other = ContainerJobFactory.create_batch(2, memory_limit=64, cpu_limit=0.1)
+    looking = FleetView()
+    looking.states()
+
+    def end_a_later_transaction() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT txid_current()")
+        connection.close()
+
+    with transaction.atomic():
+        looking.begin()
+        ContainerJob.objects.filter(pk=one.pk).update(status="running", host=host)
+        if connection.vendor == "postgresql":
+            # Then the snapshot tells of this transaction, too, as of one that has ended.
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(end_a_later_transaction).result()
+        assert [state.jobs for state in looking.states()] == [1]
+        ContainerJob.objects.filter(pk=other.pk).update(status="running", host=host)
+    assert [state.jobs for state in looking.states()] == [2]

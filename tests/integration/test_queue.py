@@ -35,7 +35,7 @@ from container_manager.store import (
     transitions,
 )
 from container_manager.store.decisions import verdicts
-from container_manager.store.fleet import view
+from container_manager.store.fleet import states
 from container_manager.store.pending import delete_unused_refusals
 from container_manager.store.transaction import Actor, Fence, commit_one
 from container_manager.store.writer import write_directly
@@ -281,7 +281,7 @@ async def test_a_pass_that_had_enough_makes_no_second_reservation(
     for _ in range(3):
         await a_pass()
     assert await ContainerJob.objects.exclude(reserved_host=None).acount() == 1
-    assert len(await threads.read(view.states)) == 1
+    assert len(await threads.read(states)) == 1
     await ContainerJob.objects.filter(pk=blocker.pk).aupdate(status="succeeded")
     for _ in range(3):
         await a_pass()
@@ -409,9 +409,9 @@ async def test_the_last_usable_host_of_its_kind_is_never_ejected() -> None:
     spare = await make_host()
     await fail_launches(only, 1)
     assert (await ExecutorHost.objects.aget(pk=only.pk)).ejected_until is not None
-    assert [host.ejected for host in await threads.read(view.states) if host.id == only.pk] == [True]
+    assert [host.ejected for host in await threads.read(states) if host.id == only.pk] == [True]
     await ExecutorHost.objects.filter(pk=spare.pk).aupdate(is_draining=True)
-    assert not any(host.ejected for host in await threads.read(view.states)), "now it is the last again"
+    assert not any(host.ejected for host in await threads.read(states)), "now it is the last again"
 
 
 async def test_a_launch_that_succeeds_is_forgiveness(service: Service) -> None:

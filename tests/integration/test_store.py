@@ -34,7 +34,7 @@ from container_manager.store import (
     transitions,
 )
 from container_manager.store import jobs as job_store
-from container_manager.store.fleet import view
+from container_manager.store.fleet import states
 from container_manager.store.health import HealthReport
 from container_manager.store.installation import identify
 from container_manager.store.transaction import Fence, Transaction, Worker
@@ -612,7 +612,7 @@ async def test_a_batch_done_again_begins_from_what_was_submitted(writer: Writer)
     assert isinstance(answers[2], TypeError)
     states = {job.name: job.status async for job in ContainerJob.objects.all()}
     assert sorted(states.values()) == ["pending", "routed"]
-    (state,) = await threads.read(view.states)
+    (state,) = await threads.read(states)
     assert state.jobs == 1
 
 
@@ -670,13 +670,13 @@ async def test_health_changes_after_several_probes_in_a_row() -> None:
 async def test_what_the_engine_reports_is_the_limit_where_none_is_set() -> None:
     host = await make_host()
     await report(host, HealthStatus.HEALTHY)
-    (state,) = await threads.read(view.states)
+    (state,) = await threads.read(states)
     assert (state.max_memory, state.max_cpu) == (2048, 2000)
     await report(host, HealthStatus.UNHEALTHY)
-    (state,) = await threads.read(view.states)
+    (state,) = await threads.read(states)
     assert (state.max_memory, state.max_cpu) == (2048, 2000)
     await ExecutorHost.objects.aupdate(max_memory_mb=100, max_cpu_cores=0.5)
-    (state,) = await threads.read(view.states)
+    (state,) = await threads.read(states)
     assert (state.max_memory, state.max_cpu) == (100, 500)
     instance = (await threads.read(hosts.candidates))[0]
     assert hosts.state(instance) == state
@@ -687,7 +687,7 @@ async def test_the_snapshot_and_the_instances_agree() -> None:
         host = await make_host(labels={"n": str(number)}, max_memory_mb=4096, is_draining=number == 1)
         await make_job(host=host, status="running", memory_limit=100, cpu_limit=0.25)
         await make_job(host=host, status="succeeded", memory_limit=100)
-    assert [hosts.state(host) for host in await threads.read(hosts.candidates)] == await threads.read(view.states)
+    assert [hosts.state(host) for host in await threads.read(hosts.candidates)] == await threads.read(states)
 
 
 # ------------------------------------------------------------------ the time of a statement
