@@ -11,19 +11,19 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
 
-import orjson
 from django.db import connection
 
 from container_manager import clock
-from container_manager.domain import capabilities, lifecycle
 from container_manager.observability import metrics
 from container_manager.routing.router import Fleet
 from container_manager.routing.types import HostState
 from container_manager.store import bulk
+from container_manager.store import fleet_changes as feed
+from container_manager.store.fleet_changes import States, Until
 
 logger = logging.getLogger(__name__)
 
@@ -33,70 +33,6 @@ KEPT = timedelta(minutes=10)
 LONGEST_PAUSE = KEPT.total_seconds() / 2
 """A view that was not advanced for longer is read again, because changes may have been deleted."""
 
-# Literals, not parameters: SQLite uses a partial index only if it can prove that the query's condition implies it.
-ACTIVE_SQL = "status IN ({})".format(", ".join(f"'{status}'" for status in sorted(lifecycle.ACTIVE)))
-
-_COLUMNS = "id, txid, host_id, jobs, memory, cpu, host_changed"
-_OWN = "COALESCE(txid = txid_current_if_assigned(), FALSE)"
-
-# Each row is (snapshot, change..., own): first the snapshot, then the changes, then the usage of each host.
-_NOW = {
-    "postgresql": "SELECT txid_current_snapshot()::text, txid_current_if_assigned(), "
-    "NULL, NULL, NULL, NULL, NULL, NULL, FALSE",
-    "sqlite": "SELECT '', NULL, NULL, NULL, NULL, NULL, NULL, NULL, FALSE",
-}
-_SINCE = {
-    "postgresql": f"SELECT NULL, {_COLUMNS}, {_OWN} FROM container_manager_fleetchange "  # noqa: S608
-    "WHERE txid >= %s AND (id = %s OR txid = %s OR NOT txid_visible_in_snapshot(txid, %s::txid_snapshot)) "
-    # Those of a transaction of another cluster, from which the database was restored, are not later than the view.
-    "AND txid <= GREATEST(txid_snapshot_xmax(txid_current_snapshot()), txid_current_if_assigned())",
-    "sqlite": f"SELECT NULL, {_COLUMNS}, FALSE FROM container_manager_fleetchange WHERE id >= %s",  # noqa: S608
-}
-_NEWEST = {
-    "postgresql": f"SELECT NULL, {_COLUMNS}, {_OWN} FROM container_manager_fleetchange "  # noqa: S608
-    "WHERE id = (SELECT MAX(id) FROM container_manager_fleetchange) OR txid = txid_current_if_assigned()",
-    "sqlite": f"SELECT NULL, {_COLUMNS}, FALSE FROM container_manager_fleetchange "  # noqa: S608
-    "WHERE id = (SELECT MAX(id) FROM container_manager_fleetchange)",
-}
-_USAGE = f"""
-    SELECT NULL, NULL, NULL, host_id, COUNT(*), COALESCE(SUM(memory_limit), 0), COALESCE(SUM(cpu_limit), 0), NULL, FALSE
-    FROM container_manager_containerjob WHERE {ACTIVE_SQL} AND host_id IS NOT NULL GROUP BY host_id"""  # noqa: S608
-
-_HOSTS = """
-    SELECT h.id, h.name, h.executor_type, h.region, h.labels, h.routing_weight, h.only_preferred,
-           h.max_concurrent_jobs, COALESCE(h.max_memory_mb, h.reported_memory_mb),
-           COALESCE(h.max_cpu_cores, h.reported_cpu_cores), h.is_active, h.is_draining, h.health_status, h.grants,
-           (SELECT MAX(r.priority) FROM container_manager_containerjob r
-            WHERE r.reserved_host_id = h.id AND r.status = 'pending'), h.ejected_until, h.cooldown_until
-    FROM container_manager_executorhost h {} ORDER BY h.id
-"""
-
-
-class _Change(NamedTuple):
-    id: int
-    txid: int
-    host_id: int
-    jobs: int
-    memory: int
-    cpu: int
-    host_changed: bool
-
-
-class _Read(NamedTuple):
-    """What one statement has read: a snapshot, committed changes, our own, and usage if it was asked for.
-
-    `unseen`: our own transaction. The snapshot may tell of it as of one that has ended, but does not include it.
-    """
-
-    snapshot: str
-    unseen: int | None
-    changes: list[_Change]
-    own: list[_Change]
-    usage: dict[int, tuple[int, int, int]]
-
-
-States = dict[int, HostState]
-_Until = dict[int, tuple[datetime | None, datetime | None]]
 Seen = Mapping[int, HostState | None]
 """Hosts as one transaction sees them; None: it has deleted the host."""
 
@@ -107,11 +43,11 @@ class FleetView:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._states: States = {}
-        self._until: _Until = {}
+        self._until: Until = {}
         """When the ejection and the cooldown of a host end, if it has had any."""
-        self._own_until: _Until = {}
+        self._own_until: Until = {}
         """The same of hosts that the present transaction has changed."""
-        self._newest: _Change | None = None
+        self._newest: feed.Change | None = None
         """A change that the view includes. If it is gone, this is another database, or an earlier state of it."""
         self._snapshot = ""
         self._unseen: int | None = None
@@ -212,8 +148,8 @@ class FleetView:
         if self._newest is None:
             return set()
         # Changes and usage are read by one statement, so that both are of the same snapshot.
-        rows = bulk.together(_query(_since(self._newest, self._snapshot, self._unseen), usage=True))
-        known = _parsed(*rows)
+        rows = bulk.together(feed.query(feed.since(self._newest, self._snapshot, self._unseen), usage=True))
+        known = feed.parsed(*rows)
         if not self._is_continued(known):
             return set()
         self._apply(known)
@@ -222,7 +158,7 @@ class FleetView:
         return wrong | (self._hosts_that_differ() and self._hosts_that_differ())
 
     def _hosts_that_differ(self) -> set[int]:
-        rows, _ = _read_hosts(None)
+        rows, _ = feed.read_hosts(None)
         self._advance()
         states = {pk: state._replace(jobs=0, memory=0, cpu=0) for pk, state in self._states.items()}
         return {pk for pk in states.keys() | rows.keys() if states.get(pk) != rows.get(pk)}
@@ -234,8 +170,8 @@ class FleetView:
         if self._newest is None or time.monotonic() > self._advanced_at + LONGEST_PAUSE:
             self._beside = bulk.together(*beside) if beside else []
             return self._read_again(is_fresh)
-        rows, *self._beside = bulk.together(_query(_since(self._newest, self._snapshot, self._unseen)), *beside)
-        known = _parsed(rows)
+        rows, *self._beside = bulk.together(feed.query(feed.since(self._newest, self._snapshot, self._unseen)), *beside)
+        known = feed.parsed(rows)
         if not self._is_continued(known):
             return self._read_again(is_fresh)
         if connection.vendor != "postgresql" and connection.in_atomic_block and not is_fresh:
@@ -245,11 +181,11 @@ class FleetView:
         self._apply(known)
         return self._with(known.own)
 
-    def _is_continued(self, known: _Read) -> bool:
+    def _is_continued(self, known: feed.Read) -> bool:
         assert self._newest is not None  # noqa: S101 - the caller has checked it
         return any(change[:2] == self._newest[:2] for change in known.changes)
 
-    def _apply(self, known: _Read) -> None:
+    def _apply(self, known: feed.Read) -> None:
         assert self._newest is not None  # noqa: S101 - the caller has checked it
         seen = newest = self._newest
         news = [change for change in known.changes if change[:2] != seen[:2]]
@@ -271,7 +207,7 @@ class FleetView:
     def _read_marked(self, marked: set[int]) -> None:
         if not marked:
             return
-        found, until = _read_hosts(marked)
+        found, until = feed.read_hosts(marked)
         for pk in marked:
             before = self._states.get(pk)
             self._until.pop(pk, None)
@@ -287,8 +223,8 @@ class FleetView:
 
     def _read_again(self, is_fresh: bool) -> dict[int, HostState | None]:
         self._newest, self._fleet = None, None
-        known = _parsed(*bulk.together(_query((_NEWEST[connection.vendor], []), usage=True)))
-        states, self._until = _read_hosts(None)
+        known = feed.parsed(*bulk.together(feed.query(feed.newest(), usage=True)))
+        states, self._until = feed.read_hosts(None)
         self._states = {
             pk: _using(state, used) if (used := known.usage.get(pk)) else state for pk, state in states.items()
         }
@@ -301,10 +237,10 @@ class FleetView:
         self._unread, self._own_until = set(), {}
         return {}
 
-    def _with(self, own: Iterable[_Change]) -> dict[int, HostState | None]:
+    def _with(self, own: Iterable[feed.Change]) -> dict[int, HostState | None]:
         changed: dict[int, HostState | None] = {}
         marked = {change.host_id for change in own if change.host_changed}
-        found, self._own_until = _read_hosts(marked) if marked else ({}, {})
+        found, self._own_until = feed.read_hosts(marked) if marked else ({}, {})
         self._own_until = {**dict.fromkeys(marked, (None, None)), **self._own_until}
         for pk in marked:
             state = found.get(pk)
@@ -338,7 +274,7 @@ class FleetView:
         return found
 
 
-def _moved(state: HostState, change: _Change) -> HostState:
+def _moved(state: HostState, change: feed.Change) -> HostState:
     return state._replace(
         jobs=state.jobs + change.jobs, memory=state.memory + change.memory, cpu=state.cpu + change.cpu
     )
@@ -350,62 +286,6 @@ def _used(state: HostState | None) -> tuple[int, int, int]:
 
 def _using(state: HostState, used: tuple[int, int, int]) -> HostState:
     return state._replace(jobs=used[0], memory=used[1], cpu=used[2])
-
-
-def _since(newest: _Change, snapshot: str, unseen: int | None) -> bulk.Query:
-    sql = _SINCE[connection.vendor]
-    if connection.vendor != "postgresql":
-        return sql, [newest.id]
-    oldest_running = int(snapshot.partition(":")[0])
-    return sql, [min(oldest_running, newest.txid), newest.id, unseen, snapshot]
-
-
-def _query(changes: bulk.Query, *, usage: bool = False) -> bulk.Query:
-    sql, parameters = changes
-    return " UNION ALL ".join([_NOW[connection.vendor], sql, *([_USAGE] if usage else [])]), parameters
-
-
-def _parsed(rows: Iterable[Sequence[Any]]) -> _Read:
-    read = _Read("", None, [], [], {})
-    for snapshot, *change, own in rows:
-        if snapshot is not None:
-            read = read._replace(snapshot=snapshot, unseen=change[0])
-        elif change[0] is None:
-            read.usage[change[2]] = (int(change[3]), int(change[4]), int(change[5]))
-        else:
-            (read.own if own else read.changes).append(_Change(*change))
-    return read
-
-
-def _read_hosts(ids: Iterable[int] | None) -> tuple[States, _Until]:
-    """Hosts without their usage, and when their ejection and cooldown end."""
-    where, parameters = "", []
-    if ids is not None:
-        wanted = list(ids)
-        is_postgresql = connection.vendor == "postgresql"
-        where = "WHERE h.id = ANY(%s)" if is_postgresql else "WHERE h.id IN (SELECT value FROM json_each(%s))"
-        parameters = [wanted if is_postgresql else bulk.as_json(wanted)]
-    with connection.cursor() as cursor:
-        cursor.execute(_HOSTS.format(where), parameters)
-        rows = cursor.fetchall()
-    # Many hosts share the same labels and grants, so each text is decoded once.
-    labels = {text: orjson.loads(text) for text in {row[4] for row in rows}}
-    grants = {text: capabilities.current(orjson.loads(text)) for text in {row[13] for row in rows}}
-    states, until = {}, {}
-    for row in rows:
-        own = (*row[:4], labels[row[4]], row[5], bool(row[6]), *row[7:10], bool(row[10]), bool(row[11]), row[12])
-        states[row[0]] = HostState._make((*own, 0, 0, 0, False, False, row[14], grants[row[13]]))
-        if row[15] is not None or row[16] is not None:
-            until[row[0]] = (_moment(row[15]), _moment(row[16]))
-    return states, until
-
-
-def _moment(value: Any) -> datetime | None:
-    if value is None:
-        return None
-    # SQLite has no type for times; Django stores them in UTC.
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 deciding_view, reading_view = FleetView(), FleetView()

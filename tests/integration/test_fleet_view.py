@@ -355,7 +355,7 @@ def test_a_query_that_fails_leaves_no_half_of_the_changes(
         raise OperationalError("the connection is lost")
 
     with monkeypatch.context() as patched:
-        patched.setattr("container_manager.store.fleet._read_hosts", fail)
+        patched.setattr("container_manager.store.fleet.feed.read_hosts", fail)
         with pytest.raises(OperationalError):
             looking.states()
     assert [(state.weight, state.jobs, state.memory) for state in looking.states()] == [(3, 1, 64)]
