@@ -610,8 +610,8 @@ async def test_a_batch_done_again_begins_from_what_was_submitted(writer: Writer)
         *(writer.write(job_store.submit, item) for item in submissions), return_exceptions=True
     )
     assert isinstance(answers[2], TypeError)
-    states = {job.name: job.status async for job in ContainerJob.objects.all()}
-    assert sorted(states.values()) == ["pending", "routed"]
+    ended = {job.name: job.status async for job in ContainerJob.objects.all()}
+    assert sorted(ended.values()) == ["pending", "routed"]
     (state,) = await threads.read(states)
     assert state.jobs == 1
 
