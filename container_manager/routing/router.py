@@ -26,7 +26,7 @@ from container_manager.routing.types import (
     Verdict,
 )
 
-MOST_COLUMNS, MOST_STANDINGS, MOST_CHANGES = 256, 32, 1000
+MOST_COLUMNS, MOST_STANDINGS, MOST_CHANGES = 128, 16, 1000
 """What a fleet keeps between batches: columns of verdicts, classes that are drawn from, and changes beyond its size."""
 
 DRAWS_PER_HOST = 8

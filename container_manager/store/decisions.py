@@ -18,7 +18,7 @@ from container_manager.routing.types import CheckResult, Decision, Evaluation, J
 from container_manager.store import bulk, records
 from container_manager.store.transaction import Transaction, under_routing_lock
 
-MOST_KEYS, KEY_SECONDS, DIFFERENT_SHARE = 32, 3600.0, 4
+MOST_KEYS, KEY_SECONDS, DIFFERENT_SHARE = 16, 3600.0, 4
 """How many evaluations of a fleet others refer to, for how long, and the share (1 in 4) of hosts that may differ."""
 
 DELETED_AT_ONCE = 1000
