@@ -12,7 +12,7 @@ from container_manager.store.pending import delete_unused_refusals
 from container_manager.store.transaction import Unit
 from container_manager.store.writer import Writer
 
-PAUSE_SECONDS = 120.0
+PAUSE_SECONDS = 600.0
 
 
 class Housekeeping:

@@ -14,7 +14,7 @@ from container_manager import clock
 from container_manager.routing.types import HostState
 from container_manager.store import jobs as job_store
 from container_manager.store import pending, threads
-from container_manager.store.fleet import view
+from container_manager.store.fleet import states
 from container_manager.store.pending import PendingGroup
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -80,7 +80,7 @@ class _Fleet(Collector):
 
 
 def _fleet() -> _Fleet:
-    return _Fleet(pending.groups(), job_store.count_active(), view().states())
+    return _Fleet(pending.groups(), job_store.count_active(), states())
 
 
 def _gauge(name: str, description: str, labels: Iterable[str], values: Iterable[tuple[_Labels, float]]) -> Metric:

@@ -7,7 +7,7 @@ The stages of a decision, in order: group jobs into classes (`classes`), run eve
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from container_manager.routing import checks
@@ -31,8 +31,6 @@ MOST_COLUMNS, MOST_STANDINGS, MOST_CHANGES = 128, 16, 1000
 
 DRAWS_PER_HOST = 8
 """With more draws than one for so many hosts, counting the weights once is faster than to draw from a tree."""
-
-_UNKNOWN = object()
 
 ALGORITHM = 3
 """Must change whenever the same record would be decided differently, so that replay can tell."""
@@ -164,15 +162,15 @@ class Fleet:
         job, version = evaluation.requirements, self.version
         if not self.kept or job.strategy != "weighted":
             return None
-        known = self._standings.pop(job, _UNKNOWN)
-        if known is _UNKNOWN:
+        if job not in self._standings:
             self._standings[job] = None
             return None
-        changed = self.changed_since(known.version) if isinstance(known, Standing) else None
-        if isinstance(known, Standing) and changed is not None:
-            known.update(evaluation, changed)
-        else:
+        known = self._standings.pop(job)
+        changed = None if known is None else self.changed_since(known.version)
+        if known is None or changed is None:
             known = Standing(evaluation, tier)
+        else:
+            known.update(evaluation, changed)
         known.version = version
         self._standings[job] = known
         return known
@@ -182,12 +180,12 @@ class Fleet:
         if standing is not None and len(keys) * DRAWS_PER_HOST < len(hosts):
             feasible = standing.feasible
             rivals_of = standing.rivals()
-            chosen = standing.choose(evaluation, len(keys), partial(_room, job))
+            chosen = _choose(evaluation, len(keys), lambda _: standing.choosers(partial(_room, job), hosts))
         else:
             groups = tiers(evaluation)
             feasible = sum(map(len, groups.values()))
             rivals_of = {key: (len(group), sum(hosts[at].weight for at in group)) for key, group in groups.items()}
-            chosen = _choose(evaluation, groups, len(keys))
+            chosen = _choose(evaluation, len(keys), partial(_choosers, evaluation, groups))
         taken = Counter(chosen)
         why = reasons(evaluation, {at: rivals_of[tier(hosts[at], job)] for at in taken}, feasible)
         self._occupy(job, taken)
@@ -232,16 +230,20 @@ def evaluate(
 
 def choose(evaluation: Evaluation, count: int) -> list[int]:
     """The hosts of the first `count` jobs of a class, as indexes in `evaluation.hosts`; fewer when room runs out."""
-    return _choose(evaluation, tiers(evaluation), count)
+    return _choose(evaluation, count, partial(_choosers, evaluation, tiers(evaluation)))
 
 
-def _choose(evaluation: Evaluation, groups: Mapping[int, Sequence[int]], count: int) -> list[int]:
+def _choosers(evaluation: Evaluation, groups: Mapping[int, Sequence[int]], rng: random.Random) -> list[Chooser]:
     job, hosts = evaluation.requirements, evaluation.hosts
-    rng = random.Random(evaluation.seed)  # noqa: S311 - balances load, guards nothing
-    choosers = [
+    return [
         STRATEGIES[job.strategy]({at: hosts[at] for at in groups[key]}, partial(_room, job), rng)
         for key in sorted(groups)
     ]
+
+
+def _choose(evaluation: Evaluation, count: int, make: Callable[[random.Random], Sequence[Chooser]]) -> list[int]:
+    rng = random.Random(evaluation.seed)  # noqa: S311 - balances load, guards nothing
+    choosers = list(make(rng))
     chosen = []
     for _ in range(count):
         host = _pick(choosers, rng.random())

@@ -1,9 +1,9 @@
 """Where the hosts of a kept fleet stand for one class, so that a draw by weight costs the logarithm of their number."""
 
-import random
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
+from container_manager.routing.strategies import Filling, Room
 from container_manager.routing.types import Evaluation, HostState, JobRequirements
 
 NOWHERE = 255
@@ -51,6 +51,23 @@ class _Tree:
         return at
 
 
+class _Draw:
+    """A chooser for one tier: a draw by weight from its tree."""
+
+    def __init__(self, tree: _Tree, filling: Filling, remove: Callable[[int], None]) -> None:
+        self._tree = tree
+        self._filling = filling
+        self._remove = remove
+
+    def pick(self, uniform: float) -> int | None:
+        if not self._tree.count:
+            return None
+        chosen = self._tree.find(uniform)
+        if not self._filling.take(chosen):
+            self._remove(chosen)
+        return chosen
+
+
 class Standing:
     """The tier of each host for one class, and for each tier the weights of its hosts.
 
@@ -95,25 +112,10 @@ class Standing:
                     self._tiers[at], self._weights[at] = key, weight
                     self._tree(key).add(at, weight)
 
-    def choose(self, evaluation: Evaluation, count: int, room: Callable[[HostState], int]) -> list[int]:
-        """The hosts of the first `count` jobs of the class, as `router.choose` finds them."""
-        rng = random.Random(evaluation.seed)  # noqa: S311 - balances load, guards nothing
-        left: dict[int, int] = {}
-        chosen: list[int] = []
-        keys = sorted(self._trees)
-        while keys and len(chosen) < count:
-            uniform = rng.random()
-            while keys and not self._trees[keys[0]].count:
-                keys.pop(0)
-            if not keys:
-                break
-            at = self._trees[keys[0]].find(uniform)
-            chosen.append(at)
-            left[at] = (left.get(at) or room(evaluation.hosts[at])) - 1
-            if not left[at]:
-                # The host has changed now, so `update` will come to it.
-                self._remove(at)
-        return chosen
+    def choosers(self, room: Room, hosts: Sequence[HostState]) -> list["_Draw"]:
+        """For each tier, in their order, what picks from its tree. Full hosts are dropped until `update` sees them."""
+        filling = Filling(hosts, room)
+        return [_Draw(tree, filling, self._remove) for _, tree in sorted(self._trees.items())]
 
     def _tree(self, key: int) -> _Tree:
         if key not in self._trees:

@@ -2,7 +2,7 @@
 
 import random
 from bisect import bisect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 from itertools import accumulate
 from typing import Protocol
@@ -24,10 +24,10 @@ class Chooser(Protocol):
     def pick(self, uniform: float) -> int | None: ...
 
 
-class _Filling:
+class Filling:
     """Counts down the room of chosen hosts. Room is computed when a host is first chosen, because most never are."""
 
-    def __init__(self, hosts: Hosts, room: Room) -> None:
+    def __init__(self, hosts: Hosts | Sequence[HostState], room: Room) -> None:
         self._hosts = hosts
         self._room = room
         self._left: dict[int, int] = {}
@@ -45,7 +45,7 @@ class Weighted:
     def __init__(self, hosts: Hosts, room: Room, _: random.Random) -> None:
         self._places = list(hosts)
         self._weights = [host.weight for host in hosts.values()]
-        self._filling = _Filling(hosts, room)
+        self._filling = Filling(hosts, room)
         self._accumulate()
 
     def _accumulate(self) -> None:
@@ -69,7 +69,7 @@ class Balanced:
     def __init__(self, hosts: Hosts, room: Room, rng: random.Random) -> None:
         self._jobs = {place: host.jobs for place, host in hosts.items()}
         self._weights = {place: host.weight or 1 for place, host in hosts.items()}
-        self._filling = _Filling(hosts, room)
+        self._filling = Filling(hosts, room)
         self._heap = [(self._score(place), rng.random(), place) for place in hosts]
         heapify(self._heap)
 
@@ -94,7 +94,7 @@ class Packed:
     def __init__(self, hosts: Hosts, room: Room, _: random.Random) -> None:
         # A host that takes jobs only becomes fuller, so the initial order stays right.
         self._order = sorted(hosts, key=lambda place: (_fullness(hosts[place]), -hosts[place].id))
-        self._filling = _Filling(hosts, room)
+        self._filling = Filling(hosts, room)
 
     def pick(self, uniform: float) -> int | None:  # noqa: ARG002 - one signature for all choosers
         if not self._order:

@@ -11,7 +11,7 @@ from container_manager.observability import metrics
 from container_manager.routing import router
 from container_manager.routing.types import Decision, Verdict
 from container_manager.store import bulk, decisions, reservations
-from container_manager.store.fleet import view
+from container_manager.store.fleet import states
 from container_manager.store.transaction import NewEvent, Transaction, under_routing_lock
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _assign_chosen(tx: Transaction, item: Choice) -> bool:
     if job is None:
         return False
     tx.flush()
-    evaluation = router.evaluate(view().states(), job.requirements())
+    evaluation = router.evaluate(states(), job.requirements())
     feasible = (evaluation.hosts[at] for at in evaluation.feasible())
     chosen = next((host for host in feasible if host.id == item.host_id), None)
     if chosen is None:

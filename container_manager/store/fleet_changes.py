@@ -115,14 +115,9 @@ def parsed(rows: Iterable[Sequence[Any]]) -> Read:
 
 def read_hosts(ids: Iterable[int] | None) -> tuple[States, Until]:
     """Hosts without their usage, and when their ejection and cooldown end."""
-    where, parameters = "", []
-    if ids is not None:
-        wanted = list(ids)
-        is_postgresql = connection.vendor == "postgresql"
-        where = "WHERE h.id = ANY(%s)" if is_postgresql else "WHERE h.id IN (SELECT value FROM json_each(%s))"
-        parameters = [wanted if is_postgresql else bulk.as_json(wanted)]
+    among = None if ids is None else bulk.id_in("h.id", ids)
     with connection.cursor() as cursor:
-        cursor.execute(_HOSTS.format(where), parameters)
+        cursor.execute(_HOSTS.format(f"WHERE {among.sql}" if among else ""), among.params if among else [])
         rows = cursor.fetchall()
     # Many hosts share the same labels and grants, so each text is decoded once.
     labels = {text: orjson.loads(text) for text in {row[4] for row in rows}}

@@ -108,8 +108,6 @@ class Transaction:
     """This process's worker: jobs that this transaction routes may be claimed for it at once."""
     claimed: list[Claimed] = field(default_factory=list)
     counted: Counted = field(default_factory=list)
-    on_commit: list[Callable[[], object]] = field(default_factory=list)
-    """Called in the writer's thread after the commit."""
 
     def event(
         self,
@@ -218,8 +216,6 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
             for index, answer in zip(indexes, answers, strict=True):
                 outcomes[index] = answer
         _write(tx)
-    for tell in tx.on_commit:
-        tell()
     return Committed(outcomes, tx.events, tx.claimed, tx.counted)
 
 

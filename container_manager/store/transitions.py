@@ -19,7 +19,7 @@ from container_manager.models import ContainerJob, ExecutorHost, JobOutput
 from container_manager.routing import router
 from container_manager.routing.types import Verdict
 from container_manager.store import attempts, bulk, health, pending
-from container_manager.store.fleet import view
+from container_manager.store.fleet import states
 from container_manager.store.outputs import NOTES, OUTPUT, compress
 from container_manager.store.transaction import Fence, Transaction, under_routing_lock
 
@@ -215,7 +215,7 @@ def _avoid(job: ContainerJob, fault: HostFault) -> bool:
     pending.reclassify(row, **lists)
     if not fault.lacking:
         return True
-    in_service = [host for host in view().states() if host.is_active and not host.is_draining]
+    in_service = [host for host in states() if host.is_active and not host.is_draining]
     return router.evaluate(in_service, row.requirements()).verdict() is not Verdict.NEVER and bool(in_service)
 
 
