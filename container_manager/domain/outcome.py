@@ -2,8 +2,22 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from container_manager.domain.lifecycle import JobStatus
+
+
+class FailureReason(StrEnum):
+    """Why an attempt ended without success, unless it was cancelled."""
+
+    EXIT_CODE = "exit_code"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMEOUT = "timeout"
+    QUEUE_TIMEOUT = "queue_timeout"
+    NOT_STARTED = "not_started"
+    HOST_FAULT = "host_fault"
+    VANISHED = "vanished"
+    SERVICE_ERROR = "service_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +31,19 @@ class End:
     finished_at: datetime | None = None
     output: bytes = b""
     final: bool = False
+    reason: FailureReason | None = None
+    """Why it failed, where that does not follow from the rest."""
+
+    @property
+    def failure(self) -> str:
+        """The FailureReason, or "" for an attempt that succeeded or was cancelled."""
+        if self.status is JobStatus.TIMED_OUT:
+            return str(FailureReason.TIMEOUT)
+        if self.status is not JobStatus.FAILED:
+            return ""
+        if self.reason or self.exit_code:
+            return str(self.reason or FailureReason.EXIT_CODE)
+        return str(FailureReason.HOST_FAULT if self.started_at else FailureReason.NOT_STARTED)
 
 
 @dataclass(frozen=True, slots=True)

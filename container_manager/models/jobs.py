@@ -70,13 +70,21 @@ class ContainerJob(models.Model):
     execution_id = models.CharField(max_length=200, blank=True, default="")
     exit_code = models.IntegerField(null=True, default=None)
     error = models.TextField(blank=True, default="")
+    # A domain.outcome.FailureReason, or "".
+    failure = models.CharField(max_length=20, blank=True, default="", db_default="")
     attempt = models.PositiveIntegerField(default=1)
     max_attempts = models.PositiveIntegerField(default=1)
     infrastructure_failures = models.PositiveIntegerField(default=0)
     # Those of them that count against INFRASTRUCTURE_RETRIES. Reset when a client asks for a retry.
     answered_failures = models.PositiveIntegerField(default=0)
 
+    # Names of tokens.
+    submitted_by = models.CharField(max_length=100, blank=True, default="", db_default="")
+    cancelled_by = models.CharField(max_length=100, blank=True, default="", db_default="")
     submitted_at = models.DateTimeField(default=timezone.now)
+    # Since when the attempt waits, and when it got its host. Null in rows of earlier versions.
+    queued_at = models.DateTimeField(null=True, default=None)
+    routed_at = models.DateTimeField(null=True, default=None)
     not_before = models.DateTimeField(null=True, default=None)
     queue_timeout_seconds = models.PositiveIntegerField(null=True, default=None)
     # Null once the job has been routed for the first time.
@@ -126,6 +134,10 @@ class ContainerJob(models.Model):
             ),
             models.Index(fields=["host", "-id"], name="job_host"),
             models.Index(fields=["status", "-id"], name="job_status"),
+            models.Index(
+                fields=["-finished_at", "-id"], condition=models.Q(finished_at__isnull=False), name="job_finished"
+            ),
+            models.Index(fields=["-priority", "id"], condition=WAITING, name="job_queue"),
         ]
 
     def __str__(self) -> str:
@@ -224,6 +236,10 @@ class JobAttempt(models.Model):
     execution_id = models.CharField(max_length=200, blank=True, default="")
     exit_code = models.IntegerField(null=True, default=None)
     error = models.TextField(blank=True, default="")
+    failure = models.CharField(max_length=20, blank=True, default="", db_default="")
+    cancelled_by = models.CharField(max_length=100, blank=True, default="", db_default="")
+    queued_at = models.DateTimeField(null=True, default=None)
+    routed_at = models.DateTimeField(null=True, default=None)
     launched_at = models.DateTimeField(null=True, default=None)
     started_at = models.DateTimeField(null=True, default=None)
     finished_at = models.DateTimeField(null=True, default=None)

@@ -62,6 +62,9 @@ class RoutingEvent(models.Model):
     host_name = models.CharField(max_length=100, blank=True, default="")
     executor_type = models.CharField(max_length=20, blank=True, default="")
     decision_id = models.BigIntegerField(null=True, default=None)
+    attempt = models.PositiveIntegerField(null=True, default=None)
+    # The name of the token by which it was caused.
+    actor = models.CharField(max_length=100, blank=True, default="", db_default="")
 
     class Meta:
         indexes: ClassVar = [

@@ -174,6 +174,7 @@ def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
             "idempotency_input": inputs[0] if inputs else "",
             "idempotency_inputs": inputs,
             "submitted_at": clock.now(),
+            "submitted_by": actor.name,
             "trace_parent": tracing.current(),
         }
     )

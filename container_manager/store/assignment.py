@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from container_manager import clock
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.models import ContainerJob
@@ -19,16 +20,16 @@ logger = logging.getLogger(__name__)
 
 def assign(tx: Transaction, placed: Iterable[Decision]) -> None:
     """Route saved PENDING jobs to the hosts of their decisions, whose keys are job ids."""
-    rows = []
+    rows, now = [], bulk.as_moment(clock.now())
     for decision in placed:
         if decision.evaluation.requirements.reserved_host is not None:
             reservations.end_for_job(tx, decision.key)
         assert decision.host is not None  # noqa: S101 - it was placed
-        rows.append((decision.key, decision.host.id, decision.host.executor_type, decision.reason))
+        rows.append((decision.key, decision.host.id, decision.host.executor_type, decision.reason, now))
     bulk.update(
         ContainerJob,
         "status = 'routed', queue_deadline = NULL",
-        {"host_id": "bigint", "executor_type": "text", "routing_reason": "text"},
+        {"host_id": "bigint", "executor_type": "text", "routing_reason": "text", "routed_at": "timestamptz"},
         rows,
         where="status = 'pending'",
     )
@@ -37,13 +38,22 @@ def assign(tx: Transaction, placed: Iterable[Decision]) -> None:
 def record(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: decisions.Ids) -> None:
     """Record decisions, given as (job id, attempt, decision), with an event for each, and log them."""
     decisions.record(tx, decided, ids)
-    for (job_id, _, decision), decision_id in zip(decided, ids.decisions, strict=True):
+    for (job_id, attempt, decision), decision_id in zip(decided, ids.decisions, strict=True):
         host = decision.host
         tx.counted.append((metrics.DECISIONS, _labels(decision)))
         tx.events.append(
-            NewEvent(EventKind.JOB_ROUTED, decision.reason, job_id, host.id, host.name, host.executor_type, decision_id)
+            NewEvent(
+                EventKind.JOB_ROUTED,
+                decision.reason,
+                job_id,
+                host.id,
+                host.name,
+                host.executor_type,
+                decision_id,
+                attempt,
+            )
             if host
-            else NewEvent(EventKind.JOB_REFUSED, decision.reason, job_id, decision_id=decision_id)
+            else NewEvent(EventKind.JOB_REFUSED, decision.reason, job_id, decision_id=decision_id, attempt=attempt)
         )
     if len(decided) == 1:
         job_id, attempt, decision = decided[0]

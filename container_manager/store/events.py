@@ -36,6 +36,8 @@ class Event(NamedTuple):
     host_name: str
     executor_type: str
     decision_id: int | None
+    attempt: int | None = None
+    actor: str = ""
 
 
 AnyEvent = NewEvent | Event

@@ -11,6 +11,7 @@ from container_manager.domain import lifecycle
 from container_manager.domain.host_health import UNHEALTHY_AFTER, HealthStatus
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import FailureReason
 from container_manager.errors import NO_HOST, Conflict, NotFound
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.store import attempts, pending, reservations
@@ -108,7 +109,7 @@ def _save_host(tx: Transaction, host: ExecutorHost, change: HostChange) -> objec
         host.launch_error = ""
         _forgive_lacks(host)
     host.save()
-    tx.event(change.kind, change.message.format(host.name), host=host)
+    tx.event(change.kind, change.message.format(host.name), host=host, actor=change.actor)
     if change.host_id is not None:
         health_event(tx, host, before)
     return with_usage([ExecutorHost.objects.get(pk=host.pk)])[0]
@@ -136,7 +137,7 @@ def _same_engine(host: ExecutorHost, values: dict[str, Any]) -> ExecutorHost | N
 @under_routing_lock
 def delete_hosts(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[object]:
     """Delete hosts without jobs; each answer is the host as it was, NotFound or Conflict."""
-    return [_audited(tx, "deleteHost", host_id, actor, _delete_host(tx, host_id)) for host_id, actor in items]
+    return [_audited(tx, "deleteHost", host_id, actor, _delete_host(tx, host_id, actor)) for host_id, actor in items]
 
 
 def _audited(tx: Transaction, action: str, host_id: int, actor: Actor | None, answer: object) -> object:
@@ -144,13 +145,13 @@ def _audited(tx: Transaction, action: str, host_id: int, actor: Actor | None, an
     return answer
 
 
-def _delete_host(tx: Transaction, host_id: int) -> object:
+def _delete_host(tx: Transaction, host_id: int, actor: Actor | None) -> object:
     host = next(iter(with_usage(ExecutorHost.objects.filter(pk=host_id))), None)
     if host is None:
         return NotFound(NO_HOST)
     if host.used_jobs:
         return Conflict(f"Host {host.name} holds jobs ({host.used_jobs}); drain it and delete it once they have ended.")
-    tx.event(EventKind.HOST_DELETED, f"Host {host.name} was deleted.", host=host)
+    tx.event(EventKind.HOST_DELETED, f"Host {host.name} was deleted.", host=host, actor=actor)
     reservations.end_for_host(tx, host_id)
     ContainerJob.objects.filter(host=host).update(host=None)
     ExecutorHost.objects.filter(pk=host_id).delete()
@@ -160,10 +161,12 @@ def _delete_host(tx: Transaction, host_id: int) -> object:
 @under_routing_lock
 def declare_lost(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[object]:
     """Hosts that will not come back: they get no more jobs, and the jobs they had run again elsewhere."""
-    return [_audited(tx, "declareHostLost", host_id, actor, _declare_lost(tx, host_id)) for host_id, actor in items]
+    return [
+        _audited(tx, "declareHostLost", host_id, actor, _declare_lost(tx, host_id, actor)) for host_id, actor in items
+    ]
 
 
-def _declare_lost(tx: Transaction, host_id: int) -> object:
+def _declare_lost(tx: Transaction, host_id: int, actor: Actor | None) -> object:
     # Lock jobs before hosts (the global lock order).
     rows = ContainerJob.objects.filter(host_id=host_id, status__in=list(lifecycle.ACTIVE)).order_by("pk")
     jobs = list(rows.defer("environment").select_for_update())
@@ -178,7 +181,7 @@ def _declare_lost(tx: Transaction, host_id: int) -> object:
     if jobs or host.is_active:
         ExecutorHost.objects.filter(pk=host_id).update(is_active=False)
         why = f"Host {host.name} was declared lost."
-        tx.event(EventKind.HOST_LOST, why, host=host)
+        tx.event(EventKind.HOST_LOST, why, host=host, actor=actor)
         for job in jobs:
             _give_up(tx, job, host, why)
     return with_usage([ExecutorHost.objects.get(pk=host_id)])[0]
@@ -190,11 +193,12 @@ def _give_up(tx: Transaction, job: ContainerJob, host: ExecutorHost, why: str) -
     ContainerJob.objects.filter(pk=job.pk).update(
         lease_epoch=F("lease_epoch") + 1, infrastructure_failures=F("infrastructure_failures") + 1
     )
-    job.host, job.error, job.finished_at = host, why, clock.now()
+    job.host, job.error, job.failure, job.finished_at = host, why, str(FailureReason.HOST_FAULT), clock.now()
     if job.cancel_requested_at is None:
         job.status = JobStatus.FAILED
         attempts.open_next(tx, job, why)
         return
-    job.status, job.message, job.lease_owner, job.lease_expires_at = JobStatus.CANCELLED, "", "", None
+    job.status, job.failure, job.message = JobStatus.CANCELLED, "", ""
+    job.lease_owner, job.lease_expires_at = "", None
     job.save(update_fields=["status", "error", "message", "finished_at", "lease_owner", "lease_expires_at"])
     tx.event(EventKind.JOB_CANCELLED, why, job=job, host=host)

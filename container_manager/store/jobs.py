@@ -74,7 +74,8 @@ def _accept(job: ContainerJob, known: dict[str, ContainerJob], new_jobs: list[Co
 def _as_submitted(job: ContainerJob) -> ContainerJob:
     """The job without the values that a failed transaction may have put into it."""
     job.pk, job.status, job.environment_names = None, JobStatus.PENDING, sorted(job.environment)
-    job.host, job.executor_type, job.routing_reason = None, "", ""
+    job.host, job.executor_type, job.routing_reason, job.routed_at = None, "", "", None
+    job.queued_at = job.submitted_at
     if job.queue_timeout_seconds is not None:
         job.queue_deadline = job.submitted_at + timedelta(seconds=job.queue_timeout_seconds)
     return job
@@ -88,30 +89,30 @@ def cancel(tx: Transaction, items: Sequence[tuple[int, Actor | None]]) -> list[C
     list(rows.select_for_update().values_list("pk"))
     answers = []
     for job_id, actor in items:
-        answers.append(_cancel(tx, job_id))
+        answers.append(_cancel(tx, job_id, actor))
         tx.audit(actor, "cancelJob", job_id, answers[-1])
     return answers
 
 
-def _cancel(tx: Transaction, job_id: int) -> ContainerJob | UserError:
-    now = clock.now()
+def _cancel(tx: Transaction, job_id: int, actor: Actor | None) -> ContainerJob | UserError:
+    now, by = clock.now(), actor.name if actor else ""
     rows = ContainerJob.objects.filter(pk=job_id)
     # A claim moves its job out of ROUTED without the routing lock, so both updates are conditional.
     at_once = rows.filter(status__in=lifecycle.sources(JobStatus.CANCELLED) - lifecycle.CLAIMED).update(
-        status=JobStatus.CANCELLED, cancel_requested_at=now, finished_at=now, queue_deadline=None
+        status=JobStatus.CANCELLED, cancel_requested_at=now, cancelled_by=by, finished_at=now, queue_deadline=None
     )
     if at_once:
         reservations.end_for_job(tx, job_id)
     requested = not at_once and rows.filter(status__in=lifecycle.CLAIMED, cancel_requested_at=None).update(
-        cancel_requested_at=now
+        cancel_requested_at=now, cancelled_by=by
     )
     job = one(job_id)
     if job is None:
         return NotFound(NO_JOB)
     if at_once:
-        tx.event(EventKind.JOB_CANCELLED, "Cancelled before it had a container.", job=job, host=job.host)
+        tx.event(EventKind.JOB_CANCELLED, "Cancelled before it had a container.", job=job, host=job.host, actor=actor)
     elif requested:
-        tx.event(EventKind.JOB_CANCEL_REQUESTED, "Its container is being stopped.", job=job, host=job.host)
+        tx.event(EventKind.JOB_CANCEL_REQUESTED, "Its container is being stopped.", job=job, host=job.host, actor=actor)
     elif job.status in lifecycle.TERMINAL:
         return Conflict(f"The job has ended already: it is {job.status.upper()}.")
     return job
@@ -137,7 +138,8 @@ def _reopen(tx: Transaction, job_id: int, actor: Actor | None) -> UserError | No
     if job.status not in lifecycle.sources(JobStatus.PENDING) - lifecycle.CLAIMED:
         return Conflict(f"The job is {job.status.upper()}; only a job that ended without success can be retried.")
     by = f" by {actor.name}" if actor else ""
-    attempts.open_next(tx, job, f"Attempt {job.attempt} ended {job.status.upper()}; a retry was requested{by}.")
+    why = f"Attempt {job.attempt} ended {job.status.upper()}; a retry was requested{by}."
+    attempts.open_next(tx, job, why, actor=actor)
     ContainerJob.objects.filter(pk=job_id).update(
         cancel_requested_at=None,
         answered_failures=0,

@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from container_manager.routing.strategies import UNLIMITED
 from container_manager.routing.types import Decision, Evaluation, JobClass, JobRequirements, Outcome
 from container_manager.store import bulk, decisions, pending, reservations
 from container_manager.store.assignment import assign, record
-from container_manager.store.transaction import Fence, Transaction
+from container_manager.store.transaction import Actor, Fence, Transaction
 
 MOST_PLACED = 10_000
 """Pending jobs that one transaction places; the next pass continues."""
@@ -172,13 +172,18 @@ class RoutingPass:
         ]
         for decision in decided:
             if decision.key < 0:
-                _apply(self._new_jobs[-1 - decision.key], decision)
+                _apply(self._new_jobs[-1 - decision.key], decision, self._now)
         assign(tx, [decision for decision in decided if decision.key > 0])
         decided += self._update_refusals()
         ids = decisions.new_ids(decided, len(self._new_jobs), self._fleet, self._ids)
         for job, pk in zip(self._new_jobs, ids.jobs, strict=True):
             job.pk = pk
-            tx.event(EventKind.JOB_SUBMITTED, f"{job.name or 'A job'} with image {job.image}.", job=job)
+            tx.event(
+                EventKind.JOB_SUBMITTED,
+                f"{job.name or 'A job'} with image {job.image}.",
+                job=job,
+                actor=Actor(job.submitted_by),
+            )
         tx.rows.append(bulk.rows_of(ContainerJob, self._claim_new_jobs(tx)))
         record(tx, [(*self._id_and_attempt(decision.key), decision) for decision in decided], ids)
 
@@ -256,11 +261,12 @@ class RoutingPass:
         return holder is not None
 
 
-def _apply(job: ContainerJob, decision: Decision) -> None:
+def _apply(job: ContainerJob, decision: Decision, now: datetime) -> None:
     """Put a decision into a job that is about to be inserted."""
     if decision.host is not None:
         job.status = JobStatus.ROUTED
         job.host_id = decision.host.id
         job.executor_type = decision.host.executor_type
         job.routing_reason = decision.reason
+        job.routed_at = now
         job.queue_deadline = None

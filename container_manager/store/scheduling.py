@@ -6,6 +6,7 @@ from time import perf_counter
 from container_manager import clock
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import FailureReason
 from container_manager.errors import NO_JOB, Conflict, NotFound, UserError
 from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation
 from container_manager.observability import metrics
@@ -93,11 +94,11 @@ def _fail_overdue(tx: Transaction) -> None:
             reservations.end_for_job(tx, job.pk)
         reason = why[job.class_key].message if job.class_key in why else "Routing had not come to it."
         job.error = f"It was not routed within its queueTimeoutSeconds of {job.queue_timeout_seconds}. {reason}"
-        job.status = JobStatus.FAILED
+        job.status, job.failure = JobStatus.FAILED, FailureReason.QUEUE_TIMEOUT
         tx.event(EventKind.JOB_FINISHED, job.error, job=job)
     bulk.update(
         ContainerJob,
-        "status = 'failed', queue_deadline = NULL",
+        f"status = 'failed', failure = '{FailureReason.QUEUE_TIMEOUT}', queue_deadline = NULL",
         {"error": "text", "finished_at": "timestamptz"},
         [(job.pk, job.error, bulk.as_moment(now)) for job in late],
         where="status = 'pending'",

@@ -90,6 +90,8 @@ class NewEvent(NamedTuple):
     host_name: str = ""
     executor_type: str = ""
     decision_id: int | None = None
+    attempt: int | None = None
+    actor: str = ""
 
 
 Counted = list[tuple[Counter, tuple[str, ...]]]
@@ -116,6 +118,7 @@ class Transaction:
         *,
         job: ContainerJob | None = None,
         host: ExecutorHost | None = None,
+        actor: Actor | None = None,
     ) -> None:
         """Record an event; events are written last in the transaction."""
         if kind in JOB_ENDS and job is not None:
@@ -128,6 +131,8 @@ class Transaction:
                 host_id=host.pk if host else None,
                 host_name=host.name if host else "",
                 executor_type=str(host.executor_type if host else job.executor_type if job else ""),
+                attempt=job.attempt if job else None,
+                actor=actor.name if actor else "",
             )
         )
 

@@ -13,7 +13,7 @@ from container_manager import clock
 from container_manager.domain import lifecycle, retry
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus, sources
-from container_manager.domain.outcome import End, HostFault
+from container_manager.domain.outcome import End, FailureReason, HostFault
 from container_manager.executors.output import Output, OutputLine
 from container_manager.models import ContainerJob, ExecutorHost, JobOutput
 from container_manager.routing import router
@@ -145,17 +145,23 @@ def _finish(tx: Transaction, ended: Sequence[tuple[ContainerJob, End]]) -> None:
     for job, end in ended:
         if job.status not in sources(end.status):
             raise RuntimeError(f"a job that is {job.status} cannot become {end.status}")
-        job.status, job.exit_code, job.error = end.status, end.exit_code, end.error
+        job.status, job.exit_code, job.error, job.failure = end.status, end.exit_code, end.error, end.failure
         job.started_at, job.finished_at = end.started_at or job.started_at, end.finished_at or now
         job.finished_at = max(job.finished_at, job.started_at or job.finished_at)
         kind = EventKind.JOB_CANCELLED if end.status == JobStatus.CANCELLED else EventKind.JOB_FINISHED
         tx.event(kind, end.error or f"{end.status.upper()}, exit code {end.exit_code}", job=job, host=job.host)
     times = {"started_at": "timestamptz", "finished_at": "timestamptz"}
     rows: Rows = {
-        job.pk: (str(job.status), job.exit_code, job.error, *(bulk.as_moment(getattr(job, name)) for name in times))
+        job.pk: (
+            str(job.status),
+            job.exit_code,
+            job.error,
+            job.failure,
+            *(bulk.as_moment(getattr(job, name)) for name in times),
+        )
         for job, _ in ended
     }
-    columns = {"status": "text", "exit_code": "integer", "error": "text", **times}
+    columns = {"status": "text", "exit_code": "integer", "error": "text", "failure": "text", **times}
     _update(columns, rows, "lease_owner = '', lease_expires_at = NULL, message = ''")
     _insert_output(tx, ended)
 
@@ -182,7 +188,7 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
     ContainerJob.objects.filter(pk=job.pk).update(
         infrastructure_failures=job.infrastructure_failures, answered_failures=job.answered_failures
     )
-    end = fault.end or End(JobStatus.FAILED, error=fault.error)
+    end = replace(fault.end, reason=FailureReason.HOST_FAULT) if fault.end else End(JobStatus.FAILED, error=fault.error)
     if job.cancel_requested_at:
         _finish(tx, [(job, replace(end, status=JobStatus.CANCELLED))])
         return
@@ -199,7 +205,7 @@ def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
         _finish(tx, [(job, end)])
         return
     _insert_output(tx, [(job, end)])
-    job.status, job.exit_code, job.error = JobStatus.FAILED, end.exit_code, fault.error
+    job.status, job.exit_code, job.error, job.failure = JobStatus.FAILED, end.exit_code, fault.error, end.failure
     job.finished_at = end.finished_at or clock.now()
     attempts.open_next(tx, job, fault.error, delay)
 

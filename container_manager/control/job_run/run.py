@@ -12,7 +12,7 @@ from container_manager.control.job_run.conclude import conclude
 from container_manager.control.job_run.launch import NotStartedError, launch
 from container_manager.control.job_run.watch import time_left, watch, watch_start
 from container_manager.domain.lifecycle import JobStatus
-from container_manager.domain.outcome import End
+from container_manager.domain.outcome import End, FailureReason
 from container_manager.errors import Unavailable
 from container_manager.executors.base import ContainerExecutor, Execution, ExecutionState, ExecutionStatus
 from container_manager.executors.exceptions import (
@@ -142,7 +142,7 @@ class JobRun:
                 "what job %s has started could not be stopped; the reconciler will remove it", attempt.job.pk
             )
         try:
-            await attempt.end(End(status, error=error, final=True))
+            await attempt.end(End(status, error=error, final=True, reason=FailureReason.SERVICE_ERROR))
         except LeaseLostError:
             return True
         except Exception:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from container_manager.domain.lifecycle import JobStatus
-from container_manager.domain.outcome import End
+from container_manager.domain.outcome import End, FailureReason
 from container_manager.executors.base import ExecutionStatus
 
 ENDED_BY_SIGNAL = {137, 143}
@@ -48,7 +48,8 @@ def judge(status: ExecutionStatus | None, stop: Stop | None, *, cancel_requested
     """
     if status is None:
         # CANCELLED means that there is no container any more, which is the case.
-        return End(JobStatus.CANCELLED) if cancel_requested else End(JobStatus.FAILED, error=VANISHED)
+        vanished = End(JobStatus.FAILED, error=VANISHED, reason=FailureReason.VANISHED)
+        return End(JobStatus.CANCELLED) if cancel_requested else vanished
     end = End(JobStatus.FAILED, status.exit_code, status.error, status.started_at, status.finished_at)
     stopped = stopped_as(status, stop) or (JobStatus.TIMED_OUT if status.timed_out else None)
     if stopped is JobStatus.TIMED_OUT:
@@ -58,6 +59,7 @@ def judge(status: ExecutionStatus | None, stop: Stop | None, *, cancel_requested
         return replace(end, status=stopped, error="")
     if status.exit_code == 0 and not status.error:
         return replace(end, status=JobStatus.SUCCEEDED)
-    if status.out_of_memory and not status.error:
-        return replace(end, error="It used more memory than its limit.")
+    if status.out_of_memory:
+        error = status.error or "It used more memory than its limit."
+        return replace(end, error=error, reason=FailureReason.OUT_OF_MEMORY)
     return end
