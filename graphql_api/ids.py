@@ -1,5 +1,7 @@
 """Global ids and cursors. They are opaque to clients, and validated when clients send them."""
 
+import re
+from collections.abc import Sequence
 from typing import NoReturn
 
 from graphql import GraphQLError
@@ -59,6 +61,30 @@ def from_cursor(cursor: str | None, argument: str = "after") -> int | None:
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= LONGEST_CURSOR and int(cursor) <= LARGEST_ID):
         bad_input(f"{argument}: {shown(cursor)} is not a cursor.")
     return int(cursor)
+
+
+LARGEST_KEY = 2**53
+"""Of a priority, or of a time in microseconds: some time in the year 2255."""
+
+
+def to_keys(key: Sequence[int]) -> str:
+    """A cursor for a position in an order of several columns, the last of which is an id."""
+    return "_".join(map(str, key))
+
+
+def from_keys(cursor: str | None, columns: int, argument: str) -> list[int] | None:
+    """The numbers in such a cursor; None stays None.
+
+    Raises:
+        GraphQLError: BAD_USER_INPUT, it is malformed.
+    """
+    if cursor is None:
+        return None
+    *keys, pk = cursor.split("_")
+    numbers = [int(key) for key in keys if re.fullmatch(r"-?\d{1,16}", key, re.ASCII) and abs(int(key)) <= LARGEST_KEY]
+    if not len(numbers) == len(keys) == columns - 1:
+        bad_input(f"{argument}: {shown(cursor)} is not a cursor of this order.")
+    return [*numbers, from_cursor(pk, argument) or 0]
 
 
 def page_size(first: int | None, largest: int = 100, argument: str = "first") -> int:

@@ -1,26 +1,16 @@
 """The inputs of clients."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any
 
 import strawberry
-import strawberry_django
-from django.db.models import Q
-from django.db.models.fields.json import KeyTextTransform
-from django.db.models.lookups import Exact
-from strawberry import UNSET, auto
+from strawberry import UNSET
 from strawberry.scalars import JSON
 
-from container_manager import models
-from container_manager.domain.host_health import HealthStatus
-from container_manager.domain.kinds import EventKind, ExecutorType
-from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.kinds import ExecutorType
 from container_manager.errors import ValidationFailed
 from container_manager.specs import JobSpec, read_assumption, read_job
 from container_manager.store import threads
-from container_manager.store.events import Event
-from graphql_api.context import Info
 from graphql_api.enums import Strategy
 from graphql_api.ids import bad_input, to_pk
 
@@ -124,8 +114,6 @@ class HostAssumption:
     max_cpu_cores: float | None = UNSET
 
 
-MOST_LABELS, MOST_FILTERS = 64, 16
-
 # A limit may be removed by null; for any other field null counts as not given.
 NULLABLE = frozenset({"max_memory_mb", "max_cpu_cores"})
 
@@ -187,120 +175,3 @@ def read_assumptions(assume: list[HostAssumption]) -> dict[int, dict[str, Any]]:
             bad_input(f"assume.{i}.hostId: this host is named twice.")
         assumed[pk] = read_assumption(values, f"assume.{i}.")
     return assumed
-
-
-# ------------------------------------------------------------------ filters
-
-
-@strawberry_django.filter_type(models.ExecutorHost, name="HostFilter")
-class HostFilter:
-    name: auto
-    executor_type: ExecutorType | None
-    region: auto
-    is_active: auto
-
-    @strawberry_django.filter_field
-    def health(self, value: HealthStatus, prefix: str) -> Q:
-        return Q(**{f"{prefix}health_status": value})
-
-
-class _Label(KeyTextTransform):
-    """The value of a label. Django takes a name of digits for the index of a list."""
-
-    def as_sqlite(self, compiler: Any, *_: Any, **__: Any) -> Any:
-        column, parameters = compiler.compile(self.lhs)
-        # A path cannot have every name in it.
-        return f"(SELECT value FROM json_each({column}) WHERE key = %s)", (*parameters, self.key_name)  # noqa: S608
-
-    def as_postgresql(self, compiler: Any, *_: Any, **__: Any) -> Any:
-        column, parameters = compiler.compile(self.lhs)
-        return f"({column} ->> CAST(%s AS text))", (*parameters, self.key_name)
-
-
-@strawberry_django.filter_type(models.ContainerJob, name="JobFilter")
-class JobFilter:
-    name: auto
-    executor_type: ExecutorType | None
-
-    @strawberry_django.filter_field
-    def status(self, value: list[JobStatus], prefix: str) -> Q:
-        return Q(**{f"{prefix}status__in": value})
-
-    @strawberry_django.filter_field
-    def host_id(self, value: strawberry.ID, prefix: str) -> Q:
-        return Q(**{f"{prefix}host": to_pk("ExecutorHost", value, "hostId")})
-
-    @strawberry_django.filter_field
-    def labels(self, value: JSON, prefix: str) -> Q:
-        if not isinstance(value, dict):
-            bad_input("labels: must be an object of names and values.")
-        if len(value) > MOST_LABELS:
-            bad_input(f"labels: at most {MOST_LABELS} can be asked for.")
-        where = Q()
-        for key, text in value.items():
-            where &= Q(Exact(_Label(key, f"{prefix}labels"), str(text)))
-        return where
-
-    @strawberry_django.filter_field
-    def submitted_after(self, value: datetime, prefix: str) -> Q:
-        return Q(**{f"{prefix}submitted_at__gt": _in_utc(value, "submittedAfter")})
-
-    @strawberry_django.filter_field
-    def submitted_before(self, value: datetime, prefix: str) -> Q:
-        return Q(**{f"{prefix}submitted_at__lt": _in_utc(value, "submittedBefore")})
-
-
-def _in_utc(moment: datetime, argument: str) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except (OverflowError, ValueError):
-        bad_input(f"{argument}: {moment.isoformat()} lies outside of the calendar.")
-
-
-def condition(filters: Any, model: Any, info: Info) -> Q:
-    """The condition of a filter input; nothing is read."""
-    if not filters:
-        return Q()
-    _check_nesting(filters)
-    _, where = strawberry_django.filters.process_filters(filters, model.objects.none(), info)
-    return where
-
-
-def _check_nesting(filters: Any) -> None:
-    """Refuse filters that combine too many others: the database would evaluate each for every row."""
-    count, waiting = 0, [filters]
-    while waiting:
-        entry = waiting.pop()
-        count += 1
-        if count > MOST_FILTERS:
-            bad_input(f"filters: at most {MOST_FILTERS} can be combined by AND, OR and NOT.")
-        waiting += filter(None, (getattr(entry, name) for name in ("AND", "OR", "NOT")))
-
-
-@strawberry.input
-class RoutingEventFilter:
-    kinds: list[EventKind] | None = None
-    job_id: strawberry.ID | None = None
-    host_id: strawberry.ID | None = None
-    executor_type: ExecutorType | None = None
-
-    def fields(self) -> dict[str, Any]:
-        """Column and value of each condition except the kinds."""
-        conditions = {
-            "job_id": None if self.job_id is None else to_pk("ContainerJob", self.job_id, "jobId"),
-            "host_id": None if self.host_id is None else to_pk("ExecutorHost", self.host_id, "hostId"),
-            "executor_type": None if self.executor_type is None else str(self.executor_type),
-        }
-        return {name: value for name, value in conditions.items() if value is not None}
-
-    def where(self) -> Q:
-        kinds = Q() if self.kinds is None else Q(kind__in=self.kinds)
-        return kinds & Q(**self.fields())
-
-    def wanted(self) -> Callable[[Event], bool]:
-        """The same condition as `where`, for events in memory."""
-        kinds, fields = self.kinds, self.fields()
-        return lambda event: (
-            (kinds is None or event.kind in kinds)
-            and all(getattr(event, name) == value for name, value in fields.items())
-        )

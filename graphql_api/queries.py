@@ -1,7 +1,6 @@
 """The root fields that read."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import nullcontext
 from itertools import repeat
 from typing import Any
 
@@ -18,18 +17,14 @@ from graphql_api.auth import IsAdmin
 from graphql_api.context import Info
 from graphql_api.enums import Verdict
 from graphql_api.errors import as_type
+from graphql_api.filters import HostFilter, JobFilter, JobOrder, RoutingEventFilter, condition, search
 from graphql_api.inputs import (
     LARGEST_PLAN,
     HostAssumption,
-    HostFilter,
-    JobFilter,
     JobInput,
-    RoutingEventFilter,
-    condition,
     read_assumptions,
     read_jobs,
 )
-from graphql_api.operation import current
 from graphql_api.types import events as event_types
 from graphql_api.types import hosts as host_types
 from graphql_api.types import jobs as job_types
@@ -37,8 +32,8 @@ from graphql_api.types.audit import AuditEntry
 from graphql_api.types.capacity import ExecutorCapacity, capacity_of
 from graphql_api.types.events import RoutingEvent
 from graphql_api.types.hosts import ExecutorHost
-from graphql_api.types.jobs import ContainerJob, RoutingDecision
-from graphql_api.types.pages import Connection, Node
+from graphql_api.types.jobs import ContainerJob, JobConnection, RoutingDecision
+from graphql_api.types.pages import Asked, Connection, Node
 from graphql_api.types.plans import QueueGroup, QueueSummary, RoutingPlan
 from graphql_api.types.plans import planned as planned_results
 from graphql_api.types.results import rejection_counts
@@ -104,36 +99,21 @@ class Query:
             for group in await info.context.service.hosts.capacity(where)
         ]
 
-    @strawberry.field(description="Newest first.")
+    @strawberry.field(
+        description="A condition for which there is no index is looked for in portions, for a short time: then a page "
+        "may have fewer jobs than there are, or none, while `hasNextPage` is true. The next page goes on searching."
+    )
     async def jobs(
         self,
         info: Info,
         filters: JobFilter | None = None,
+        order_by: JobOrder = JobOrder.SUBMITTED_DESC,
         first: int | None = None,
         after: str | None = None,
         last: int | None = None,
         before: str | None = None,
-    ) -> Connection[ContainerJob]:
-        if first is not None and last is not None:
-            ids.bad_input("jobs: give first or last, not both.")
-        older, newer = ids.from_cursor(after), ids.from_cursor(before, "before")
-        where = condition(filters, models.ContainerJob, info)
-        where &= Q() if older is None else Q(pk__lt=older)
-        where &= Q() if newer is None else Q(pk__gt=newer)
-        backward = last is not None
-        limit = ids.page_size(last if backward else first, argument="last" if backward else "first")
-        with_texts = job_types.shows_texts()
-        async with current().reading if with_texts else nullcontext():
-            current().spend()
-            matching = info.context.service.jobs.matching
-            rows = await matching(where, limit + 1, newest_first=not backward, with_texts=with_texts)
-            more, rows = len(rows) > limit, rows[:limit]
-            nodes = [(row.pk, ContainerJob.of(row)) for row in (reversed(rows) if backward else rows)]
-        return Connection[ContainerJob].of(
-            nodes,
-            more=newer is not None if backward else more,
-            before=more if backward else older is not None,
-        )
+    ) -> JobConnection:
+        return await job_types.jobs(info, Asked(search(filters, order_by, info), first, after, last, before))
 
     @strawberry.field
     async def job(self, info: Info, id: strawberry.ID) -> ContainerJob | None:

@@ -15,7 +15,7 @@ from graphql_api import ids
 from graphql_api.auth import UNAUTHENTICATED
 from graphql_api.context import Context, Info
 from graphql_api.fanout import deliver
-from graphql_api.inputs import RoutingEventFilter
+from graphql_api.filters import RoutingEventFilter
 from graphql_api.types.events import RoutingEvent
 from graphql_api.types.logs import LogLine, log_cursor, log_line
 

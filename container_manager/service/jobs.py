@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db.models import Q
 
 from container_manager import clock, crypto
 from container_manager.errors import Conflict, UserError
@@ -14,9 +13,10 @@ from container_manager.observability import tracing
 from container_manager.process import Process
 from container_manager.routing.types import Decision
 from container_manager.specs import JobSpec
-from container_manager.store import attempts, outputs, pending, scheduling, threads
+from container_manager.store import attempts, outputs, paging, pending, scheduling, threads
 from container_manager.store import jobs as job_store
 from container_manager.store.outputs import LogCursor, LogLine, Wanted
+from container_manager.store.paging import Search
 from container_manager.store.pending import PendingGroup
 from container_manager.store.transaction import Actor
 
@@ -81,11 +81,16 @@ class Jobs:
         """
         return job_output.follow(self._events, self._factory, self._nodes, job_id, after)
 
-    async def matching(
-        self, where: Q, limit: int, *, newest_first: bool = True, with_texts: bool = True
-    ) -> list[ContainerJob]:
-        """Jobs by age; see `by_ids`."""
-        return await threads.read(job_store.matching, where, limit, newest_first, with_texts)
+    async def page(
+        self, search: Search, after: Sequence[int] | None, limit: int, *, with_texts: bool = True
+    ) -> paging.Page:
+        """A page of jobs; see `by_ids`. `after`: the values of a key, with times in microseconds since 1970."""
+        deferred = ("environment", *(() if with_texts else job_store.LONG_TEXTS))
+        return await threads.read(paging.page, search, after, limit, deferred)
+
+    async def count(self, search: Search) -> paging.Count:
+        """How many jobs there are, as far as a short search finds them."""
+        return await threads.read(paging.count, search)
 
     async def by_ids(self, ids: Iterable[int], *, with_texts: bool = True) -> dict[int, ContainerJob]:
         """Jobs by id; those that do not exist are left out. Without their texts, commands and the like are not read."""

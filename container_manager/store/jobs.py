@@ -171,11 +171,6 @@ def by_ids(ids: Iterable[int], with_texts: bool = True) -> dict[int, ContainerJo
     return {job.pk: job for job in _shown(Q(pk__in=list(ids)), with_texts)}
 
 
-def matching(where: Q, limit: int, newest_first: bool = True, with_texts: bool = True) -> list[ContainerJob]:
-    """Jobs by age."""
-    return list(_shown(where, with_texts).order_by("-pk" if newest_first else "pk")[:limit])
-
-
 def _shown(where: Q, with_texts: bool) -> Any:
     return _jobs(where) if with_texts else _jobs(where).defer(*LONG_TEXTS)
 

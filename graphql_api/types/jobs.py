@@ -1,5 +1,6 @@
 """Jobs, their attempts and the decisions on them."""
 
+from contextlib import nullcontext
 from datetime import datetime
 from itertools import chain
 from typing import Annotated, Self
@@ -11,6 +12,7 @@ from strawberry.scalars import JSON
 from container_manager import clock, models
 from container_manager.domain.kinds import ExecutorType
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.store import paging
 from container_manager.store.attempts import latest
 from graphql_api.context import Info
 from graphql_api.enums import Replay, Strategy, Verdict
@@ -18,7 +20,7 @@ from graphql_api.ids import from_cursor, page_size, to_global
 from graphql_api.operation import current
 from graphql_api.types.hosts import ExecutorHost, host
 from graphql_api.types.logs import LogConnection, log_cursor, log_page
-from graphql_api.types.pages import Connection, Node
+from graphql_api.types.pages import Asked, Connection, Node
 from graphql_api.types.results import RejectionCount, RoutingRefused, rejection_counts
 from graphql_api.types.verdicts import HostVerdict, host_verdicts
 
@@ -289,6 +291,34 @@ class RoutingDecision(Node):
             rejections=rejection_counts(decision.rejections or ()),
             row=decision,
         )
+
+
+@strawberry.type
+class TotalCount:
+    count: int
+    is_exact: bool = strawberry.field(
+        description="False: there are more. The count ends at a limit, and when the search takes too long."
+    )
+
+
+@strawberry.type(name="ContainerJobConnection")
+class JobConnection(Connection[ContainerJob]):
+    search: strawberry.Private[paging.Search]
+
+    @strawberry.field(description="Counted when it is asked for, as far as a short search finds them.")
+    async def total_count(self, info: Info) -> TotalCount:
+        found = await info.context.service.jobs.count(self.search)
+        return TotalCount(count=found.rows, is_exact=found.exact)
+
+
+async def jobs(info: Info, asked: Asked) -> JobConnection:
+    """A page of jobs."""
+    with_texts = shows_texts()
+    async with current().reading if with_texts else nullcontext():
+        current().spend()
+        found = await info.context.service.jobs.page(asked.search, asked.position, asked.limit, with_texts=with_texts)
+        fields = asked.connection(found, ContainerJob.of)
+    return JobConnection(**fields, search=asked.search)
 
 
 async def job(info: Info, pk: int | None) -> ContainerJob | None:

@@ -1,10 +1,13 @@
-"""Relay's nodes and pages. There are no totals: an exact count over a million rows costs more than the page."""
+"""Relay's nodes and pages."""
 
-from typing import Generic, Self, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Generic, Self, TypeVar
 
 import strawberry
 
-from graphql_api.ids import to_cursor
+from container_manager.store import paging
+from graphql_api.ids import bad_input, from_keys, page_size, to_cursor, to_keys
 
 T = TypeVar("T")
 
@@ -46,3 +49,44 @@ class Connection(Generic[T]):
                 end_cursor=edges[-1].cursor if edges else None,
             ),
         )
+
+
+class Asked:
+    """A page as a client asks for it: `first` from `after` on, or `last` up to `before`.
+
+    Raises:
+        GraphQLError: BAD_USER_INPUT, an argument is out of range or does not go with the others.
+    """
+
+    def __init__(
+        self, search: paging.Search, first: int | None, after: str | None, last: int | None, before: str | None
+    ) -> None:
+        self._backward = last is not None
+        if (self._backward and (first is not None or after is not None)) or (before is not None and not self._backward):
+            bad_input("give first and after, or last and before.")
+        self._order, self._search = search.order, search
+        self._cursor = before if self._backward else after
+        self.position = from_keys(self._cursor, len(self._order.columns), "before" if self._backward else "after")
+        self.limit = page_size(last if self._backward else first, argument="last" if self._backward else "first")
+
+    @property
+    def search(self) -> paging.Search:
+        """What is searched, in the direction of the page."""
+        return replace(self._search, order=self._order.reversed()) if self._backward else self._search
+
+    def connection(self, page: paging.Page, node: Callable[[Any], T]) -> dict[str, Any]:
+        """The fields of a connection. `node` makes one from a row."""
+        rows = page.rows[::-1] if self._backward else page.rows
+        edges = [Edge(cursor=to_keys(self._order.key(row)), node=node(row)) for row in rows]
+        near, far = (-1, 0) if self._backward else (0, -1)
+        end = to_keys(page.end) if page.end is not None else edges[far].cursor if edges else None
+        start = edges[near].cursor if edges else end
+        return {
+            "edges": edges,
+            "page_info": PageInfo(
+                has_next_page=self._cursor is not None if self._backward else page.more,
+                has_previous_page=page.more if self._backward else self._cursor is not None,
+                start_cursor=end if self._backward else start,
+                end_cursor=start if self._backward else end,
+            ),
+        }

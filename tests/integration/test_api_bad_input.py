@@ -35,7 +35,7 @@ from tests.server import make_token
         ('{ jobs(after: "x") { edges { cursor } } }', "after: 'x' is not a cursor."),
         ("{ jobs(first: 101) { edges { cursor } } }", "first: must be from 0 to 100."),
         ("{ jobs(first: -1) { edges { cursor } } }", "first: must be from 0 to 100."),
-        ("{ jobs(first: 1, last: 1) { edges { cursor } } }", "give first or last, not both"),
+        ("{ jobs(first: 1, last: 1) { edges { cursor } } }", "give first and after, or last and before"),
         ("{ host { id } }", "give either id or name"),
         ('{ jobs(filters: {labels: ["x"]}) { edges { cursor } } }', "labels: must be an object"),
     ],
@@ -360,7 +360,7 @@ async def test_a_body_of_too_many_values_is_not_read(admin: Api, values: str) ->
     assert "more than 300000 values. Send fewer at a time." in answer.text
 
 
-@pytest.mark.parametrize("moment", ["0001-01-01", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 async def test_a_date_outside_of_the_calendar_is_refused(admin: Api, moment: str) -> None:
     query = "query($m: DateTime) { jobs(filters: {submittedBefore: $m}) { edges { cursor } } }"
     error = await admin.error(query, m=moment)
