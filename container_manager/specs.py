@@ -8,7 +8,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from container_manager.domain.kinds import ExecutorType
+from container_manager.domain.kinds import ExecutorType, Role
 from container_manager.errors import FieldError, ValidationFailed
 from container_manager.executors.configs import CONFIGS, config_errors, is_container_path, is_network, message_of
 from container_manager.routing.types import HIGHEST_PRIORITY, LEAST_CPU, LEAST_MEMORY, MOST_CPU
@@ -23,6 +23,8 @@ LARGEST_INTEGER = 2**31 - 1
 LONGEST_TEXT, LONGEST_TEXTS = 131_071, 262_144
 """Characters of one argument or variable, which is what Linux allows, and of all of a job's."""
 LARGEST_CONFIG = 262_144
+LONGEST_LIFE = 36_500
+"""Days that a token may last."""
 LONGEST_QUEUE_TIMEOUT = 10 * 365 * 86_400
 
 
@@ -173,6 +175,32 @@ class HostAssumptionSpec(_HostLimits):
     """Changes of a host to assume while planning; only the fields that are set."""
 
     is_draining: bool = False
+
+
+def _is_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must have printable characters only")
+    return text
+
+
+class TokenSpec(Spec):
+    """An API token to create."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_is_printable)]
+    role: Role
+    expires_in_days: Annotated[int, Field(ge=1, le=LONGEST_LIFE)] | None = None
+
+
+def read_token(values: Mapping[str, Any]) -> TokenSpec:
+    """A token from its fields.
+
+    Raises:
+        ValidationFailed: a value is out of range.
+    """
+    try:
+        return TokenSpec.model_validate(values)
+    except ValidationError as error:
+        raise ValidationFailed(_field_errors(error)) from error
 
 
 def read_job(values: Mapping[str, Any], prefix: str = "") -> JobSpec:

@@ -128,11 +128,11 @@ def first_token() -> str | None:
     if tokens.listed():
         return None
     try:
-        secret: str = commit_one(tokens.create, NewToken(FIRST_TOKEN, Role.ADMIN, actor=Actor(FIRST_START)))
+        made: tokens.Created = commit_one(tokens.create, NewToken(FIRST_TOKEN, Role.ADMIN, actor=Actor(FIRST_START)))
     except Conflict:
         # Another process has created it at the same moment.
         return None
-    return secret
+    return made.secret
 
 
 def _take_database() -> None:

@@ -95,4 +95,6 @@ async def look_up(contexts: Sequence[Context]) -> None:
 
 
 def _identity(context: Context, found: Credential | None) -> Identity | None:
-    return Identity(Actor(found.name, context.address, found.token_id), found.role) if found else None
+    if found is None:
+        return None
+    return Identity(Actor(found.name, context.address, found.token_id), found.role, found.expires_at)

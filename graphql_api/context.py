@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import strawberry
@@ -29,6 +30,7 @@ class Identity:
 
     actor: Actor
     role: Role
+    expires_at: datetime | None = None
 
     def may(self, role: Role) -> bool:
         return RANKS[self.role] >= RANKS[role]

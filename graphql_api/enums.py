@@ -5,13 +5,28 @@ from enum import Enum
 import strawberry
 
 from container_manager.domain.host_health import HealthStatus
-from container_manager.domain.kinds import EventKind, ExecutorType
+from container_manager.domain.kinds import EventKind, ExecutorType, Role
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.domain.outcome import FailureReason
+from container_manager.store.hosts import HostOrder
 
 strawberry.enum(ExecutorType)
 strawberry.enum(HealthStatus)
 strawberry.enum(EventKind, name="RoutingEventKind")
 strawberry.enum(JobStatus)
+strawberry.enum(Role)
+strawberry.enum(
+    HostOrder,
+    description="CREATED: the oldest first. NAME: by name. WEIGHT, FREE_SLOTS: the largest first. LATENCY: the "
+    "smallest of the last probe first.",
+)
+strawberry.enum(
+    FailureReason,
+    description="Why an attempt failed. EXIT_CODE: its program ended with another code than 0. OUT_OF_MEMORY: it used "
+    "more than its limit. TIMEOUT: it ran too long. QUEUE_TIMEOUT: it was not routed in time. NOT_STARTED: it could "
+    "not be started. HOST_FAULT: its host ended it. VANISHED: its container is gone. SERVICE_ERROR: an error of this "
+    "service, which is in its log.",
+)
 
 
 @strawberry.enum

@@ -8,8 +8,7 @@ from typing import Any
 import orjson
 import strawberry
 import strawberry_django
-from django.db.models import BooleanField, DurationField, ExpressionWrapper, F, Func, Q, TextField
-from django.db.models.functions import Cast
+from django.db.models import BooleanField, DurationField, ExpressionWrapper, F, Func, Q
 from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 from strawberry import UNSET, auto
 from strawberry.scalars import JSON
@@ -19,7 +18,7 @@ from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind, ExecutorType
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.domain.outcome import FailureReason
-from container_manager.store import paging
+from container_manager.store import paging, pending
 from container_manager.store.events import Event
 from graphql_api.context import Info
 from graphql_api.enums import CheckCode
@@ -171,12 +170,37 @@ class JobFilter:
 
     @strawberry_django.filter_field(description="Jobs that wait, and that some host fails to take by one of these.")
     def waiting_on(self, value: list[CheckCode], prefix: str) -> Q:
-        refused = models.QueueRefusal.objects.annotate(text=Cast("rejections", TextField()))
-        codes = Q(pk__in=[])
-        for code in value:
-            codes |= Q(text__contains=f'"{code.value}"')
-        keys = refused.filter(codes).values("class_key")
+        keys = pending.classes_refused_for([code.value for code in value])
         return Q(**{f"{prefix}status": JobStatus.PENDING, f"{prefix}class_key__in": keys})
+
+
+@strawberry.input(description="Which decisions are wanted: those that meet all that is given.")
+class RoutingDecisionFilter:
+    job_id: strawberry.ID | None = None
+    host_id: strawberry.ID | None = strawberry.field(default=None, description="The host that was chosen.")
+    refused: bool | None = strawberry.field(default=None, description="Whether no host could take the job.")
+    rejection: list[CheckCode] | None = strawberry.field(
+        default=None, description="Refusals in which some host failed one of these checks."
+    )
+    decided_after: datetime | None = None
+    decided_before: datetime | None = None
+
+    def search(self) -> paging.Search:
+        """What this looks for, newest first."""
+        indexed, rest = Q(), Q()
+        if self.job_id is not None:
+            indexed &= Q(job_id=to_pk("ContainerJob", self.job_id, "jobId"))
+        if self.host_id is not None:
+            indexed &= Q(host_id=to_pk("ExecutorHost", self.host_id, "hostId"))
+        if self.refused is not None:
+            rest &= Q(host_name="") if self.refused else ~Q(host_name="")
+        if self.rejection is not None:
+            rest &= pending.names_any("rejections", [code.value for code in self.rejection])
+        if self.decided_after is not None:
+            rest &= Q(decided_at__gt=_in_utc(self.decided_after, "decidedAfter"))
+        if self.decided_before is not None:
+            rest &= Q(decided_at__lt=_in_utc(self.decided_before, "decidedBefore"))
+        return paging.Search(models.RoutingDecision, indexed=indexed, rest=rest)
 
 
 def _known(column: str, where: Q) -> Q:
@@ -205,7 +229,10 @@ def search(filters: Any, order: JobOrder, info: Info) -> paging.Search:
     given = {name: value for name, value in vars(filters).items() if value not in (None, UNSET)} if filters else {}
     columns: Any = order.value
     indexed, answered = Q(), ""
-    if (host := given.get("host_id")) is not None:
+    if columns.names != ("pk",):
+        # Its own index gives the order; a condition that had another one would make the database sort.
+        pass
+    elif (host := given.get("host_id")) is not None:
         indexed, answered = Q(host=to_pk("ExecutorHost", host, "hostId")), "host_id"
     elif len(statuses := given.get("status", ())) == 1:
         indexed, answered = Q(status=str(statuses[0])), "status"
@@ -252,12 +279,15 @@ class RoutingEventFilter:
         }
         return {name: value for name, value in conditions.items() if value is not None}
 
-    def where(self) -> Q:
+    def search(self) -> paging.Search:
+        """What this looks for, oldest first."""
+        fields = self.fields()
+        indexed = Q(**{name: fields.pop(name) for name in ("job_id", "host_id") if name in fields})
         kinds = Q() if self.kinds is None else Q(kind__in=self.kinds)
-        return kinds & Q(**self.fields())
+        return paging.Search(models.RoutingEvent, paging.OLDEST_FIRST, indexed, kinds & Q(**fields))
 
     def wanted(self) -> Callable[[Event], bool]:
-        """The same condition as `where`, for events in memory."""
+        """The same condition as `search` has, for events in memory."""
         kinds, fields = self.kinds, self.fields()
         return lambda event: (
             (kinds is None or event.kind in kinds)

@@ -12,10 +12,12 @@ from container_manager.store.events import CursorExpiredError
 LARGEST_ID = 2**63 - 1
 LONGEST_CURSOR = 19
 LONGEST_SHOWN = 60
+NUMBERED = {"JobAttempt"}
+"""Types whose ids have a number beside the primary key."""
 
 
-def to_global(type_name: str, pk: int) -> str:
-    return relay.to_base64(type_name, pk)
+def to_global(type_name: str, pk: int, number: int | None = None) -> str:
+    return relay.to_base64(type_name, pk if number is None else f"{pk}.{number}")
 
 
 def to_pk(type_name: str, global_id: str, argument: str = "id") -> int:
@@ -24,26 +26,27 @@ def to_pk(type_name: str, global_id: str, argument: str = "id") -> int:
     Raises:
         GraphQLError: BAD_USER_INPUT, it is malformed or the id of another type.
     """
-    kind, pk = split(global_id, argument)
+    kind, pk, *_ = split(global_id, argument)
     if kind != type_name:
         bad_input(f"{argument}: {shown(global_id)} is the id of a {kind}, not of a {type_name}.")
     return pk
 
 
-def split(global_id: str, argument: str = "id") -> tuple[str, int]:
-    """The type's name and the primary key in a global id.
+def split(global_id: str, argument: str = "id") -> tuple[str, int] | tuple[str, int, int]:
+    """The type's name and the primary key in a global id; of an attempt, its job's and its number.
 
     Raises:
         GraphQLError: BAD_USER_INPUT, it is malformed.
     """
     try:
         kind, text = relay.from_base64(global_id)
-        pk = int(text) if len(text) <= LONGEST_CURSOR else 0
+        text, dot, rest = text.partition(".")
+        pk, number = (int(part or 0) if len(part) <= LONGEST_CURSOR else 0 for part in (text, rest))
     except ValueError:
         bad_input(f"{argument}: {shown(global_id)} is not an id.")
-    if not 0 < pk <= LARGEST_ID:
+    if not (0 < pk <= LARGEST_ID and bool(dot) == (kind in NUMBERED) and 0 <= number <= LARGEST_ID):
         bad_input(f"{argument}: {shown(global_id)} is not an id.")
-    return kind, pk
+    return (kind, pk, number) if dot else (kind, pk)
 
 
 def to_cursor(pk: int) -> str:

@@ -7,8 +7,9 @@ from typing import Annotated, TypeVar
 import strawberry
 
 from container_manager import errors, models
+from container_manager.domain.kinds import Role
 from container_manager.routing.types import Decision
-from container_manager.specs import JobSpec, read_job
+from container_manager.specs import LONGEST_LIFE, JobSpec, read_job, read_token
 from graphql_api import ids
 from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
@@ -17,6 +18,7 @@ from graphql_api.inputs import LARGEST_BATCH, LARGEST_CHECK, HostInput, HostPatc
 from graphql_api.types.hosts import ExecutorHost
 from graphql_api.types.jobs import ContainerJob, RoutingDecision
 from graphql_api.types.results import Conflict, NotFound, RoutingRefused, ValidationFailed
+from graphql_api.types.tokens import ApiToken, CreateTokenResult, NewApiToken, RevokeTokenResult
 
 HostResult = Annotated[ExecutorHost | ValidationFailed | NotFound | Conflict, strawberry.union("HostResult")]
 SubmitJobResult = Annotated[ContainerJob | ValidationFailed | Conflict, strawberry.union("SubmitJobResult")]
@@ -81,6 +83,29 @@ class Mutation:
         return [
             ExecutorHost.of(host) for host in await info.context.service.hosts.check_health(pks, info.context.actor)
         ]
+
+    # -------------------------------------------------------------- tokens
+
+    @strawberry.mutation(permission_classes=[IsAdmin], description="The secret is in the answer, and nowhere else.")
+    async def create_token(
+        self,
+        info: Info,
+        name: str,
+        role: Role,
+        expires_in_days: Annotated[
+            int | None, strawberry.argument(description=f"1 to {LONGEST_LIFE}; null: it lasts until it is revoked.")
+        ] = None,
+    ) -> CreateTokenResult:
+        spec = read_token({"name": name, "role": role, "expires_in_days": expires_in_days})
+        row, secret = await info.context.service.tokens.create(spec, info.context.actor)
+        return NewApiToken(token=ApiToken.of(row), secret=secret)
+
+    @strawberry.mutation(
+        permission_classes=[IsAdmin], description="It is refused from now on; its connections end within seconds."
+    )
+    async def revoke_token(self, info: Info, id: strawberry.ID) -> RevokeTokenResult:
+        pk = ids.to_pk("ApiToken", id)
+        return ApiToken.of(await info.context.service.tokens.revoke(pk, info.context.actor))
 
     # -------------------------------------------------------------- jobs
 

@@ -1,6 +1,7 @@
 """The root fields that read."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -11,13 +12,21 @@ from container_manager import models
 from container_manager.domain.kinds import ExecutorType
 from container_manager.errors import UserError
 from container_manager.specs import JobSpec
-from container_manager.store.events import CursorExpiredError
+from container_manager.store.hosts import HostOrder
 from graphql_api import ids
 from graphql_api.auth import IsAdmin
 from graphql_api.context import Info
 from graphql_api.enums import Verdict
 from graphql_api.errors import as_type
-from graphql_api.filters import HostFilter, JobFilter, JobOrder, RoutingEventFilter, condition, search
+from graphql_api.filters import (
+    HostFilter,
+    JobFilter,
+    JobOrder,
+    RoutingDecisionFilter,
+    RoutingEventFilter,
+    condition,
+    search,
+)
 from graphql_api.inputs import (
     LARGEST_PLAN,
     HostAssumption,
@@ -28,20 +37,24 @@ from graphql_api.inputs import (
 from graphql_api.types import events as event_types
 from graphql_api.types import hosts as host_types
 from graphql_api.types import jobs as job_types
+from graphql_api.types import lists as list_types
 from graphql_api.types.audit import AuditEntry
 from graphql_api.types.capacity import ExecutorCapacity, capacity_of
 from graphql_api.types.events import RoutingEvent
 from graphql_api.types.hosts import ExecutorHost
-from graphql_api.types.jobs import ContainerJob, JobConnection, RoutingDecision
-from graphql_api.types.pages import Asked, Connection, Node
+from graphql_api.types.jobs import ContainerJob, RoutingDecision
+from graphql_api.types.lists import JobConnection
+from graphql_api.types.pages import Asked, Connection, Node, check_direction
 from graphql_api.types.plans import QueueGroup, QueueSummary, RoutingPlan
 from graphql_api.types.plans import planned as planned_results
 from graphql_api.types.results import rejection_counts
+from graphql_api.types.tokens import ApiToken, Viewer
 from graphql_api.types.verdicts import HostVerdict
 
-NODES: dict[str, Callable[[Info, int], Awaitable[Node | None]]] = {
+NODES: dict[str, Callable[..., Awaitable[Node | None]]] = {
     "ExecutorHost": host_types.host,
     "ContainerJob": job_types.job,
+    "JobAttempt": job_types.attempt,
     "RoutingDecision": job_types.decision,
     "RoutingEvent": event_types.event,
 }
@@ -51,10 +64,10 @@ NODES: dict[str, Callable[[Info, int], Awaitable[Node | None]]] = {
 class Query:
     @strawberry.field
     async def node(self, info: Info, id: strawberry.ID) -> Node | None:
-        kind, pk = ids.split(id)
+        kind, *numbers = ids.split(id)
         if kind not in NODES:
             ids.bad_input(f"id: there is no type {kind}.")
-        return await NODES[kind](info, pk)
+        return await NODES[kind](info, *numbers)
 
     @strawberry.field(
         description="The cursor of the newest event: read it, read the state, then subscribe after it, "
@@ -63,16 +76,20 @@ class Query:
     async def event_cursor(self, info: Info) -> str:
         return ids.to_cursor(await info.context.service.events.newest_cursor())
 
-    @strawberry.field
+    @strawberry.field(description=f"At most {host_types.LARGEST_PAGE} at a time.")
     async def hosts(
-        self, info: Info, filters: HostFilter | None = None, first: int | None = None, after: str | None = None
+        self,
+        info: Info,
+        filters: HostFilter | None = None,
+        order_by: HostOrder = HostOrder.CREATED,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
     ) -> Connection[ExecutorHost]:
-        limit, position = ids.page_size(first), ids.from_cursor(after)
-        where = condition(filters, models.ExecutorHost, info) & Q(pk__gt=position or 0)
-        usage = host_types.shows_usage()
-        rows = await info.context.service.hosts.matching(where, limit + 1, usage=usage)
-        nodes = [(row.pk, ExecutorHost.of(row)) for row in rows[:limit]]
-        return Connection[ExecutorHost].of(nodes, more=len(rows) > limit, before=position is not None)
+        check_direction(first, after, last, before)
+        where = condition(filters, models.ExecutorHost, info)
+        return await host_types.hosts(info, where, order_by, (first, after), (last, before))
 
     @strawberry.field
     async def host(self, info: Info, id: strawberry.ID | None = None, name: str | None = None) -> ExecutorHost | None:
@@ -113,7 +130,7 @@ class Query:
         last: int | None = None,
         before: str | None = None,
     ) -> JobConnection:
-        return await job_types.jobs(info, Asked(search(filters, order_by, info), first, after, last, before))
+        return await list_types.jobs(info, Asked(search(filters, order_by, info), first, after, last, before))
 
     @strawberry.field
     async def job(self, info: Info, id: strawberry.ID) -> ContainerJob | None:
@@ -166,22 +183,31 @@ class Query:
         found = await info.context.service.decisions.why_not(job, host)
         return HostVerdict.of(found) if found else None
 
-    @strawberry.field(description="Newest first.")
+    @strawberry.field(description="Newest first. Pages are made as those of `jobs`.")
     async def routing_decisions(
         self,
         info: Info,
         job_id: strawberry.ID | None = None,
         host_id: strawberry.ID | None = None,
+        filters: RoutingDecisionFilter | None = None,
         first: int | None = None,
         after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
     ) -> Connection[RoutingDecision]:
-        limit, position = ids.page_size(first), ids.from_cursor(after)
-        where = Q() if job_id is None else Q(job_id=ids.to_pk("ContainerJob", job_id, "jobId"))
-        where &= Q() if host_id is None else Q(host_id=ids.to_pk("ExecutorHost", host_id, "hostId"))
-        where &= Q() if position is None else Q(pk__lt=position)
-        rows = await info.context.service.decisions.matching(where, limit + 1)
-        nodes = [(row.pk, RoutingDecision.of(row)) for row in rows[:limit]]
-        return Connection[RoutingDecision].of(nodes, more=len(rows) > limit, before=position is not None)
+        wanted = filters or RoutingDecisionFilter()
+        wanted = replace(wanted, job_id=job_id or wanted.job_id, host_id=host_id or wanted.host_id)
+        return await list_types.decisions(info, Asked(wanted.search(), first, after, last, before))
+
+    @strawberry.field(description="Who the caller is, and what it may do.")
+    def viewer(self, info: Info) -> Viewer:
+        identity = info.context.identity
+        assert identity is not None  # noqa: S101 - the view refuses callers without a token
+        return Viewer(name=identity.actor.name, role=identity.role, expires_at=identity.expires_at)
+
+    @strawberry.field(permission_classes=[IsAdmin], description="All API tokens, by name; for admins.")
+    async def tokens(self, info: Info) -> list[ApiToken]:
+        return [ApiToken.of(row) for row in await info.context.service.tokens.listed()]
 
     @strawberry.field(
         permission_classes=[IsAdmin], description="Who changed what, when and from where. Newest first; for admins."
@@ -193,15 +219,18 @@ class Query:
         nodes = [(row.pk, AuditEntry.of(row)) for row in rows[:limit]]
         return Connection[AuditEntry].of(nodes, more=len(rows) > limit, before=position is not None)
 
-    @strawberry.field(description="History, oldest first from `after`; the same order and cursors as the subscription.")
+    @strawberry.field(
+        description="History, oldest first from `after`; the same order and cursors as the subscription. `last` gives "
+        "the newest. Pages are made as those of `jobs`."
+    )
     async def routing_events(
-        self, info: Info, filters: RoutingEventFilter | None = None, first: int | None = None, after: str | None = None
+        self,
+        info: Info,
+        filters: RoutingEventFilter | None = None,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
     ) -> Connection[RoutingEvent]:
-        limit, position = ids.page_size(first), ids.from_cursor(after)
-        where = filters.where() if filters else Q()
-        try:
-            rows = await info.context.service.events.page(position, limit + 1, where)
-        except CursorExpiredError as error:
-            raise ids.cursor_expired(error) from None
-        nodes = [(row.id, RoutingEvent.of(row)) for row in rows[:limit]]
-        return Connection[RoutingEvent].of(nodes, more=len(rows) > limit, before=position is not None)
+        wanted = (filters or RoutingEventFilter()).search()
+        return await event_types.events(info, Asked(wanted, first, after, last, before))

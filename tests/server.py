@@ -12,7 +12,7 @@ from asgiref.sync import sync_to_async
 
 from container_manager.cli.server import Server
 from container_manager.domain.kinds import Role
-from container_manager.store.tokens import NewToken, create
+from container_manager.store.tokens import Created, NewToken, create
 from container_manager.store.transaction import commit_one
 from graphql_api.front_door import FrontDoor
 
@@ -20,8 +20,8 @@ _names = itertools.count()
 
 
 async def make_token(role: Role) -> str:
-    secret: str = await sync_to_async(commit_one)(create, NewToken(f"{role}-{next(_names)}", role))
-    return secret
+    created: Created = await sync_to_async(commit_one)(create, NewToken(f"{role}-{next(_names)}", role))
+    return created.secret
 
 
 @asynccontextmanager

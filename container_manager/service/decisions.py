@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from django.db.models import Q
-
 from container_manager.models import RoutingDecision
 from container_manager.routing.types import Decision, Evaluation, HostState, JobRequirements, Suggestion
 from container_manager.service.jobs import new_job
 from container_manager.specs import JobSpec
 from container_manager.store import decisions as decision_store
-from container_manager.store import explain, threads
+from container_manager.store import explain, paging, threads
 from container_manager.store import jobs as job_store
 from container_manager.store.decisions import HostVerdict
 from container_manager.store.explain import Assumed
@@ -39,9 +37,9 @@ class Decisions:
         """Single changes that would let jobs with these requirements run now."""
         return await threads.compute(explain.suggestions, await threads.read(states), jobs)
 
-    async def matching(self, where: Q, limit: int) -> list[RoutingDecision]:
-        """Decisions, newest first."""
-        return await threads.read(decision_store.matching, where, limit)
+    async def page(self, search: paging.Search, after: paging.Key | None, limit: int) -> paging.Page:
+        """A page of decisions."""
+        return await threads.read(paging.page, search, after, limit)
 
     async def by_ids(self, ids: Iterable[int]) -> dict[int, RoutingDecision]:
         """Decisions by id; those that do not exist are left out."""

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
-from django.db.models import Q
-
 from container_manager.events.audience import Prepare, Wanted
 from container_manager.process import Process
 from container_manager.store import events as event_store
 from container_manager.store import threads
 from container_manager.store.events import Event
+from container_manager.store.paging import Key, Page, Search
 
 
 class Events:
@@ -21,15 +20,13 @@ class Events:
         """The cursor of the newest event; 0 when there is none."""
         return await threads.read(event_store.newest)
 
-    async def page(self, after: int | None, limit: int, where: Q) -> list[Event]:
-        """Events after a cursor, oldest first; with None, from the oldest one on.
+    async def page(self, search: Search, position: Key | None, limit: int, after: int | None) -> Page:
+        """A page of events.
 
         Raises:
-            CursorExpiredError: events after the cursor have been deleted.
+            CursorExpiredError: events after the cursor `after` have been deleted.
         """
-        if after is None:
-            return await threads.read(event_store.oldest, limit, where)
-        return await threads.read(event_store.page, after, limit, where)
+        return await threads.read(event_store.searched, search, position, limit, after)
 
     async def by_ids(self, ids: Iterable[int]) -> dict[int, Event]:
         """Events by id; those that do not exist are left out."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.db.models import Q
@@ -22,6 +23,7 @@ from container_manager.store import host_changes, threads
 from container_manager.store import hosts as host_store
 from container_manager.store.health import HealthReport
 from container_manager.store.host_changes import HostChange
+from container_manager.store.hosts import HostKey, HostOrder, HostPage
 from container_manager.store.transaction import Actor, record_audit
 
 PLACE = ("url", "project", "region", "endpoint")
@@ -158,6 +160,13 @@ class Hosts:
     async def matching(self, where: Q, limit: int | None = None, *, usage: bool = True) -> list[ExecutorHost]:
         """Hosts, oldest first. Without their usage they count as empty."""
         return await threads.read(host_store.matching, where, limit, usage)
+
+    async def page(
+        self, where: Q, order: HostOrder, key: HostKey | None, limit: int, *, backward: bool = False, usage: bool = True
+    ) -> HostPage:
+        """The first `limit` hosts after a key in an order, or the last ones before it."""
+        read = partial(host_store.page, backward=backward, usage=usage)
+        return await threads.read(read, where, order, key, limit)
 
     async def by_ids(self, ids: Iterable[int], *, usage: bool = True) -> dict[int, ExecutorHost]:
         """Hosts by id; those that do not exist are left out. Without their usage they count as empty."""

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -34,6 +35,9 @@ NOT_A_KEY_SET = (ValueError, TypeError, LookupError, AttributeError, jwt.PyJWTEr
 
 LONGEST_TOKEN, LONGEST_NAME = 16_384, 95
 NAME_PREFIX = "oidc:"
+
+LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 1
+"""A time that can be shown; tokens may name later ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +91,8 @@ class Issuer:
             if claims["exp"] <= time.time():
                 # The leeway is for tokens that begin: what was opened with one that has ended would outlive it.
                 raise jwt.ExpiredSignatureError("it has expired")
-            found = Credential(self._name(claims), self._role(claims))
+            until = datetime.fromtimestamp(min(claims["exp"], LATEST), UTC)
+            found = Credential(self._name(claims), self._role(claims), expires_at=until)
             self._remember(secret, _Verified(found, key, claims["exp"]))
             return found
         except (jwt.PyJWTError, ValueError) as error:

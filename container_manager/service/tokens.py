@@ -15,13 +15,14 @@ from django.db.models import Q
 from container_manager import clock
 from container_manager.aio import cancel_and_wait, start_detached
 from container_manager.domain.kinds import Role
-from container_manager.errors import Unavailable
+from container_manager.errors import NotFound, Unavailable
 from container_manager.models import ApiToken, AuditEntry
 from container_manager.process import Process
 from container_manager.service.oidc import Issuer
+from container_manager.specs import TokenSpec
 from container_manager.store import audit, threads
 from container_manager.store import tokens as token_store
-from container_manager.store.tokens import Credential, NewToken
+from container_manager.store.tokens import Created, Credential, NewToken
 from container_manager.store.transaction import Actor, commit_one
 
 REFUSED_RECORDED_SECONDS = 60.0
@@ -95,7 +96,10 @@ class Tokens:
         for pk in set(stale) - self._recording:
             self._recording.add(pk)
             start_detached(self._record_use(pk), "recording the use of a token", self._tasks)
-        found = {secret: Credential(token.name, Role(token.role), token.pk) for secret, token in tokens.items()}
+        found = {
+            secret: Credential(token.name, Role(token.role), token.pk, token.expires_at)
+            for secret, token in tokens.items()
+        }
         for secret, token in tokens.items():
             left = KNOWN_SECONDS
             if token.expires_at is not None:
@@ -169,6 +173,34 @@ class Tokens:
         with suppress(Unavailable, *threads.DATABASE_AWAY):
             await asyncio.gather(*(self._writer.write_for_client(audit.record_refused, one) for one in entries))
 
+    async def listed(self) -> list[ApiToken]:
+        """All tokens, by name."""
+        return await threads.read(token_store.listed)
+
+    async def create(self, spec: TokenSpec, actor: Actor) -> Created:
+        """Create a token.
+
+        Raises:
+            Conflict: the name exists.
+        """
+        expires = timedelta(days=spec.expires_in_days) if spec.expires_in_days else None
+        created: Created = await self._writer.write_for_client(
+            token_store.create, NewToken(spec.name, str(spec.role), expires, actor)
+        )
+        return created
+
+    async def revoke(self, token_id: int, actor: Actor) -> ApiToken:
+        """Revoke a token; returns it as it was.
+
+        Raises:
+            NotFound: there is no such token.
+        """
+        token = next((token for token in await self.listed() if token.pk == token_id), None)
+        if token is None:
+            raise NotFound("There is no such token.")
+        await self._writer.write_for_client(token_store.revoke, (token.name, actor))
+        return token
+
     async def audit_log(self, limit: int, where: Q) -> list[AuditEntry]:
         """The newest entries of the audit log, newest first."""
         return await threads.read(audit.newest, limit, where)
@@ -180,8 +212,8 @@ class Tokens:
 
 def create(name: str, role: str, expires: timedelta | None = None) -> str:
     """Create a token; returns its secret. Raises Conflict if the name exists. For commands: not on the event loop."""
-    secret: str = commit_one(token_store.create, NewToken(name, role, expires, COMMAND_LINE))
-    return secret
+    created: Created = commit_one(token_store.create, NewToken(name, role, expires, COMMAND_LINE))
+    return created.secret
 
 
 def revoke(name: str) -> None:

@@ -168,11 +168,6 @@ _COLUMNS = (
 )
 
 
-def matching(where: Q, limit: int) -> list[RoutingDecision]:
-    """Decisions, newest first."""
-    return list(RoutingDecision.objects.filter(where).order_by("-pk")[:limit])
-
-
 def by_ids(ids: Iterable[int]) -> dict[int, RoutingDecision]:
     """Decisions by id; those that do not exist are left out."""
     return RoutingDecision.objects.in_bulk(list(ids))

@@ -6,10 +6,11 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from django.db import connection
-from django.db.models import Max, Q
+from django.db.models import Max
 
 from container_manager import clock
 from container_manager.models import Installation, RoutingEvent
+from container_manager.store import paging
 from container_manager.store.transaction import NewEvent, Transaction
 
 DELETED_AT_ONCE = 10_000
@@ -39,6 +40,10 @@ class Event(NamedTuple):
     attempt: int | None = None
     actor: str = ""
 
+    @classmethod
+    def of(cls, row: RoutingEvent) -> "Event":
+        return cls(*(getattr(row, name) for name in cls._fields))
+
 
 AnyEvent = NewEvent | Event
 """A committed event, as known to the process that wrote it or to one that has read it."""
@@ -58,23 +63,33 @@ def following(cursor: int, limit: int) -> list[Event]:
     return [event._replace(at=datetime.fromisoformat(str(event.at)).replace(tzinfo=UTC)) for event in events]
 
 
-def page(cursor: int, limit: int, where: Q | None = None) -> list[Event]:
-    """Events after a client's cursor, oldest first.
+def page(cursor: int, limit: int) -> list[Event]:
+    """Events after a subscriber's cursor, oldest first.
 
     Raises:
         CursorExpiredError: events after the cursor have been deleted.
     """
-    events = oldest(limit, (where or Q()) & Q(pk__gt=cursor))
-    # Read second, so that events deleted between the two queries are noticed.
-    if cursor < (through := deleted_through()):
-        raise CursorExpiredError(through)
+    events = following(cursor, limit)
+    _check_kept(cursor)
     return events
 
 
-def oldest(limit: int, where: Q) -> list[Event]:
-    """The first events that are still there."""
-    rows = RoutingEvent.objects.filter(where).order_by("pk").values_list(*Event._fields)
-    return [Event(*row) for row in rows[:limit]]
+def searched(search: paging.Search, position: paging.Key | None, limit: int, after: int | None) -> paging.Page:
+    """A page of events for a client that has those up to `after`.
+
+    Raises:
+        CursorExpiredError: events after that have been deleted.
+    """
+    found = paging.page(search, position, limit)
+    if after is not None:
+        _check_kept(after)
+    return found
+
+
+def _check_kept(cursor: int) -> None:
+    # Called after the events were read, so that those deleted meanwhile are noticed.
+    if cursor < (through := deleted_through()):
+        raise CursorExpiredError(through)
 
 
 def deleted_through() -> int:

@@ -1,6 +1,9 @@
 """Reading hosts, with their usage from the fleet view."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from enum import Enum
+from typing import Any, NamedTuple
 
 from django.db.models import Q
 
@@ -11,6 +14,8 @@ from container_manager.routing.types import HostState
 from container_manager.store.fleet import deciding_view, reading_view, view
 
 UNKNOWN_SIZE = 100
+UNKNOWN = float(2**53)
+"""In an order by latency, hosts without one come last."""
 
 
 def fleet_size() -> int:
@@ -66,6 +71,46 @@ def candidates() -> list[ExecutorHost]:
 def matching(where: Q, limit: int | None = None, usage: bool = True) -> list[ExecutorHost]:
     """Hosts, oldest first. Without their usage they count as empty."""
     return _read(ExecutorHost.objects.filter(where).order_by("pk")[:limit], usage)
+
+
+class HostOrder(Enum):
+    """An order of hosts: the column of their values, and whether the largest comes first."""
+
+    CREATED = ("id", False)
+    NAME = ("name", False)
+    WEIGHT = ("routing_weight", True)
+    LATENCY = ("health_latency_ms", False)
+    FREE_SLOTS = ("max_concurrent_jobs", True)
+
+
+HostKey = tuple[Any, int]
+"""The value of a host in an order, negative where the largest comes first, and its id."""
+
+
+class HostPage(NamedTuple):
+    """Some hosts in their order, each with its key. `more`: there are others in the direction of the page."""
+
+    hosts: list[tuple[HostKey, ExecutorHost]]
+    more: bool
+
+
+def page(where: Q, order: HostOrder, key: HostKey | None, limit: int, *, backward: bool, usage: bool) -> HostPage:
+    """The first `limit` hosts after a key, or the last ones before it."""
+    column, largest_first = order.value
+    rows: Iterable[tuple[Any, int]] = ExecutorHost.objects.filter(where).values_list(column, "pk")
+    if order is HostOrder.FREE_SLOTS:
+        used = view().of([pk for _, pk in rows])
+        rows = [(slots - used[pk].jobs if pk in used else slots, pk) for slots, pk in rows]
+    keys = sorted((UNKNOWN if value is None else -value if largest_first else value, pk) for value, pk in rows)
+    if backward:
+        end = len(keys) if key is None else bisect_left(keys, key)
+        start, more = max(end - limit, 0), end > limit
+    else:
+        start = 0 if key is None else bisect_right(keys, key)
+        end, more = start + limit, start + limit < len(keys)
+    wanted = keys[start:end]
+    found = by_ids([pk for _, pk in wanted], usage)
+    return HostPage([(one, found[one[1]]) for one in wanted if one[1] in found], more)
 
 
 def by_ids(ids: Iterable[int], usage: bool = True) -> dict[int, ExecutorHost]:

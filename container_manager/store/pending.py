@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import orjson
 from django.db import connection, transaction
-from django.db.models import BooleanField, Count, Min, Q
+from django.db.models import BooleanField, Count, Min, Q, QuerySet, TextField
 from django.db.models.expressions import RawSQL
+from django.db.models.functions import Cast
+from django.db.models.lookups import Contains
 
 from container_manager import clock
 from container_manager.models import ContainerJob, ExecutorHost, QueueRefusal, class_key
@@ -78,6 +80,19 @@ def reclassify(job: ContainerJob, **values: Any) -> None:
 def refusals(keys: Iterable[str]) -> dict[str, QueueRefusal]:
     """Why classes wait, by class key."""
     return QueueRefusal.objects.in_bulk(list(keys))
+
+
+def names_any(column: str, codes: Iterable[str]) -> Q:
+    """The condition that rejections, a column with pairs of code and count, have one of these codes."""
+    text, where = Cast(column, TextField()), Q(pk__in=[])
+    for code in codes:
+        where |= Q(Contains(text, f'"{code}"'))
+    return Q(**{f"{column}__isnull": False}) & where
+
+
+def classes_refused_for(codes: Iterable[str]) -> QuerySet[Any, Any]:
+    """The keys of classes that wait because some host fails one of these checks; a query that was not executed yet."""
+    return QueueRefusal.objects.filter(names_any("rejections", codes)).values("class_key")
 
 
 def is_known(head: Any, evaluation: Evaluation) -> bool:

@@ -22,6 +22,7 @@ class Credential(NamedTuple):
     name: str
     role: Role
     token_id: int = 0
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +35,28 @@ class NewToken:
     actor: Actor | None = None
 
 
-def create(tx: Transaction, items: Sequence[NewToken]) -> list[str | Conflict]:
-    """Create tokens; answers the secrets, which are shown once and not stored."""
+class Created(NamedTuple):
+    """A new token and its secret, which is shown once and not stored."""
+
+    token: ApiToken
+    secret: str
+
+
+def create(tx: Transaction, items: Sequence[NewToken]) -> list[Created | Conflict]:
+    """Create tokens."""
     return [_create(tx, item) for item in items]
 
 
-def _create(tx: Transaction, item: NewToken) -> str | Conflict:
+def _create(tx: Transaction, item: NewToken) -> Created | Conflict:
     if ApiToken.objects.filter(name=item.name).exists():
         exists = Conflict(f"name: a token named {item.name!r} exists already.")
         tx.audit(item.actor, "token create", item.name, exists)
         return exists
     secret = PREFIX + secrets.token_urlsafe(32)
     expires_at = clock.now() + item.expires if item.expires else None
-    ApiToken.objects.create(name=item.name, role=item.role, digest=digest(secret), expires_at=expires_at)
+    token = ApiToken.objects.create(name=item.name, role=item.role, digest=digest(secret), expires_at=expires_at)
     tx.audit(item.actor, "token create", item.name, detail=f"role {item.role}")
-    return secret
+    return Created(token, secret)
 
 
 def revoke(tx: Transaction, items: Sequence[tuple[str, Actor | None]]) -> list[NotFound | None]:

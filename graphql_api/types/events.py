@@ -6,12 +6,12 @@ from typing import Self
 import strawberry
 
 from container_manager.domain.kinds import EventKind
-from container_manager.store.events import Event
+from container_manager.store.events import CursorExpiredError, Event
 from graphql_api.context import Info
-from graphql_api.ids import to_cursor, to_global
+from graphql_api.ids import cursor_expired, to_cursor, to_global
 from graphql_api.types.hosts import ExecutorHost, host
 from graphql_api.types.jobs import ContainerJob, RoutingDecision, decision, job
-from graphql_api.types.pages import Node
+from graphql_api.types.pages import Asked, Connection, Node
 
 
 @strawberry.type(description="One committed fact. Cursors follow commit order: none is skipped, none comes twice.")
@@ -20,6 +20,8 @@ class RoutingEvent(Node):
     kind: EventKind
     at: datetime
     message: str
+    attempt: int | None = strawberry.field(description="The attempt of the job that it is about.")
+    actor: str = strawberry.field(description='The name of the token that caused it; "" for the service itself.')
     host_name: str = strawberry.field(description="The name stays when the host has been deleted.")
     row: strawberry.Private[Event]
 
@@ -43,9 +45,21 @@ class RoutingEvent(Node):
             kind=EventKind(event.kind),
             at=event.at,
             message=event.message,
+            attempt=event.attempt,
+            actor=event.actor,
             host_name=event.host_name,
             row=event,
         )
+
+
+async def events(info: Info, asked: Asked) -> Connection[RoutingEvent]:
+    """A page of events."""
+    after = None if asked.is_backward or asked.position is None else asked.position[0]
+    try:
+        found = await info.context.service.events.page(asked.search, asked.position, asked.limit, after)
+    except CursorExpiredError as error:
+        raise cursor_expired(error) from None
+    return Connection(**asked.connection(found, lambda row: RoutingEvent.of(Event.of(row))))
 
 
 async def event(info: Info, pk: int | None) -> RoutingEvent | None:

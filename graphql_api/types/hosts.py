@@ -1,10 +1,13 @@
 """Hosts."""
 
+import base64
+from contextlib import suppress
 from datetime import datetime
-from typing import Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import orjson
 import strawberry
+from django.db.models import Q
 from strawberry.scalars import JSON
 
 from container_manager import models
@@ -12,11 +15,18 @@ from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import ExecutorType
 from container_manager.executors.configs import CONFIGS
 from container_manager.executors.secrets import hide_secrets
+from container_manager.store.hosts import HostKey, HostOrder
+from container_manager.store.paging import Search
 from graphql_api.context import Info
-from graphql_api.ids import to_global
+from graphql_api.ids import bad_input, from_cursor, page_size, shown, to_cursor, to_global
 from graphql_api.operation import current
 from graphql_api.types.capacity import Capacity, capacity_of
-from graphql_api.types.pages import Node
+from graphql_api.types.labels import Label, labels_of
+from graphql_api.types.pages import Asked, Connection, Edge, Node, PageInfo
+
+if TYPE_CHECKING:
+    from graphql_api.types.jobs import RoutingDecision
+    from graphql_api.types.lists import JobConnection
 
 
 @strawberry.type
@@ -31,6 +41,7 @@ class HostHealth:
 
 
 LABELS = ("labels",)
+LARGEST_PAGE = 1000
 USAGE = ("capacity",)
 
 
@@ -56,6 +67,7 @@ class ExecutorHost(Node):
         description="What the engine says that it is, such as Docker 20.10.24 or Podman 4.3.1; null before its first "
         "successful probe and for other executors."
     )
+    created_at: datetime
     health: HostHealth
     ejected_until: datetime | None = strawberry.field(
         description="Avoided until then, because launches kept failing; does not count for the last usable host "
@@ -65,6 +77,28 @@ class ExecutorHost(Node):
         description="Avoided until then by all jobs, because a quota was used up."
     )
     row: strawberry.Private[models.ExecutorHost]
+
+    @strawberry.field(description="The same as `labels`, by name.")
+    def label_list(self) -> list[Label]:
+        return labels_of(self.row.labels)
+
+    @strawberry.field(description="Newest first. Those whose latest attempt is on this host.")
+    async def jobs(
+        self, info: Info, first: int | None = None, after: str | None = None
+    ) -> Annotated["JobConnection", strawberry.lazy("graphql_api.types.lists")]:
+        from graphql_api.types import lists  # noqa: PLC0415 - the types refer to each other
+
+        return await lists.jobs(info, Asked(Search(indexed=Q(host=self.row.pk)), first, after))
+
+    @strawberry.field(description="Newest first. Those that have chosen this host.")
+    async def decisions(
+        self, info: Info, first: int | None = None, after: str | None = None
+    ) -> Connection[Annotated["RoutingDecision", strawberry.lazy("graphql_api.types.jobs")]]:
+
+        from graphql_api.types import lists  # noqa: PLC0415 - the types refer to each other
+
+        search = Search(models.RoutingDecision, indexed=Q(host_id=self.row.pk))
+        return await lists.decisions(info, Asked(search, first, after))
 
     @strawberry.field
     def capacity(self) -> Capacity:
@@ -91,6 +125,7 @@ class ExecutorHost(Node):
             labels=JSON(host.labels),
             routing_weight=host.routing_weight,
             engine=host.engine or None,
+            created_at=host.created_at,
             health=HostHealth(
                 status=HealthStatus(host.health_status),
                 last_checked_at=host.last_health_check,
@@ -102,6 +137,54 @@ class ExecutorHost(Node):
             cooldown_until=host.cooldown_until,
             row=host,
         )
+
+
+async def hosts(
+    info: Info,
+    where: Q,
+    order: HostOrder,
+    forward: tuple[int | None, str | None],
+    backward: tuple[int | None, str | None],
+) -> Connection[ExecutorHost]:
+    """A page of hosts: the first ones after a cursor, or the last ones before one if a number of those is given."""
+    back = backward[0] is not None
+    size, cursor = backward if back else forward
+    limit = page_size(size, LARGEST_PAGE, "last" if back else "first")
+    key = _from_cursor(cursor, order, "before" if back else "after")
+    read = info.context.service.hosts.page
+    found = await read(where, order, key, limit, backward=back, usage=shows_usage())
+    edges = [Edge(cursor=_to_cursor(key, order), node=ExecutorHost.of(row)) for key, row in found.hosts]
+    return Connection(
+        edges=edges,
+        page_info=PageInfo(
+            has_next_page=cursor is not None if back else found.more,
+            has_previous_page=found.more if back else cursor is not None,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        ),
+    )
+
+
+def _to_cursor(key: HostKey, order: HostOrder) -> str:
+    return to_cursor(key[1]) if order is HostOrder.CREATED else base64.urlsafe_b64encode(orjson.dumps(key)).decode()
+
+
+def _from_cursor(cursor: str | None, order: HostOrder, argument: str) -> HostKey | None:
+    if cursor is None:
+        return None
+    if order is HostOrder.CREATED:
+        pk = from_cursor(cursor, argument) or 0
+        return pk, pk
+    found: Any = None
+    with suppress(ValueError):
+        found = orjson.loads(base64.urlsafe_b64decode(cursor))
+    if not (isinstance(found, list) and [type(part) for part in found] in _CURSORS[order is HostOrder.NAME]):
+        bad_input(f"{argument}: {shown(cursor)} is not a cursor of this order.")
+    return found[0], found[1]
+
+
+_CURSORS = {True: ([str, int],), False: ([int, int], [float, int])}
+"""The types in a cursor, by whether the order is that of names."""
 
 
 async def host(info: Info, pk: int | None) -> ExecutorHost | None:

@@ -1,6 +1,5 @@
 """Jobs, their attempts and the decisions on them."""
 
-from contextlib import nullcontext
 from datetime import datetime
 from itertools import chain
 from typing import Annotated, Self
@@ -12,16 +11,18 @@ from strawberry.scalars import JSON
 from container_manager import clock, models
 from container_manager.domain.kinds import ExecutorType
 from container_manager.domain.lifecycle import JobStatus
-from container_manager.store import paging
+from container_manager.domain.outcome import FailureReason
 from container_manager.store.attempts import latest
 from graphql_api.context import Info
 from graphql_api.enums import Replay, Strategy, Verdict
 from graphql_api.ids import from_cursor, page_size, to_global
 from graphql_api.operation import current
 from graphql_api.types.hosts import ExecutorHost, host
+from graphql_api.types.labels import Label, labels_of
 from graphql_api.types.logs import LogConnection, log_cursor, log_page
-from graphql_api.types.pages import Asked, Connection, Node
+from graphql_api.types.pages import Connection, Node
 from graphql_api.types.results import RejectionCount, RoutingRefused, rejection_counts
+from graphql_api.types.timeline import TimelineEntry, timeline
 from graphql_api.types.verdicts import HostVerdict, host_verdicts
 
 TEXTS = ("command", "entryPoint", "environmentNames")
@@ -82,6 +83,9 @@ class ContainerJob(Node):
     execution_id: str
     exit_code: int | None
     error: str
+    failure: FailureReason | None = strawberry.field(
+        description="Why it failed; null while it has not ended, and when it succeeded or was cancelled."
+    )
     message: str = strawberry.field(
         description="What is going on now, while a step takes long, like the pull of its image."
     )
@@ -89,13 +93,37 @@ class ContainerJob(Node):
         description="1 for the first. A terminal state is final for its attempt; only a retry opens the next."
     )
     max_attempts: int
+    submitted_by: str = strawberry.field(description="The name of the token.")
+    cancelled_by: str = strawberry.field(description='The name of the token; "" when nobody has cancelled it.')
     submitted_at: datetime
+    queued_at: datetime | None = strawberry.field(description="Since when the latest attempt waits for a host.")
+    routed_at: datetime | None = strawberry.field(description="When the latest attempt got its host.")
+    launched_at: datetime | None = strawberry.field(description="When the latest attempt had a container.")
     queue_timeout_seconds: int | None
     not_before: datetime | None = strawberry.field(description="Not routed before this time: the back-off of a retry.")
     cancel_requested_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
     row: strawberry.Private[models.ContainerJob]
+
+    @strawberry.field(description="The same as `labels`, by name.")
+    def label_list(self) -> list[Label]:
+        return labels_of(self.row.labels)
+
+    @strawberry.field(description="How long the latest attempt has waited for a host, or had waited when it got one.")
+    def queued_seconds(self) -> float | None:
+        return _seconds(self.row.queued_at, self.row.routed_at or self.row.finished_at)
+
+    @strawberry.field(description="How long the latest attempt has run, or had run when it ended.")
+    def run_seconds(self) -> float | None:
+        return _seconds(self.row.started_at, self.row.finished_at)
+
+    @strawberry.field(description="What happened to all attempts, oldest first.")
+    async def timeline(self, info: Info) -> list[TimelineEntry]:
+        past = await info.context.attempts.load(self.row.pk)
+        current().spend(records=len(past) + 1)
+        here = await info.context.hosts.load((self.row.host_id, False)) if self.row.host_id else None
+        return timeline(self.row, [*past, latest(self.row, here)])
 
     @strawberry.field
     def command(self) -> list[str]:
@@ -186,10 +214,16 @@ class ContainerJob(Node):
             execution_id=job.execution_id,
             exit_code=job.exit_code,
             error=job.error,
+            failure=_failure(job.failure),
             message=job.message,
             attempt=job.attempt,
             max_attempts=job.max_attempts,
+            submitted_by=job.submitted_by,
+            cancelled_by=job.cancelled_by,
             submitted_at=job.submitted_at,
+            queued_at=job.queued_at,
+            routed_at=job.routed_at,
+            launched_at=job.launched_at,
             queue_timeout_seconds=job.queue_timeout_seconds,
             not_before=job.not_before,
             cancel_requested_at=job.cancel_requested_at,
@@ -200,7 +234,7 @@ class ContainerJob(Node):
 
 
 @strawberry.type(description="One run of a job, or one try to get it to run.")
-class JobAttempt:
+class JobAttempt(Node):
     attempt: int
     status: JobStatus
     host_name: str = strawberry.field(description="The name stays when the host has been deleted.")
@@ -208,6 +242,10 @@ class JobAttempt:
     execution_id: str
     exit_code: int | None
     error: str
+    failure: FailureReason | None
+    cancelled_by: str
+    queued_at: datetime | None
+    routed_at: datetime | None
     launched_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -229,6 +267,8 @@ class JobAttempt:
     @classmethod
     def of(cls, row: models.JobAttempt) -> Self:
         return cls(
+            # The latest attempt has no row of its own.
+            id=strawberry.ID(to_global("JobAttempt", row.job_id, row.attempt)),
             attempt=row.attempt,
             status=JobStatus(row.status),
             host_name=row.host_name,
@@ -236,6 +276,10 @@ class JobAttempt:
             execution_id=row.execution_id,
             exit_code=row.exit_code,
             error=row.error,
+            failure=_failure(row.failure),
+            cancelled_by=row.cancelled_by,
+            queued_at=row.queued_at,
+            routed_at=row.routed_at,
             launched_at=row.launched_at,
             started_at=row.started_at,
             finished_at=row.finished_at,
@@ -293,34 +337,6 @@ class RoutingDecision(Node):
         )
 
 
-@strawberry.type
-class TotalCount:
-    count: int
-    is_exact: bool = strawberry.field(
-        description="False: there are more. The count ends at a limit, and when the search takes too long."
-    )
-
-
-@strawberry.type(name="ContainerJobConnection")
-class JobConnection(Connection[ContainerJob]):
-    search: strawberry.Private[paging.Search]
-
-    @strawberry.field(description="Counted when it is asked for, as far as a short search finds them.")
-    async def total_count(self, info: Info) -> TotalCount:
-        found = await info.context.service.jobs.count(self.search)
-        return TotalCount(count=found.rows, is_exact=found.exact)
-
-
-async def jobs(info: Info, asked: Asked) -> JobConnection:
-    """A page of jobs."""
-    with_texts = shows_texts()
-    async with current().reading if with_texts else nullcontext():
-        current().spend()
-        found = await info.context.service.jobs.page(asked.search, asked.position, asked.limit, with_texts=with_texts)
-        fields = asked.connection(found, ContainerJob.of)
-    return JobConnection(**fields, search=asked.search)
-
-
 async def job(info: Info, pk: int | None) -> ContainerJob | None:
     """The job with this primary key, in one query with others of the same request."""
     row = await info.context.jobs.load((pk, shows_texts())) if pk else None
@@ -333,5 +349,20 @@ async def decision(info: Info, pk: int | None) -> RoutingDecision | None:
     return RoutingDecision.of(row) if row else None
 
 
+async def attempt(info: Info, pk: int, number: int) -> JobAttempt | None:
+    """An attempt of a job."""
+    row = await job(info, pk)
+    found = await row.attempts(info) if row is not None else []
+    return next((entry for entry in found if entry.attempt == number), None)
+
+
 def _executor_type(value: str) -> ExecutorType | None:
     return ExecutorType(value) if value else None
+
+
+def _failure(value: str) -> FailureReason | None:
+    return FailureReason(value) if value else None
+
+
+def _seconds(since: datetime | None, until: datetime | None) -> float | None:
+    return None if since is None else ((until or clock.now()) - since).total_seconds()

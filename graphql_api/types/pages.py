@@ -51,6 +51,12 @@ class Connection(Generic[T]):
         )
 
 
+def check_direction(first: int | None, after: str | None, last: int | None, before: str | None) -> None:
+    """Raise BAD_USER_INPUT for arguments that do not go together."""
+    if (before is not None and last is None) or (last is not None and (first is not None or after is not None)):
+        bad_input("give first and after, or last and before.")
+
+
 class Asked:
     """A page as a client asks for it: `first` from `after` on, or `last` up to `before`.
 
@@ -59,34 +65,38 @@ class Asked:
     """
 
     def __init__(
-        self, search: paging.Search, first: int | None, after: str | None, last: int | None, before: str | None
+        self,
+        search: paging.Search,
+        first: int | None,
+        after: str | None,
+        last: int | None = None,
+        before: str | None = None,
     ) -> None:
-        self._backward = last is not None
-        if (self._backward and (first is not None or after is not None)) or (before is not None and not self._backward):
-            bad_input("give first and after, or last and before.")
+        self.is_backward = last is not None
+        check_direction(first, after, last, before)
         self._order, self._search = search.order, search
-        self._cursor = before if self._backward else after
-        self.position = from_keys(self._cursor, len(self._order.columns), "before" if self._backward else "after")
-        self.limit = page_size(last if self._backward else first, argument="last" if self._backward else "first")
+        self._cursor = before if self.is_backward else after
+        self.position = from_keys(self._cursor, len(self._order.columns), "before" if self.is_backward else "after")
+        self.limit = page_size(last if self.is_backward else first, argument="last" if self.is_backward else "first")
 
     @property
     def search(self) -> paging.Search:
         """What is searched, in the direction of the page."""
-        return replace(self._search, order=self._order.reversed()) if self._backward else self._search
+        return replace(self._search, order=self._order.reversed()) if self.is_backward else self._search
 
     def connection(self, page: paging.Page, node: Callable[[Any], T]) -> dict[str, Any]:
         """The fields of a connection. `node` makes one from a row."""
-        rows = page.rows[::-1] if self._backward else page.rows
+        rows = page.rows[::-1] if self.is_backward else page.rows
         edges = [Edge(cursor=to_keys(self._order.key(row)), node=node(row)) for row in rows]
-        near, far = (-1, 0) if self._backward else (0, -1)
+        near, far = (-1, 0) if self.is_backward else (0, -1)
         end = to_keys(page.end) if page.end is not None else edges[far].cursor if edges else None
         start = edges[near].cursor if edges else end
         return {
             "edges": edges,
             "page_info": PageInfo(
-                has_next_page=self._cursor is not None if self._backward else page.more,
-                has_previous_page=page.more if self._backward else self._cursor is not None,
-                start_cursor=end if self._backward else start,
-                end_cursor=start if self._backward else end,
+                has_next_page=self._cursor is not None if self.is_backward else page.more,
+                has_previous_page=page.more if self.is_backward else self._cursor is not None,
+                start_cursor=end if self.is_backward else start,
+                end_cursor=start if self.is_backward else end,
             ),
         }

@@ -37,14 +37,15 @@ NEEDED = {
     "query": {
         VIEWER: {
             "node", "eventCursor", "hosts", "host", "capacity", "jobs", "job", "queue", "planRouting", "whyNot",
-            "routingDecisions", "routingEvents",
+            "routingDecisions", "routingEvents", "viewer",
         },
-        ADMIN: {"auditLog"},
+        ADMIN: {"auditLog", "tokens"},
     },
     "mutation": {
         OPERATOR: {"submitJob", "submitJobs", "routeJob", "routeJobs", "cancelJob", "retryJob"},
         ADMIN: {
             "createHost", "updateHost", "drainHost", "resumeHost", "deleteHost", "declareHostLost", "checkHealth",
+            "createToken", "revokeToken",
         },
     },
     "subscription": {VIEWER: {"routingEvents", "routingEventBatches", "jobLogs"}},

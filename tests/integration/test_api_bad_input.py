@@ -464,11 +464,11 @@ async def test_a_heavy_query_is_given_up_in_time(admin: Api, sim: dict, monkeypa
     monkeypatch.setattr("graphql_api.limits.OPERATION_SECONDS", 0.3)
     released = threading.Event()
 
-    def slow(*_: object) -> list:
+    def slow(*_: object, **__: object) -> list:
         released.wait(10)
         return []
 
-    monkeypatch.setattr("container_manager.store.hosts.matching", slow)
+    monkeypatch.setattr("container_manager.store.hosts.page", slow)
     try:
         assert (await admin.error(HEAVY))["extensions"]["code"] == "TIMEOUT"
     finally:

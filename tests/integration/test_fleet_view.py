@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from container_manager.domain.lifecycle import ACTIVE
-from container_manager.models import ContainerJob, ExecutorHost, FleetChange, RoutingEvaluation
+from container_manager.models import ContainerJob, ExecutorHost, FleetChange, RoutingDecision, RoutingEvaluation
 from container_manager.observability import metrics
 from container_manager.routing.types import HostState
 from container_manager.store import decisions, hosts, jobs, retention, threads
@@ -303,7 +303,7 @@ async def test_evaluations_are_recorded_as_differences_and_decide_the_same_again
     assert [row.key_id async for row in RoutingEvaluation.objects.order_by("-pk")[:2]] == [
         (await RoutingEvaluation.objects.alatest("pk")).pk - 1, None,
     ], "a changed weight is in no difference"  # fmt: skip
-    found = await threads.read(decisions.matching, ~decisions.Q(pk=0), 100)
+    found = [row async for row in RoutingDecision.objects.order_by("-pk")]
     recorded = await threads.read(decisions.evaluations, {decision.evaluation_id for decision in found})
     assert {decisions.replay(decision, recorded[decision.evaluation_id]) for decision in found} == {"SAME"}
     usage = [sum(host.jobs for host in recorded[row.evaluation_id].evaluation.hosts) for row in reversed(found)]

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DataError, IntegrityError, OperationalError, connection
-from django.db.models import Q
 from django.utils import timezone
 
 from container_manager.domain.host_health import HealthStatus
@@ -321,7 +320,7 @@ async def test_slow_subscribers_continue_from_memory_and_reconnecting_ones_share
     await asyncio.gather(*(writer.write(tell, n) for n in range(10)))
     newest = await threads.read(events.newest)
     await eventually(lambda: log.cursor == newest)
-    first = (await threads.read(events.oldest, 1, Q()))[0].id
+    first = (await threads.read(events.following, 0, 1))[0].id
     assert await read(log, first, 9) == [str(n) for n in range(1, 10)]
     assert pages == [], "from memory"
     async with running_log() as other:
@@ -357,7 +356,7 @@ async def test_old_events_are_deleted_and_their_cursors_expire(writer: Writer, l
     ids = [event.id for event in await threads.read(events.page, 0, 100)]
     await RoutingEvent.objects.filter(pk__lte=ids[5]).aupdate(at=timezone.now() - timedelta(days=2))
     assert await writer.write(events.delete_old, timedelta(days=1)) is False
-    assert [event.id for event in await threads.read(events.oldest, 100, Q())] == ids[6:]
+    assert [event.id for event in await threads.read(events.following, 0, 100)] == ids[6:]
     assert await read(log, ids[5], 4) == ["6", "7", "8", "9"]
     # Another process, which has not read them while they were kept.
     async with running_log() as other:
@@ -367,7 +366,7 @@ async def test_old_events_are_deleted_and_their_cursors_expire(writer: Writer, l
     # The newest stays, however old it is: its id is the next cursor to begin from.
     await RoutingEvent.objects.aupdate(at=timezone.now() - timedelta(days=2))
     await writer.write(events.delete_old, timedelta(days=1))
-    assert [event.id for event in await threads.read(events.oldest, 100, Q())] == ids[9:]
+    assert [event.id for event in await threads.read(events.following, 0, 100)] == ids[9:]
     assert await threads.read(events.newest) == ids[9]
 
 
