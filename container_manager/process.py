@@ -16,6 +16,7 @@ from container_manager.control.housekeeping import Housekeeping
 from container_manager.control.leader import Leader
 from container_manager.control.reconciler import Reconciler
 from container_manager.control.scheduler import Scheduler
+from container_manager.control.statistics import Statistics
 from container_manager.control.supervisor import Loop, Supervisor
 from container_manager.events.log import EventLog
 from container_manager.executors.factory import ExecutorFactory
@@ -68,9 +69,11 @@ class Process:
         health = HealthLoop(writer, factory, leader, environment.probe_interval_seconds)
         # With PostgreSQL there may be other processes, whose commits come through the event log.
         subscribe = self.events.on_read if environment.is_postgresql else writer.on_commit
-        for loop in (scheduler, dispatcher, health, reconciler):
+        counting = Statistics(writer, leader)
+        for loop in (scheduler, dispatcher, health, reconciler, counting):
             subscribe(loop.on_events)
-        return [scheduler, dispatcher, leader, health, reconciler, Housekeeping(writer, leader, environment)]
+        slow: list[Loop] = [counting, Housekeeping(writer, leader, environment)]
+        return [scheduler, dispatcher, leader, health, reconciler, *slow]
 
     async def start(self) -> None:
         """Start writing, reading events and, if it runs jobs, the control loops."""

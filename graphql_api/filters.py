@@ -1,7 +1,7 @@
 """What lists can be filtered by, and their orders."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -22,7 +22,7 @@ from container_manager.store import paging, pending
 from container_manager.store.events import Event
 from graphql_api.context import Info
 from graphql_api.enums import CheckCode
-from graphql_api.ids import bad_input, to_pk
+from graphql_api.ids import bad_input, in_utc, to_pk
 
 MOST_LABELS, MOST_FILTERS = 64, 16
 LONGEST_DURATION = 10**9
@@ -130,19 +130,19 @@ class JobFilter:
 
     @strawberry_django.filter_field(description="Later than this; a time without a zone is in UTC.")
     def submitted_after(self, value: datetime, prefix: str) -> Q:
-        return Q(**{f"{prefix}submitted_at__gt": _in_utc(value, "submittedAfter")})
+        return Q(**{f"{prefix}submitted_at__gt": in_utc(value, "submittedAfter")})
 
     @strawberry_django.filter_field(description="Earlier than this; a time without a zone is in UTC.")
     def submitted_before(self, value: datetime, prefix: str) -> Q:
-        return Q(**{f"{prefix}submitted_at__lt": _in_utc(value, "submittedBefore")})
+        return Q(**{f"{prefix}submitted_at__lt": in_utc(value, "submittedBefore")})
 
     @strawberry_django.filter_field(description="Ended later than this; a time without a zone is in UTC.")
     def finished_after(self, value: datetime, prefix: str) -> Q:
-        return _known(f"{prefix}finished_at", Q(**{f"{prefix}finished_at__gt": _in_utc(value, "finishedAfter")}))
+        return _known(f"{prefix}finished_at", Q(**{f"{prefix}finished_at__gt": in_utc(value, "finishedAfter")}))
 
     @strawberry_django.filter_field(description="Ended earlier than this; a time without a zone is in UTC.")
     def finished_before(self, value: datetime, prefix: str) -> Q:
-        return _known(f"{prefix}finished_at", Q(**{f"{prefix}finished_at__lt": _in_utc(value, "finishedBefore")}))
+        return _known(f"{prefix}finished_at", Q(**{f"{prefix}finished_at__lt": in_utc(value, "finishedBefore")}))
 
     @strawberry_django.filter_field(description="Ran at least so long, from start to end.")
     def min_duration_seconds(self, value: float, prefix: str) -> Q:
@@ -197,9 +197,9 @@ class RoutingDecisionFilter:
         if self.rejection is not None:
             rest &= pending.names_any("rejections", [code.value for code in self.rejection])
         if self.decided_after is not None:
-            rest &= Q(decided_at__gt=_in_utc(self.decided_after, "decidedAfter"))
+            rest &= Q(decided_at__gt=in_utc(self.decided_after, "decidedAfter"))
         if self.decided_before is not None:
-            rest &= Q(decided_at__lt=_in_utc(self.decided_before, "decidedBefore"))
+            rest &= Q(decided_at__lt=in_utc(self.decided_before, "decidedBefore"))
         return paging.Search(models.RoutingDecision, indexed=indexed, rest=rest)
 
 
@@ -214,13 +214,6 @@ def _ran(prefix: str, compare: Any, seconds: float, argument: str) -> Q:
     started, finished = f"{prefix}started_at", f"{prefix}finished_at"
     took = ExpressionWrapper(F(finished) - F(started), DurationField())
     return _known(started, _known(finished, Q(compare(took, timedelta(seconds=seconds)))))
-
-
-def _in_utc(moment: datetime, argument: str) -> datetime:
-    try:
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (OverflowError, ValueError):
-        bad_input(f"{argument}: {moment.isoformat()} lies outside of the calendar.")
 
 
 def search(filters: Any, order: JobOrder, info: Info) -> paging.Search:
@@ -239,7 +232,7 @@ def search(filters: Any, order: JobOrder, info: Info) -> paging.Search:
     if given.keys() <= {answered}:
         return paging.Search(order=columns, indexed=indexed)
     times = [given.get(name) for name in ("submitted_after", "submitted_before")]
-    since, until = (time and _in_utc(time, "submittedAfter") for time in times)
+    since, until = (time and in_utc(time, "submittedAfter") for time in times)
     return paging.Search(order=columns, indexed=indexed, rest=where, submitted=(since, until))
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NoReturn
 
 from graphql import GraphQLError
@@ -101,6 +102,18 @@ def page_size(first: int | None, largest: int = 100, argument: str = "first") ->
     if not 0 <= first <= largest:
         bad_input(f"{argument}: must be from 0 to {largest}.")
     return first
+
+
+def in_utc(moment: datetime, argument: str) -> datetime:
+    """A time of a client; one without a zone is in UTC.
+
+    Raises:
+        GraphQLError: BAD_USER_INPUT, it cannot be expressed in UTC.
+    """
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (OverflowError, ValueError):
+        bad_input(f"{argument}: {moment.isoformat()} lies outside of the calendar.")
 
 
 def shown(value: str) -> str:

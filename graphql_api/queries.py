@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from itertools import repeat
 from typing import Any
 
@@ -48,6 +49,7 @@ from graphql_api.types.pages import Asked, Connection, Node, check_direction
 from graphql_api.types.plans import QueueGroup, QueueSummary, RoutingPlan
 from graphql_api.types.plans import planned as planned_results
 from graphql_api.types.results import rejection_counts
+from graphql_api.types.statistics import JobStats, job_stats
 from graphql_api.types.tokens import ApiToken, Viewer
 from graphql_api.types.verdicts import HostVerdict
 
@@ -135,6 +137,12 @@ class Query:
     @strawberry.field
     async def job(self, info: Info, id: strawberry.ID) -> ContainerJob | None:
         return await job_types.job(info, ids.to_pk("ContainerJob", id))
+
+    @strawberry.field(description="Statistics of jobs; by default of the last hour, in steps of a minute.")
+    async def job_stats(
+        self, info: Info, since: datetime | None = None, until: datetime | None = None, buckets: int = 60
+    ) -> JobStats:
+        return await job_stats(info, since, until, buckets)
 
     @strawberry.field
     async def queue(self, info: Info) -> QueueSummary:

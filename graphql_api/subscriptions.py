@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 
 import strawberry
 from graphql import GraphQLError
 
+from container_manager import clock
 from container_manager.errors import NotFound
 from container_manager.events.audience import Prepare, Wanted
 from container_manager.events.job_output import StoppingError
@@ -18,11 +20,14 @@ from graphql_api.fanout import deliver
 from graphql_api.filters import RoutingEventFilter
 from graphql_api.types.events import RoutingEvent
 from graphql_api.types.logs import LogLine, log_cursor, log_line
+from graphql_api.types.statistics import JobStats, job_stats
 
 STOPPING = GraphQLError(
     "The service is stopping; subscribe again after the last cursor.", extensions={"code": "UNAVAILABLE"}
 )
 SHORTEST_MS, LONGEST_MS = 20, 5000
+MOST_MINUTES = 7 * 24 * 60
+STATS_SECONDS = 1.0
 TOGETHER_SECONDS = 0.03
 """Events that follow another within this time are executed, encoded and sent together; a single one at once."""
 
@@ -101,3 +106,17 @@ class Subscription:
                 ids.bad_input(f"id: {error}")
             except StoppingError:
                 raise STOPPING from None
+
+    @strawberry.subscription(
+        description="The statistics of the last `lastMinutes`, at once and then whenever they change, at most once a "
+        "second."
+    )
+    async def job_stats(self, info: Info, last_minutes: int = 60, buckets: int = 60) -> AsyncGenerator[JobStats, None]:
+        if not 1 <= last_minutes <= MOST_MINUTES:
+            ids.bad_input(f"lastMinutes: must be from 1 to {MOST_MINUTES}.")
+        changes = info.context.service.statistics.changes(STATS_SECONDS)
+        async with aclosing(changes), _counted(info.context):
+            async for _ in changes:
+                if info.context.identity is None:
+                    raise UNAUTHENTICATED
+                yield await job_stats(info, clock.now() - timedelta(minutes=last_minutes), None, buckets)

@@ -21,6 +21,8 @@ class Installation(models.Model):
     keys_in_use = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
     # The id of the newest event that has been deleted.
     events_dropped_through = models.BigIntegerField(default=0, db_default=0)
+    # The id of the newest event that the statistics contain.
+    counted_through = models.BigIntegerField(default=0, db_default=0)
 
 
 class Leadership(models.Model):

@@ -115,3 +115,32 @@ class FleetChange(models.Model):
     memory = models.BigIntegerField()
     cpu = models.BigIntegerField()
     host_changed = models.BooleanField()
+
+
+class JobStatistics(models.Model):
+    """What happened to jobs in one minute or hour: to all, or to those of one value of a dimension.
+
+    `store.statistics` has the dimensions. Distributions are counts by the classes of `domain.histogram`.
+    """
+
+    seconds = models.PositiveIntegerField()
+    start = models.DateTimeField()
+    dimension = models.CharField(max_length=20)
+    key = models.CharField(max_length=300, blank=True, default="")
+    submitted = models.PositiveIntegerField(default=0)
+    refused = models.PositiveIntegerField(default=0)
+    started = models.PositiveIntegerField(default=0)
+    succeeded = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    timed_out = models.PositiveIntegerField(default=0)
+    cancelled = models.PositiveIntegerField(default=0)
+    failures = models.JSONField(default=dict)
+    queued = models.JSONField(default=dict)
+    launched = models.JSONField(default=dict)
+    ran = models.JSONField(default=dict)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["seconds", "dimension", "key", "start"], name="one_row_per_time")
+        ]
+        indexes: ClassVar = [models.Index(fields=["seconds", "dimension", "start"], name="statistics_time")]

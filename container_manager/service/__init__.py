@@ -9,6 +9,7 @@ from container_manager.service.decisions import Decisions
 from container_manager.service.events import Events
 from container_manager.service.hosts import Hosts
 from container_manager.service.jobs import Jobs
+from container_manager.service.statistics import Statistics
 from container_manager.service.tokens import Tokens
 from container_manager.store import threads
 from container_manager.store.health import HealthReport
@@ -26,6 +27,7 @@ class Service:
         self.jobs = Jobs(process)
         self.decisions = Decisions()
         self.events = Events(process)
+        self.statistics = Statistics(process)
         self.tokens = Tokens(process)
 
 

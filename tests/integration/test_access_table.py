@@ -38,6 +38,7 @@ NEEDED = {
         VIEWER: {
             "node", "eventCursor", "hosts", "host", "capacity", "jobs", "job", "queue", "planRouting", "whyNot",
             "routingDecisions", "routingEvents", "viewer",
+            "jobStats",
         },
         ADMIN: {"auditLog", "tokens"},
     },
@@ -48,7 +49,7 @@ NEEDED = {
             "createToken", "revokeToken",
         },
     },
-    "subscription": {VIEWER: {"routingEvents", "routingEventBatches", "jobLogs"}},
+    "subscription": {VIEWER: {"routingEvents", "routingEventBatches", "jobLogs", "jobStats"}},
 }  # fmt: skip
 SCHEMA = build_schema((ROOT / "graphql_api" / "schema.graphql").read_text())
 RANKS = [VIEWER, OPERATOR, ADMIN]
@@ -233,7 +234,10 @@ async def test_every_subscription_ends_with_its_token(
 
 
 @pytest.mark.parametrize("secret", [None, "cm_" + "x" * 43])
-async def test_nothing_answers_a_caller_without_a_token(url: str, secret: str | None) -> None:
+async def test_nothing_answers_a_caller_without_a_token(
+    url: str, secret: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("container_manager.service.tokens.MOST_REFUSED", 1000)
     stranger = Api(url, secret)
     for kind, name in FIELDS:
         query = document(kind, name, root(kind).fields[name])
