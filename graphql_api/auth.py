@@ -18,6 +18,13 @@ UNAUTHENTICATED = GraphQLError(
     "over WebSocket under the same key in connection_init's payload.",
     extensions={"code": "UNAUTHENTICATED"},
 )
+UNKNOWN = GraphQLError(
+    "The token is unknown: it may have been revoked, have expired, or belong to another installation.",
+    extensions={"code": "UNAUTHENTICATED"},
+)
+NO_SCHEME = GraphQLError(
+    "The Authorization must be the word Bearer, a space, and the token.", extensions={"code": "UNAUTHENTICATED"}
+)
 
 TOO_MANY_REFUSED = GraphQLError(
     "Too many wrong tokens came from this address; try again in a minute.",
@@ -51,6 +58,15 @@ class IsAdmin(_HasRole):
 
     role = Role.ADMIN
     message = "This needs a token with the role admin."
+
+
+def refusal(context: Context, credentials: object) -> GraphQLError:
+    """Why a caller with this Authorization value was not let in."""
+    if context.is_refused_unread:
+        return TOO_MANY_REFUSED
+    if not credentials:
+        return UNAUTHENTICATED
+    return UNKNOWN if secret_of(credentials) else NO_SCHEME
 
 
 def secret_of(credentials: object) -> str:

@@ -30,7 +30,7 @@ from container_manager.observability import tracing
 from container_manager.service import Service
 from container_manager.store.tokens import Credential
 from container_manager.store.transaction import Actor
-from graphql_api import auth, fanout, limits
+from graphql_api import auth, browser_session, fanout, limits
 from graphql_api.context import Context, Identity, Loader
 from graphql_api.documents import is_subscription, too_large
 from graphql_api.fanout import Delivery, Renderings, delivery, encode
@@ -130,7 +130,8 @@ class GraphQLView(GraphQL[Context, None]):
             response = self._error(request, auth.TOO_MANY_REFUSED, HTTPStatus.TOO_MANY_REQUESTS)
             response.headers["Retry-After"] = "60"
             return response
-        return self._error(request, auth.UNAUTHENTICATED, 401 if accepts_only_stream(request) else None)
+        refusal = auth.refusal(context, request.headers.get("authorization"))
+        return self._error(request, refusal, 401 if accepts_only_stream(request) else None)
 
     def _error(self, request: Request, error: GraphQLError, status: int | None = None) -> Response:
         answer = {"data": None, "errors": [error.formatted]}
@@ -161,7 +162,8 @@ class GraphQLView(GraphQL[Context, None]):
         if self._tokens is None or self._tokens[0] is not service:
             self._tokens = (service, Loader(service.tokens.authenticate))
         context = Context(service, address, tokens=self._tokens[1], subscribed=self.sessions.subscribed)
-        await auth.identify(context, request.headers.get("authorization"))
+        # Also for a WebSocket that a page opens: only the page's own requests have the cookie.
+        await auth.identify(context, request.headers.get("authorization") or browser_session.credentials(request))
         return context
 
     async def on_ws_connect(self, context: Context) -> Any:

@@ -1,0 +1,49 @@
+// Lines over time. What they show is also in words, for those who do not see them.
+import uPlot from "./vendor/uplot.js";
+import { html, useEffect, useRef } from "./vendor/preact.js";
+
+export function Chart({ buckets, series }) {
+  const element = useRef();
+  const chart = useRef();
+  const data = [
+    buckets.map(({ start }) => new Date(start) / 1000),
+    ...series.map(({ of }) => buckets.map(({ figures }) => of(figures))),
+  ];
+  useEffect(() => {
+    const draw = () => {
+      const style = getComputedStyle(document.documentElement);
+      const axis = { stroke: style.getPropertyValue("--soft"), grid: { stroke: style.getPropertyValue("--line"), width: 1 }, ticks: { show: false } };
+      chart.current?.destroy();
+      chart.current = new uPlot(
+        {
+          width: Math.max(element.current.clientWidth, 200),
+          height: 160,
+          legend: { live: false },
+          cursor: { drag: { x: false, y: false } },
+          scales: { y: { range: (_, least, most) => [0, Math.max(most, 5)] } },
+          axes: [{ ...axis, values: (_, times) => times.map((time) => new Date(time * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) }, { ...axis, size: 40 }],
+          series: [{}, ...series.map(({ label, tone, dash }) => ({ label, dash, width: 2, stroke: style.getPropertyValue(tone), points: { show: false } }))],
+        },
+        latest.current,
+        element.current,
+      );
+    };
+    draw();
+    const resized = new ResizeObserver(() => chart.current.setSize({ width: Math.max(element.current.clientWidth, 200), height: 160 }));
+    resized.observe(element.current);
+    const theme = matchMedia("(prefers-color-scheme: dark)");
+    theme.addEventListener("change", draw);
+    addEventListener("themechange", draw);
+    return () => {
+      resized.disconnect();
+      theme.removeEventListener("change", draw);
+      removeEventListener("themechange", draw);
+      chart.current.destroy();
+    };
+  }, []);
+  const latest = useRef(data);
+  latest.current = data;
+  useEffect(() => chart.current?.setData(data));
+  const totals = series.map(({ label, of }) => `${label} ${buckets.reduce((sum, { figures }) => sum + of(figures), 0)}`);
+  return html`<div class="chart" ref=${element} role="img" aria-label="In the whole time: ${totals.join(", ")}"></div>`;
+}

@@ -1,0 +1,192 @@
+import { may, mutate, useQuery } from "../api.js";
+import { go, href, route, setQuery } from "../router.js";
+import { Action, Ago, Bar, Empty, Events, Head, HostLink, JobLink, Labels, Lasting, Loaded, Panel, Search, Select, State, count, fullTime, hostStates, memory, say, words } from "../ui.js";
+import { html, useMemo, useState } from "../vendor/preact.js";
+import { HostForm } from "../host_form.js";
+
+const HOST = `id name executorType region routingWeight engine isActive isDraining ejectedUntil cooldownUntil
+  labelList { name value } health { status latencyMs error lastCheckedAt consecutiveFailures }
+  capacity { maxConcurrentJobs runningJobs availableSlots maxMemoryMb reservedMemoryMb maxCpuCores reservedCpuCores }`;
+const FLEET = `query Fleet($after: String) { hosts(first: 1000, after: $after, orderBy: NAME) {
+  edges { node { ${HOST} } } pageInfo { hasNextPage endCursor } } }`;
+const mutation = (name) => `mutation ${name[0].toUpperCase()}${name.slice(1)}($id: ID!) { ${name}(id: $id) {
+  __typename ... on UserError { message } } }`;
+
+export const TYPES = ["DOCKER", "CLOUDRUN", "SIMULATED"];
+const COLUMNS = [
+  ["name", "Name", (host) => host.name],
+  ["state", "State", (host) => hostStates(host).join()],
+  ["where", "Type and region", (host) => `${host.executorType} ${host.region}`],
+  ["slots", "Slots", (host) => -host.capacity.availableSlots],
+  ["memory", "Memory", (host) => host.capacity.reservedMemoryMb / (host.capacity.maxMemoryMb ?? Infinity)],
+  ["cpu", "CPU", (host) => host.capacity.reservedCpuCores / (host.capacity.maxCpuCores ?? Infinity)],
+  ["weight", "Weight", (host) => -host.routingWeight],
+  ["latency", "Latency", (host) => host.health.latencyMs ?? Infinity],
+  ["labels", "Labels", (host) => host.labelList.map(({ name, value }) => name + value).join()],
+];
+const concernsHosts = (event) => event.kind.startsWith("HOST_") || ["JOB_ROUTED", "JOB_FINISHED", "JOB_CANCELLED"].includes(event.kind);
+
+export function Fleet() {
+  const result = useQuery(FLEET, {}, concernsHosts);
+  const query = route.value.query;
+  return html`
+    <${Head} title="Fleet">
+      ${may("ADMIN") && html`<${Action} run=${async () => {
+        const found = await mutate("mutation CheckAll { checkHealth { name health { status } } }");
+        return `${count(found.length, "host")} checked: ${found.filter(({ health }) => health.status === "HEALTHY").length} healthy.`;
+      }}>Check all</${Action}>
+      <button class="primary" onClick=${() => setQuery({ create: "1" })}>Create a host</button>`}
+    </${Head}>
+    <div class="filters">
+      <${Search} label="Name or label" value=${query.q} onValue=${(q) => setQuery({ q })} />
+      <${Select} label="Type" value=${query.type} onValue=${(type) => setQuery({ type })} options=${[["", "All types"], ...TYPES.map((type) => [type, words(type)])]} />
+      <${Select} label="State" value=${query.state} onValue=${(state) => setQuery({ state })}
+        options=${[["", "All states"], ["attention", "needs attention"], ["free", "takes jobs now"], ...["HEALTHY", "UNHEALTHY", "UNKNOWN", "DRAINING", "INACTIVE", "EJECTED"].map((state) => [state, words(state)])]} />
+      ${query.region !== undefined && html`<button onClick=${() => setQuery({ region: undefined })}>Region ${query.region || "none"} ✕</button>`}
+      <${Select} label="Group" value=${query.group} onValue=${(group) => setQuery({ group })} options=${[["", "No groups"], ["region", "by region"], ["executorType", "by type"]]} />
+    </div>
+    <${Loaded} of=${result}>${({ hosts }) => html`<${Hosts} hosts=${hosts.edges.map(({ node }) => node)} query=${query} />`}</${Loaded}>
+    ${query.create && html`<${HostForm} onClose=${() => setQuery({ create: undefined })} onDone=${({ name }) => {
+      say(`Host ${name} was created.`);
+      setQuery({ create: undefined });
+      result.reload();
+    }} />`}`;
+}
+
+function matches(host, { q, type, state, region }) {
+  const text = [host.name, host.region, ...host.labelList.map(({ name, value }) => `${name}=${value}`)].join(" ").toLowerCase();
+  const states = hostStates(host);
+  return (
+    (!q || text.includes(q.toLowerCase())) &&
+    (!type || host.executorType === type) &&
+    (region === undefined || host.region === region) &&
+    (!state ||
+      (state === "attention" && states.some((one) => !["HEALTHY", "INACTIVE"].includes(one))) ||
+      (state === "free" && states.join() === "HEALTHY" && host.capacity.availableSlots > 0) ||
+      states.includes(state))
+  );
+}
+
+const SHOWN = 200;
+
+function Hosts({ hosts, query }) {
+  const [most, setMost] = useState(SHOWN);
+  const found = useMemo(() => hosts.filter((host) => matches(host, query)), [hosts, query]);
+  const [, , value] = COLUMNS.find(([name]) => name === (query.sort ?? "name").replace("-", "")) ?? COLUMNS[0];
+  const sign = query.sort?.startsWith("-") ? -1 : 1;
+  const sorted = [...found].sort((a, b) => (value(a) < value(b) ? -sign : value(a) > value(b) ? sign : a.name < b.name ? -1 : 1));
+  if (hosts.length === 0) return html`<${Empty}>There is no host yet. Create one, and waiting jobs start by themselves.</${Empty}>`;
+  if (found.length === 0) return html`<${Empty}>No host matches. <button class="link" onClick=${() => go(href("/fleet"))}>Clear the filters</button></${Empty}>`;
+  const groups = query.group ? Object.entries(Object.groupBy(sorted, (host) => host[query.group] || "none")).sort() : [["", sorted]];
+  return html`<p class="soft">${count(found.length, "host")}${found.length < hosts.length ? ` of ${hosts.length}` : ""}</p>
+    ${groups.map(([title, members]) => html`<section class="panel scroll" tabindex="0" key=${title}>
+      ${title && html`<header><h2>${title}</h2><span class="soft">${count(members.length, "host")}</span></header>`}
+      <table>
+        <thead><tr>${COLUMNS.map(([name, label]) => {
+          const direction = query.sort === name || (!query.sort && name === "name") ? "ascending" : query.sort === `-${name}` ? "descending" : undefined;
+          return html`<th key=${name} aria-sort=${direction}><button onClick=${() => setQuery({ sort: direction === "ascending" ? `-${name}` : name })}>${label}${direction ? (direction === "ascending" ? " ↑" : " ↓") : ""}</button></th>`;
+        })}</tr></thead>
+        <tbody>${members.slice(0, most).map((host) => html`<${HostRow} key=${host.id} host=${host} />`)}</tbody>
+      </table>
+      ${members.length > most && html`<p class="empty"><button onClick=${() => setMost(most + 5 * SHOWN)}>Show more of ${members.length}</button></p>`}
+    </section>`)}`;
+}
+
+const HostRow = ({ host }) => html`<tr>
+  <td><a class="name" href=${href(`/fleet/${encodeURIComponent(host.name)}`)}>${host.name}</a></td>
+  <td><span class="chips">${hostStates(host).map((state) => html`<${State} of=${state} />`)}</span></td>
+  <td>${words(host.executorType)}<br /><span class="soft">${host.region || "no region"}</span></td>
+  <td><${Bar} used=${host.capacity.runningJobs} most=${host.capacity.maxConcurrentJobs} /></td>
+  <td><${Bar} used=${host.capacity.reservedMemoryMb} most=${host.capacity.maxMemoryMb} show=${memory} /></td>
+  <td><${Bar} used=${host.capacity.reservedCpuCores} most=${host.capacity.maxCpuCores} show=${(cores) => String(+cores.toFixed(2))} /></td>
+  <td class="number">${host.routingWeight}</td>
+  <td class="number">${host.health.latencyMs === null ? "–" : `${host.health.latencyMs.toFixed(0)} ms`}</td>
+  <td><${Labels} of=${host.labelList} /></td>
+</tr>`;
+
+// ---------------------------------------------------------------- one host
+
+const ONE = `query Host($name: String!) { host(name: $name) { ${HOST} createdAt config
+  jobs(first: 25) { edges { node { id name image status startedAt finishedAt submittedAt } } }
+  decisions(first: 10) { edges { node { id decidedAt reason job { id name image } } } } } }`;
+const HISTORY = `query HostEvents($id: ID!) { routingEvents(last: 30, filters: {hostId: $id}) { edges { node {
+  cursor kind at message actor job { id name image } } } } }`;
+
+export function Host({ name }) {
+  const concerns = (event) => event.host?.name === name || event.hostName === name;
+  const result = useQuery(ONE, { name }, concerns);
+  return html`<${Loaded} of=${result}>${({ host }) =>
+    host === null
+      ? html`<${Head} title=${name} /><${Empty}>There is no host of this name. It may have been deleted. <a href=${href("/fleet")}>All hosts</a></${Empty}>`
+      : html`<${OneHost} host=${host} reload=${result.reload} />`}</${Loaded}>`;
+}
+
+function OneHost({ host, reload }) {
+  const [editing, setEditing] = useState(false);
+  const act = (name, done) => async () => {
+    await mutate(mutation(name), { id: host.id });
+    reload();
+    return done;
+  };
+  return html`
+    <${Head} title=${host.name} badge=${hostStates(host).map((state) => html`<${State} of=${state} />`)}>
+      ${may("ADMIN") && html`
+        ${host.isDraining
+          ? html`<${Action} run=${act("resumeHost", "The host takes jobs again.")}>Resume</${Action}>`
+          : html`<${Action} run=${act("drainHost", "The host takes no new jobs.")}>Drain</${Action}>`}
+        <${Action} run=${async () => {
+          const [found] = await mutate("mutation Check($id: ID!) { checkHealth(hostIds: [$id]) { health { status error } } }", { id: host.id });
+          reload();
+          return `${words(found.health.status)}. ${found.health.error ?? ""}`;
+        }}>Check</${Action}>
+        <button onClick=${() => setEditing(true)}>Edit</button>
+        ${host.health.status !== "HEALTHY" && html`<${Action} kind="danger" confirm="${host.name} will not come back: its jobs run again elsewhere. If they still run there, they run twice." run=${act("declareHostLost", "Its jobs run again elsewhere.")}>Declare lost</${Action}>`}
+        <${Action} kind="danger" confirm="Delete host ${host.name}? Its past decisions stay." run=${async () => {
+          await mutate(mutation("deleteHost"), { id: host.id });
+          go(href("/fleet"));
+          return `Host ${host.name} was deleted.`;
+        }}>Delete</${Action}>`}
+    </${Head}>
+    ${host.health.error && html`<div class="notice ${host.health.status === "HEALTHY" ? "warn" : "bad"}">${host.health.error}</div>`}
+    <div class="grid">
+      <${Panel} title="Capacity">
+        <dl class="facts">
+          <dt>Slots</dt><dd><${Bar} used=${host.capacity.runningJobs} most=${host.capacity.maxConcurrentJobs} /></dd>
+          <dt>Memory</dt><dd><${Bar} used=${host.capacity.reservedMemoryMb} most=${host.capacity.maxMemoryMb} show=${memory} /></dd>
+          <dt>CPU</dt><dd><${Bar} used=${host.capacity.reservedCpuCores} most=${host.capacity.maxCpuCores} show=${(cores) => String(+cores.toFixed(2))} /></dd>
+          <dt>Weight</dt><dd>${host.routingWeight}</dd>
+        </dl>
+      </${Panel}>
+      <${Panel} title="Host">
+        <dl class="facts">
+          <dt>Type</dt><dd>${words(host.executorType)}${host.engine && `, ${host.engine}`}</dd>
+          <dt>Region</dt><dd>${host.region || "none"}</dd>
+          <dt>Labels</dt><dd><${Labels} of=${host.labelList} /></dd>
+          <dt>Last check</dt><dd><${Ago} at=${host.health.lastCheckedAt} />${host.health.latencyMs !== null && `, ${host.health.latencyMs.toFixed(0)} ms`}</dd>
+          <dt>Created</dt><dd>${fullTime(host.createdAt)}</dd>
+          <dt>Settings</dt><dd><pre>${JSON.stringify(host.config, null, 2)}</pre></dd>
+        </dl>
+      </${Panel}>
+      <${Panel} title="Jobs" aside=${html`<a href=${href("/jobs", { host: host.name })}>All of its jobs</a>`}>
+        ${host.jobs.edges.length === 0 ? html`<${Empty}>It has had no job.</${Empty}>` : html`<table><tbody>${host.jobs.edges.map(({ node: job }) => html`<tr key=${job.id}>
+          <td><${JobLink} job=${job} /></td><td><${State} of=${job.status} /></td>
+          <td class="number"><${Lasting} since=${job.startedAt} until=${job.finishedAt} /></td></tr>`)}</tbody></table>`}
+      </${Panel}>
+      <${Panel} title="Why it was chosen">
+        ${host.decisions.edges.length === 0 ? html`<${Empty}>It has not been chosen yet.</${Empty}>` : html`<table><tbody>${host.decisions.edges.map(({ node }) => html`<tr key=${node.id}>
+          <td class="soft"><${Ago} at=${node.decidedAt} /></td><td><${JobLink} job=${node.job} /></td><td>${node.reason}</td></tr>`)}</tbody></table>`}
+      </${Panel}>
+    </div>
+    <${HostEvents} host=${host} />
+    ${editing && html`<${HostForm} host=${host} onClose=${() => setEditing(false)} onDone=${() => {
+      setEditing(false);
+      say(`Host ${host.name} was changed.`);
+      reload();
+    }} />`}`;
+}
+
+function HostEvents({ host }) {
+  const result = useQuery(HISTORY, { id: host.id }, (event) => event.host?.id === host.id);
+  return html`<${Panel} title="Events"><${Loaded} of=${result}>${({ routingEvents }) =>
+    html`<${Events} list=${routingEvents.edges.map(({ node }) => node).reverse()} />`}</${Loaded}></${Panel}>`;
+}

@@ -1,0 +1,71 @@
+"""The dashboard's files, and the page that every path gets which a person may type."""
+
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from graphql_api import auth, browser_session
+from graphql_api.view import GraphQLView
+
+FOLDER = Path(str(files("dashboard")))
+PAGES = ("/", "/fleet", "/fleet/{name}", "/jobs", "/jobs/{id}", "/compare", "/queue", "/what-if", "/events", "/admin")
+SERVED = {".js", ".css", ".svg", ".LICENSE"}
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class _Assets(StaticFiles):
+    """Scripts and styles. Browsers ask each time whether they have changed, so that an upgrade is seen at once."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if Path(path).suffix not in SERVED or Path(path).parts[:1] == ("node_modules",):
+            raise HTTPException(404)
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def routes(view: GraphQLView) -> list[Route | Mount]:
+    """The routes of the dashboard; `view` knows who a request comes from."""
+
+    async def session(request: Request) -> Response:
+        if request.method == "DELETE":
+            return browser_session.end()
+        context = await view.get_context(request, Response())
+        if context.identity is None:
+            refusal = auth.refusal(context, request.headers.get("authorization"))
+            return JSONResponse({"message": refusal.message}, 401, {"WWW-Authenticate": "Bearer"})
+        return browser_session.start(request, context.secret)
+
+    return [
+        Route("/session", session, methods=["POST", "DELETE"]),
+        Mount("/assets", _Assets(directory=FOLDER)),
+        *(Route(path, _page) for path in PAGES),
+    ]
+
+
+async def _page(request: Request) -> Response:
+    return _shell(request)
+
+
+def _shell(request: Request, status: int = 200) -> Response:
+    """The page in which the scripts show everything. Its addresses begin with the path of the application."""
+    page = (FOLDER / "index.html").read_text().replace("{root}", escape(request.scope.get("root_path", "")))
+    return HTMLResponse(page, status, {"Content-Security-Policy": CONTENT_POLICY})
+
+
+async def not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's signature
+    """The page for a path that there is not, for those who read HTML."""
+    if request.method == "GET" and "text/html" in Headers(scope=request.scope).get("accept", ""):
+        return _shell(request, 404)
+    return PlainTextResponse("Not Found\n", 404)
