@@ -132,7 +132,21 @@ export function follow(query, variables, next, ended = () => {}) {
   let wait = 250;
   let timer;
   let over = false;
-  const connect = () => {
+  const again = (error) => {
+    if (over || ended(error) === false) return;
+    clearTimeout(timer);
+    timer = setTimeout(connect, wait);
+    wait = Math.min(wait * 2, 5000);
+  };
+  const connect = async () => {
+    try {
+      // Only a WebSocket that fails while the server answers is one that is blocked.
+      await request("{ __typename }");
+    } catch (error) {
+      again(error);
+      return;
+    }
+    if (over) return;
     stop = subscribeOnce(
       query,
       variables(),
@@ -140,13 +154,7 @@ export function follow(query, variables, next, ended = () => {}) {
         wait = 250;
         next(data);
       },
-      (error) => {
-        if (over) return;
-        if (ended(error) === false) return;
-        clearTimeout(timer);
-        timer = setTimeout(connect, wait);
-        wait = Math.min(wait * 2, 5000);
-      },
+      again,
     );
   };
   connect();

@@ -10,13 +10,14 @@ export function Chart({ buckets, series }) {
     ...series.map(({ of }) => buckets.map(({ figures }) => of(figures))),
   ];
   useEffect(() => {
+    const box = element.current;
     const draw = () => {
       const style = getComputedStyle(document.documentElement);
       const axis = { stroke: style.getPropertyValue("--soft"), grid: { stroke: style.getPropertyValue("--line"), width: 1 }, ticks: { show: false } };
       chart.current?.destroy();
       chart.current = new uPlot(
         {
-          width: Math.max(element.current.clientWidth, 200),
+          width: Math.max(box.clientWidth, 200),
           height: 160,
           legend: { live: false },
           cursor: { drag: { x: false, y: false } },
@@ -25,12 +26,12 @@ export function Chart({ buckets, series }) {
           series: [{}, ...series.map(({ label, tone, dash }) => ({ label, dash, width: 2, stroke: style.getPropertyValue(tone), points: { show: false } }))],
         },
         latest.current,
-        element.current,
+        box,
       );
     };
     draw();
-    const resized = new ResizeObserver(() => chart.current.setSize({ width: Math.max(element.current.clientWidth, 200), height: 160 }));
-    resized.observe(element.current);
+    const resized = new ResizeObserver(() => chart.current.setSize({ width: Math.max(box.clientWidth, 200), height: 160 }));
+    resized.observe(box);
     const theme = matchMedia("(prefers-color-scheme: dark)");
     theme.addEventListener("change", draw);
     addEventListener("themechange", draw);

@@ -165,14 +165,18 @@ export function Dialog({ title, onClose, children, kind = "" }) {
 /** A form field; `errors` are the FieldErrors of the API, shown at the field that they name. */
 export function Field({ label, name, errors = [], children }) {
   const found = errors.filter(({ field }) => field === name || field.startsWith(`${name}.`));
-  return html`<label class="field">${label}${children}${found.map(({ message }) => html`<span class="problem" role="alert">${message}</span>`)}</label>`;
+  return html`<div class="field"><label class="field">${label}${children}</label>${found.map(({ message }) => html`<span class="problem" role="alert">${message}</span>`)}</div>`;
 }
 
 /** An input that reports its value when the user has stopped typing. */
 export function Search({ value, onValue, label }) {
   const timer = useRef();
-  return html`<input type="search" aria-label=${label} placeholder=${label} value=${value ?? ""}
+  // What is being typed stays, whatever is drawn again meanwhile.
+  const [text, setText] = useState(value ?? "");
+  useEffect(() => setText(value ?? ""), [value]);
+  return html`<input type="search" aria-label=${label} placeholder=${label} value=${text}
     onInput=${({ target }) => {
+      setText(target.value);
       clearTimeout(timer.current);
       timer.current = setTimeout(() => onValue(target.value), 250);
     }} />`;

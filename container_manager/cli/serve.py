@@ -63,10 +63,12 @@ def demo(host: str, port: int, no_auth: bool) -> None:
         os.environ["CONTAINER_MANAGER_HOME"] = home
         os.environ["CONTAINER_MANAGER_DATABASE_URL"] = f"sqlite:///{Path(home, 'demo.sqlite3')}"
         setup()
-        _run(host, port, no_auth, "container_manager.demo.run_demonstration")
+        _run(host, port, no_auth, "container_manager.demo.run_demonstration", opens=True)
 
 
-def _run(host: str, port: int, no_auth: bool, populate: str, role: str = "all", workers: int = 1) -> None:
+def _run(
+    host: str, port: int, no_auth: bool, populate: str, role: str = "all", workers: int = 1, opens: bool = False
+) -> None:
     from django.conf import settings
 
     if not settings.CONTAINER_MANAGER.is_postgresql:
@@ -88,7 +90,14 @@ def _run(host: str, port: int, no_auth: bool, populate: str, role: str = "all", 
     listener = _listen(host, port)
     address = f"http://{_for_url(host)}:{listener.getsockname()[1]}/"
     ready = f"ready {address}" + (f" token={secret}" if secret else "")
-    started = _serve(partial(_application, no_auth, populate, role), workers, listener, lambda: click.echo(ready))
+
+    def on_ready() -> None:
+        click.echo(ready)
+        if opens:
+            # For people; the line before is for programs.
+            click.echo(f"Open {address}{f'#token={secret}' if secret else ''} in a browser.", err=True)
+
+    started = _serve(partial(_application, no_auth, populate, role), workers, listener, on_ready)
     sys.exit(0 if started else 1)
 
 

@@ -50,7 +50,7 @@ function Sandbox({ hosts, waiting }) {
         <tbody>${hosts.map((host) => {
           const now = { ...host, maxConcurrentJobs: host.capacity.maxConcurrentJobs, maxMemoryMb: host.capacity.maxMemoryMb, ...changes[host.id] };
           const box = (name) => html`<input type="checkbox" aria-label="${words(name.replace(/[A-Z]/g, " $&"))}: ${host.name}" checked=${now[name]} onChange=${({ target }) => change(host.id, name, target.checked, host[name])} />`;
-          const amount = (name, usual) => html`<input type="number" min="0" size="6" aria-label="${words(name.replace(/[A-Z]/g, " $&"))}: ${host.name}" value=${now[name] ?? ""} onInput=${({ target }) => change(host.id, name, target.value === "" ? null : Number(target.value), usual)} />`;
+          const amount = (name, usual) => html`<input type="number" min="0" aria-label="${words(name.replace(/[A-Z]/g, " $&"))}: ${host.name}" value=${now[name] ?? ""} onInput=${({ target }) => change(host.id, name, target.value === "" ? null : Number(target.value), usual)} />`;
           return html`<tr key=${host.id} class=${changes[host.id] ? "chosen" : ""}><td><${HostLink} name=${host.name} /><br /><span class="soft">${words(host.executorType)} ${host.region}</span></td>
             <td>${box("isActive")}</td><td>${box("isDraining")}</td><td>${amount("routingWeight", host.routingWeight)}</td>
             <td>${amount("maxConcurrentJobs", host.capacity.maxConcurrentJobs)}</td><td>${amount("maxMemoryMb", host.capacity.maxMemoryMb)}</td></tr>`;
