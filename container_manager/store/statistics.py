@@ -4,11 +4,11 @@ Each event is counted once: what was counted and up to which event are committed
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 from django.db.models import Count, F, Q, QuerySet, Sum
 
@@ -48,11 +48,14 @@ COUNTS = ("submitted", "refused", "started", "succeeded", "failed", "timed_out",
 DISTRIBUTIONS = ("failures", "queued", "launched", "ran")
 """Counts by FailureReason, and by classes of durations."""
 
-KINDS = {
+KINDS: dict[str, str] = {
     EventKind.JOB_SUBMITTED: "submitted",
     EventKind.JOB_REFUSED: "refused",
     EventKind.JOB_STARTED: "started",
 }
+
+Tally = Counter[tuple[str, str]]
+"""How often something was counted: the name of a count and "", or of a distribution and the class in it."""
 
 
 class Bucket(NamedTuple):
@@ -76,6 +79,16 @@ class Figures:
         for name, counts in other.distributions.items():
             self.distributions[name].update(counts)
 
+    @classmethod
+    def of(cls, tally: Tally) -> Self:
+        found = cls()
+        for (name, number), count in tally.items():
+            if name in DISTRIBUTIONS:
+                found.distributions[name][number] += count
+            else:
+                found.counts[name] += count
+        return found
+
 
 class Collected(NamedTuple):
     """What the events after `since` and up to `until` add. `more`: there may be others."""
@@ -95,69 +108,89 @@ def collect() -> Collected | None:
     events = following(since, COUNTED_AT_ONCE)
     if not events:
         return None
-    figures: defaultdict[Bucket, Figures] = defaultdict(Figures)
     ends = [event for event in events if event.kind in JOB_ENDS]
     attempts, regions = _attempts(ends), dict(ExecutorHost.objects.values_list("pk", "region")) if ends else {}
+    by_minute: defaultdict[tuple[datetime, str, str], Tally] = defaultdict(Tally)
     for event in events:
-        if (name := KINDS.get(EventKind(event.kind))) is not None:
-            _count(figures, event.at, [(Dimension.ALL, "")], Figures(Counter({name: 1})))
+        if (name := KINDS.get(event.kind)) is not None:
+            by_minute[_minute(event.at), str(Dimension.ALL), ""][name, ""] += 1
     for event in ends:
         if (found := attempts.get((event.job_id, event.attempt))) is not None:
-            job, attempt = found
-            _count(figures, event.at, _dimensions(event, job, regions), _end(job, attempt))
+            what, start = _end(found), _minute(event.at)
+            for dimension, key in _dimensions(event, found, regions):
+                tally = by_minute[start, dimension, key[:LONGEST_KEY]]
+                for one in what:
+                    tally[one] += 1
+    figures: defaultdict[Bucket, Figures] = defaultdict(Figures)
+    for (start, dimension, key), tally in by_minute.items():
+        made = Figures.of(tally)
+        figures[Bucket(MINUTE, start, dimension, key)].add(made)
+        figures[Bucket(HOUR, start.replace(minute=0), dimension, key)].add(made)
     return Collected(since, events[-1].id, figures, len(events) == COUNTED_AT_ONCE)
 
 
-def _attempts(ends: Sequence[Event]) -> dict[tuple[int | None, int | None], tuple[ContainerJob, Any]]:
-    """Each job that has ended with the attempt that did, by their numbers."""
-    columns = ("image", "labels", "attempt", "status", "failure", *_TIMES, "submitted_at")
-    jobs = ContainerJob.objects.filter(bulk.id_in("id", [event.job_id for event in ends if event.job_id])).only(
-        *columns
-    )
-    by_id = {job.pk: job for job in jobs}
-    found: dict[tuple[int | None, int | None], tuple[ContainerJob, Any]] = {
-        (job.pk, job.attempt): (job, job) for job in by_id.values()
-    }
-    earlier = [event.job_id for event in ends if event.job_id in by_id and (event.job_id, event.attempt) not in found]
-    for attempt in JobAttempt.objects.filter(job_id__in=earlier):
-        found[attempt.job_id, attempt.attempt] = by_id[attempt.job_id], attempt
+def _minute(at: datetime) -> datetime:
+    return at.replace(second=0, microsecond=0)
+
+
+_OF_JOBS = ("pk", "image", "labels", "submitted_at")
+_OF_ATTEMPTS = (
+    "attempt", "status", "failure", "queued_at", "routed_at", "launched_at", "started_at", "finished_at",
+)  # fmt: skip
+
+
+class _Attempt(NamedTuple):
+    """An attempt that has ended, with what is counted of its job."""
+
+    job_id: int
+    image: str
+    labels: Mapping[str, str]
+    submitted_at: datetime
+    attempt: int
+    status: str
+    failure: str
+    queued_at: datetime | None
+    routed_at: datetime | None
+    launched_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+def _attempts(ends: Sequence[Event]) -> dict[tuple[int | None, int | None], _Attempt]:
+    """The attempts that have ended, by job and number."""
+    ids = [event.job_id for event in ends if event.job_id is not None]
+    rows = ContainerJob.objects.filter(bulk.id_in("id", ids)).values_list(*_OF_JOBS, *_OF_ATTEMPTS)
+    jobs = {row[0]: _Attempt(*row) for row in rows}
+    found: dict[tuple[int | None, int | None], _Attempt] = {(job.job_id, job.attempt): job for job in jobs.values()}
+    earlier = [event.job_id for event in ends if event.job_id in jobs and (event.job_id, event.attempt) not in found]
+    for job_id, *row in JobAttempt.objects.filter(job_id__in=earlier).values_list("job_id", *_OF_ATTEMPTS):
+        found[job_id, row[0]] = jobs[job_id]._replace(**dict(zip(_OF_ATTEMPTS, row, strict=True)))
     return found
 
 
-_TIMES = ("queued_at", "routed_at", "launched_at", "started_at", "finished_at")
-
-
-def _end(job: ContainerJob, attempt: Any) -> Figures:
-    end = Figures(Counter({str(attempt.status): 1}))
+def _end(attempt: _Attempt) -> list[tuple[str, str]]:
+    """What the end of an attempt counts as."""
+    found = [(attempt.status, "")]
     if attempt.failure:
-        end.distributions["failures"][attempt.failure] += 1
-    spans = {
-        "queued": (attempt.queued_at or (job.submitted_at if attempt.attempt == 1 else None), attempt.routed_at),
-        "launched": (attempt.routed_at, attempt.started_at),
-        "ran": (attempt.started_at, attempt.finished_at),
-    }
-    for name, (since, until) in spans.items():
+        found.append(("failures", attempt.failure))
+    first = attempt.submitted_at if attempt.attempt == 1 else None
+    for name, since, until in (
+        ("queued", attempt.queued_at or first, attempt.routed_at),
+        ("launched", attempt.routed_at, attempt.started_at),
+        ("ran", attempt.started_at, attempt.finished_at),
+    ):
         if since is not None and until is not None:
-            end.distributions[name][histogram.class_of((until - since).total_seconds())] += 1
-    return end
+            found.append((name, histogram.class_of((until - since).total_seconds())))
+    return found
 
 
-def _dimensions(event: Event, job: ContainerJob, regions: Mapping[int, str]) -> list[tuple[Dimension, str]]:
-    found = [(Dimension.ALL, ""), (Dimension.IMAGE, job.image)]
-    found += [(Dimension.LABEL, f"{name}={value}") for name, value in job.labels.items()]
+def _dimensions(event: Event, attempt: _Attempt, regions: Mapping[int, str]) -> list[tuple[str, str]]:
+    found = [(Dimension.ALL, ""), (Dimension.IMAGE, attempt.image)]
+    found += [(Dimension.LABEL, f"{name}={value}") for name, value in attempt.labels.items()]
     if event.host_id is not None:
         found += [(Dimension.HOST, event.host_name), (Dimension.EXECUTOR_TYPE, event.executor_type)]
         found += [(Dimension.REGION, regions[event.host_id])] if event.host_id in regions else []
-    return found
-
-
-def _count(
-    figures: defaultdict[Bucket, Figures], at: datetime, dimensions: Iterable[tuple[Dimension, str]], what: Figures
-) -> None:
-    for seconds in (MINUTE, HOUR):
-        start = at.replace(second=0, microsecond=0, minute=at.minute if seconds == MINUTE else 0)
-        for dimension, key in dimensions:
-            figures[Bucket(seconds, start, str(dimension), key[:LONGEST_KEY])].add(what)
+    return [(str(dimension), key) for dimension, key in found]
 
 
 LONGEST_KEY = 300
