@@ -45,6 +45,13 @@ OWN = {
     "Query.whyNot": 20.0,
     "Query.planRouting": 100.0,
     "Mutation.checkHealth": 500.0,
+    "Query.jobStats": 60.0,
+    "JobStats.groups": 60.0,
+    "JobStats.unfinished": 20.0,
+    "ContainerJobConnection.totalCount": 60.0,
+    "ExecutorHost.jobs": 60.0,
+    "ExecutorHost.decisions": 60.0,
+    "ContainerJob.timeline": 5.0,
     "ContainerJob.logs": 40.0,
     "RoutingDecision.hosts": 5.0,
     "RoutingDecision.replay": 10.0,
@@ -74,6 +81,9 @@ EACH = {
     "Query.routingEvents": 2.5,
     "Query.routingDecisions": 1.0,
     "Query.auditLog": 1.0,
+    "ExecutorHost.jobs": 3.0,
+    "ExecutorHost.decisions": 1.0,
+    "JobStats.groups": 2.0,
     "RoutingDecision.hosts": 4.0,
     "Placement.hosts": 4.0,
     "RoutingPlan.placements": 6.0,
@@ -92,6 +102,8 @@ LISTS = {
     "RoutingRefused.rejections": 2,
     "ContainerJob.decisions": 2,
     "ContainerJob.attempts": 2,
+    "ContainerJob.timeline": 6,
+    "Query.tokens": 20,
     "Query.capacity": 5,
     # They are executed for each event, for as long as the subscription lasts.
     "Subscription.routingEvents": 1000,
@@ -115,10 +127,11 @@ class _Measure:
         self._schema, self._variables, self._hosts = schema, variables or {}, hosts
         definitions = document.definitions
         self._fragments = {d.name.value: d for d in definitions if isinstance(d, FragmentDefinitionNode)}
-        self._measured: dict[tuple[str, int], float] = {}
-        """By name, and by the planned jobs of the field around it."""
+        self._measured: dict[tuple[str, int, int], float] = {}
+        """By name, and by the planned jobs and the buckets of the field around it."""
         self._defaults: dict[str, ValueNode | None] = {}
         self._planned = 1
+        self._buckets = USUAL_PAGE
         self._written = 0
 
     def of(self, operation: OperationDefinitionNode) -> float:
@@ -141,7 +154,7 @@ class _Measure:
         return self._fragment(node.name.value)
 
     def _fragment(self, name: str) -> float:
-        key = (name, self._planned)
+        key = (name, self._planned, self._buckets)
         if key not in self._measured:
             # Set first, so that the recursion of a fragment that spreads itself ends here.
             self._measured[key] = 0
@@ -176,11 +189,13 @@ class _Measure:
     def _count(self, full: str, field: GraphQLField, arguments: Mapping[str, ValueNode]) -> int:
         if full == "Query.planRouting":
             self._planned = max(self._length(arguments.get("jobs"), LONGEST_PAGE), 1)
-            return 1
+        elif full.endswith(".jobStats"):
+            self._buckets = self._integer(arguments["buckets"]) if "buckets" in arguments else USUAL_PAGE
+        sizes = {"RoutingPlan.placements": self._planned, "JobStats.buckets": self._buckets}
+        if full in sizes:
+            return sizes[full]
         if full == "Placement.hosts":
             return min(self._page(arguments), max(MOST_PLANNED_HOSTS // self._planned, 1))
-        if full == "RoutingPlan.placements":
-            return self._planned
         if "first" in field.args:
             return self._page(arguments)
         if full.endswith("Connection.edges") or not is_list_type(get_nullable_type(field.type)):

@@ -68,4 +68,4 @@ async def not_found(request: Request, error: Exception) -> Response:  # noqa: AR
     """The page for a path that there is not, for those who read HTML."""
     if request.method == "GET" and "text/html" in Headers(scope=request.scope).get("accept", ""):
         return _shell(request, 404)
-    return PlainTextResponse("Not Found\n", 404)
+    return PlainTextResponse("Not Found", 404)

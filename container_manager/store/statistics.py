@@ -162,8 +162,9 @@ def _attempts(ends: Sequence[Event]) -> dict[tuple[int | None, int | None], _Att
     rows = ContainerJob.objects.filter(bulk.id_in("id", ids)).values_list(*_OF_JOBS, *_OF_ATTEMPTS)
     jobs = {row[0]: _Attempt(*row) for row in rows}
     found: dict[tuple[int | None, int | None], _Attempt] = {(job.job_id, job.attempt): job for job in jobs.values()}
-    earlier = [event.job_id for event in ends if event.job_id in jobs and (event.job_id, event.attempt) not in found]
-    for job_id, *row in JobAttempt.objects.filter(job_id__in=earlier).values_list("job_id", *_OF_ATTEMPTS):
+    earlier = {event.job_id for event in ends if (event.job_id, event.attempt) not in found}
+    past = JobAttempt.objects.filter(job_id__in=[pk for pk in jobs if pk in earlier])
+    for job_id, *row in past.values_list("job_id", *_OF_ATTEMPTS):
         found[job_id, row[0]] = jobs[job_id]._replace(**dict(zip(_OF_ATTEMPTS, row, strict=True)))
     return found
 

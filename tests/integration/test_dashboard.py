@@ -50,7 +50,7 @@ async def test_a_path_that_there_is_not_gets_a_page_for_people_alone(browser: ht
     for_people = await browser.get("/nothing/here", headers={"Accept": "text/html,*/*;q=0.8"})
     assert (for_people.status_code, "/assets/app.js" in for_people.text) == (404, True)
     for_programs = await browser.get("/nothing/here")
-    assert (for_programs.status_code, for_programs.text) == (404, "Not Found\n")
+    assert (for_programs.status_code, for_programs.text) == (404, "Not Found")
 
 
 async def test_only_the_dashboards_own_files_are_served(browser: httpx.AsyncClient) -> None:
