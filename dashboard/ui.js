@@ -137,7 +137,8 @@ export const Messages = () => html`
   </div>`;
 
 const question = signal(null);
-const ask = (text) => new Promise((resolve) => (question.value = { text, resolve }));
+/** Asks whether to go on; resolves to the answer. */
+export const ask = (text) => new Promise((resolve) => (question.value = { text, resolve }));
 export const Question = () => {
   if (!question.value) return null;
   const { text, resolve } = question.value;

@@ -1,19 +1,24 @@
 """The root fields that change hosts (admins) and jobs (operators). Each is a line or two around a service call."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Annotated, TypeVar
 
 import strawberry
 
 from container_manager import errors, models
+from container_manager.domain import lifecycle
 from container_manager.domain.kinds import Role
+from container_manager.domain.lifecycle import JobStatus
 from container_manager.routing.types import Decision
+from container_manager.service.jobs import MOST_AT_ONCE
 from container_manager.specs import LONGEST_LIFE, JobSpec, read_job, read_token
+from container_manager.store.transaction import Actor
 from graphql_api import ids
 from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
 from graphql_api.errors import as_type
+from graphql_api.filters import HostFilter, JobFilter, condition
 from graphql_api.inputs import LARGEST_BATCH, LARGEST_CHECK, HostInput, HostPatch, JobInput, at_most, given, read_jobs
 from graphql_api.types.hosts import ExecutorHost
 from graphql_api.types.jobs import ContainerJob, RoutingDecision
@@ -30,6 +35,13 @@ T = TypeVar("T")
 
 COMPLETED_AT_ONCE = 200
 """Results of a batch; a few milliseconds."""
+
+
+@strawberry.type(description="What a change of all that matches has done.")
+class BulkChange:
+    matched: int
+    changed: int = strawberry.field(description="0 with dryRun. Fewer than matched when some have changed meanwhile.")
+    more: bool = strawberry.field(description="More match than one request changes: ask again.")
 
 
 @strawberry.type
@@ -159,6 +171,61 @@ class Mutation:
     )
     async def retry_job(self, info: Info, id: strawberry.ID) -> JobResult:
         return ContainerJob.of(await info.context.service.jobs.retry(ids.to_pk("ContainerJob", id), info.context.actor))
+
+    @strawberry.mutation(
+        permission_classes=[IsOperator],
+        description="Cancels the jobs that match and have not ended, the oldest first, at most "
+        f"{MOST_AT_ONCE} at a time. Ask with dryRun first.",
+    )
+    async def cancel_jobs(self, info: Info, filters: JobFilter, dry_run: bool = False) -> BulkChange:
+        service = info.context.service.jobs
+        statuses = set(JobStatus) - lifecycle.TERMINAL
+        found, more = await service.matching(condition(filters, models.ContainerJob, info), statuses)
+        changed = 0 if dry_run else await service.cancel_all(found, info.context.actor)
+        return BulkChange(matched=len(found), changed=changed, more=more)
+
+    @strawberry.mutation(
+        permission_classes=[IsOperator],
+        description="Opens another attempt of the jobs that match and have ended without success, the oldest first, at "
+        f"most {MOST_AT_ONCE} at a time. Ask with dryRun first.",
+    )
+    async def retry_jobs(self, info: Info, filters: JobFilter, dry_run: bool = False) -> BulkChange:
+        service = info.context.service.jobs
+        statuses = lifecycle.TERMINAL - {JobStatus.SUCCEEDED}
+        found, more = await service.matching(condition(filters, models.ContainerJob, info), statuses)
+        changed = 0 if dry_run else await service.retry_all(found, info.context.actor)
+        return BulkChange(matched=len(found), changed=changed, more=more)
+
+    @strawberry.mutation(
+        permission_classes=[IsAdmin], description="Drains the hosts that match. Ask with dryRun first."
+    )
+    async def drain_hosts(self, info: Info, filters: HostFilter, dry_run: bool = False) -> BulkChange:
+        return await _change_hosts(info, filters, info.context.service.hosts.drain, dry_run=dry_run)
+
+    @strawberry.mutation(
+        permission_classes=[IsAdmin], description="Resumes the hosts that match. Ask with dryRun first."
+    )
+    async def resume_hosts(self, info: Info, filters: HostFilter, dry_run: bool = False) -> BulkChange:
+        return await _change_hosts(info, filters, info.context.service.hosts.resume, dry_run=dry_run)
+
+
+async def _change_hosts(
+    info: Info, filters: HostFilter, change: Callable[[int, Actor], Awaitable[object]], *, dry_run: bool
+) -> BulkChange:
+    where = condition(filters, models.ExecutorHost, info)
+    hosts = await info.context.service.hosts.matching(where, LARGEST_CHECK + 1, usage=False)
+    pks = [host.pk for host in hosts[:LARGEST_CHECK]]
+    changed = 0 if dry_run else sum(await asyncio.gather(*(_changes(change, pk, info) for pk in pks)))
+    return BulkChange(matched=len(pks), changed=changed, more=len(hosts) > LARGEST_CHECK)
+
+
+async def _changes(change: Callable[[int, Actor], Awaitable[object]], pk: int, info: Info) -> bool:
+    """Whether a host was changed, and not deleted meanwhile."""
+    try:
+        await change(pk, info.context.actor)
+    except errors.NotFound:
+        return False
+    return True
 
 
 def _completed(results: Iterable[T], count: int) -> list[T]:

@@ -1,11 +1,14 @@
 """Jobs: submitting, routing, cancelling and retrying them, and reading them with their output."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from django.conf import settings
+from django.db.models import Q
 
 from container_manager import clock, crypto
+from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import Conflict, UserError
 from container_manager.events import job_output
 from container_manager.models import ContainerJob, JobAttempt, QueueRefusal
@@ -18,7 +21,10 @@ from container_manager.store import jobs as job_store
 from container_manager.store.outputs import LogCursor, LogLine, Wanted
 from container_manager.store.paging import Search
 from container_manager.store.pending import PendingGroup
-from container_manager.store.transaction import Actor
+from container_manager.store.transaction import Actor, Unit
+
+MOST_AT_ONCE, CHANGED_TOGETHER = 1000, 100
+"""Jobs that one request changes by a filter, and that one transaction does."""
 
 
 class QueueState(NamedTuple):
@@ -69,6 +75,34 @@ class Jobs:
         """
         job: ContainerJob = await self._writer.write_for_client(job_store.retry, (job_id, actor))
         return job
+
+    async def matching(self, where: Q, statuses: Collection[JobStatus]) -> tuple[list[int], bool]:
+        """The ids of the oldest jobs that match and have one of these statuses, and whether there are others.
+
+        At most `MOST_AT_ONCE`.
+        """
+        search = Search(order=paging.OLDEST_FIRST, indexed=Q(status__in=[str(one) for one in statuses]), rest=where)
+        return await threads.read(paging.ids, search, MOST_AT_ONCE)
+
+    async def cancel_all(self, job_ids: Sequence[int], actor: Actor) -> int:
+        """Cancel jobs; returns how many of them had not ended meanwhile."""
+        return await self._change_all(job_store.cancel, job_ids, actor)
+
+    async def retry_all(self, job_ids: Sequence[int], actor: Actor) -> int:
+        """Open another attempt of jobs; returns of how many of them it was still possible."""
+        return await self._change_all(job_store.retry, job_ids, actor)
+
+    async def _change_all(self, unit: Unit, job_ids: Sequence[int], actor: Actor) -> int:
+        done = 0
+        for at in range(0, len(job_ids), CHANGED_TOGETHER):
+            part = job_ids[at : at + CHANGED_TOGETHER]
+            writes = (self._writer.write_for_client(unit, (job_id, actor)) for job_id in part)
+            answers = await asyncio.gather(*writes, return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException) and not isinstance(answer, UserError):
+                    raise answer
+            done += sum(not isinstance(answer, UserError) for answer in answers)
+        return done
 
     # -------------------------------------------------------------- reading
 

@@ -113,6 +113,18 @@ def page(search: Search, after: Key | None, limit: int, defer: Sequence[str] = (
     return Page(found, end is not None, end)
 
 
+def ids(search: Search, most: int) -> tuple[list[int], bool]:
+    """The ids of up to `most` rows, and whether there are others."""
+    found: list[int] = []
+    after: Key | None = None
+    while True:
+        part = page(search, after, most - len(found))
+        found += [row.pk for row in part.rows]
+        if not part.more or len(found) == most:
+            return found, part.more
+        after = part.end
+
+
 def count(search: Search) -> Count:
     """How many rows there are, as far as a short search finds them."""
     found, end = 0, None

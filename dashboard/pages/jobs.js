@@ -1,6 +1,6 @@
 import { may, mutate, request, useQuery } from "../api.js";
 import { href, route, setQuery } from "../router.js";
-import { Action, Ago, Empty, Head, HostLink, JobLink, Labels, Lasting, Loaded, Search, Select, State, count, fullTime, number, words } from "../ui.js";
+import { Action, Ago, Empty, Head, HostLink, JobLink, Labels, Lasting, Loaded, Search, Select, State, ask, count, fullTime, number, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 import { SubmitForm } from "../submit_form.js";
 
@@ -98,8 +98,22 @@ export function Jobs() {
         ${may("OPERATOR") && selected.length > 0 && html`
           <${Action} run=${() => each(selected, "cancelJob", "cancelled")} confirm="Cancel ${count(selected.length, "job")}?">Cancel selected</${Action}>
           <${Action} run=${() => each(selected, "retryJob", "retried")}>Retry selected</${Action}>`}
+        ${may("OPERATOR") && Object.keys(filters).length > 0 && jobs.totalCount.count > 0 && html`
+          <${Action} run=${() => changeAll("cancelJobs", filters, "Cancel", "cancelled")}>Cancel all that match…</${Action}>
+          <${Action} run=${() => changeAll("retryJobs", filters, "Retry", "retried")}>Retry all that match…</${Action}>`}
       </div>`}</${Loaded}>
     ${query.submit && html`<${SubmitForm} onClose=${() => setQuery({ submit: undefined })} />`}`;
+}
+
+const ALL = (name) => `mutation All($filters: JobFilter!, $dry: Boolean!) { ${name}(filters: $filters, dryRun: $dry) { matched changed more } }`;
+
+async function changeAll(name, filters, verb, done) {
+  const planned = await mutate(ALL(name), { filters, dry: true });
+  if (planned.matched === 0) return `No job that matches can be ${done}.`;
+  const many = `${count(planned.matched, "job")}${planned.more ? ", the oldest of those that match" : ""}`;
+  if (!(await ask(`${verb} ${many}?`))) return "";
+  const { changed } = await mutate(ALL(name), { filters, dry: false });
+  return `${count(changed, "job")} ${done}.`;
 }
 
 async function each(ids, name, done) {

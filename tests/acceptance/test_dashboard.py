@@ -220,6 +220,19 @@ async def test_a_fleet_is_changed_and_planned(browser: Browser, served: Served) 
         await expect(page.get_by_text("≠ changed")).to_be_visible()
 
 
+async def test_all_jobs_that_match_are_cancelled_after_a_question(browser: Browser, served: Served) -> None:
+    async with opened(browser, served, served.token) as watched:
+        page = watched.page
+        await page.goto(served.url + "/jobs?status=PENDING&q=wait")
+        await page.get_by_role("button", name="Cancel all that match…").click()
+        await expect(page.get_by_text("Cancel 1 job?")).to_be_visible()
+        await page.get_by_role("button", name="Yes").click()
+        await expect(page.get_by_text("1 job cancelled.")).to_be_visible()
+        await page.goto(served.url + "/jobs?status=CANCELLED")
+        await page.get_by_role("link", name="waits").click()
+        await expect(page.locator(".notice").first).to_contain_text("Cancelled by admin.")
+
+
 async def test_the_keyboard_alone_is_enough(browser: Browser, served: Served) -> None:
     async with opened(browser, served, served.token) as watched:
         page = watched.page

@@ -43,10 +43,10 @@ NEEDED = {
         ADMIN: {"auditLog", "tokens"},
     },
     "mutation": {
-        OPERATOR: {"submitJob", "submitJobs", "routeJob", "routeJobs", "cancelJob", "retryJob"},
+        OPERATOR: {"submitJob", "submitJobs", "routeJob", "routeJobs", "cancelJob", "retryJob", "cancelJobs", "retryJobs"},
         ADMIN: {
             "createHost", "updateHost", "drainHost", "resumeHost", "deleteHost", "declareHostLost", "checkHealth",
-            "createToken", "revokeToken",
+            "createToken", "revokeToken", "drainHosts", "resumeHosts",
         },
     },
     "subscription": {VIEWER: {"routingEvents", "routingEventBatches", "jobLogs", "jobStats"}},

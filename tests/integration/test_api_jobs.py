@@ -1,12 +1,13 @@
 """Jobs through the API: submitting, routing, cancelling and retrying them."""
 
 from datetime import timedelta
+from unittest.mock import patch
 
 from django.utils import timezone
 
 from container_manager.domain.kinds import Role
 from graphql_api.ids import to_global
-from tests.api import CANCEL, SIMULATED, SUBMIT_MANY, event_kinds, host_mutation, make_job
+from tests.api import CANCEL, SIMULATED, SUBMIT_MANY, event_kinds, host_mutation, make_hosts, make_job
 from tests.client import CREATE_HOST, SUBMIT, Api
 from tests.eventually import eventually
 from tests.jobs import has_status
@@ -126,3 +127,31 @@ async def test_a_job_that_every_host_fails_ends_failed(admin: Api) -> None:
 async def status_of(api: Api, job_id: str, status: str, attempt: int | None = None) -> dict | None:
     job = await api.job(job_id)
     return job if job["status"] == status and attempt in {None, job["attempt"]} else None
+
+
+BULK = "mutation($filters: {kind}Filter!, $dry: Boolean!) {{ {name}(filters: $filters, dryRun: $dry) {{ matched changed more }} }}"
+
+
+async def test_jobs_are_cancelled_and_retried_by_a_filter(admin: Api) -> None:
+    for team in ("a", "a", "b"):
+        await admin.submit(labels={"team": team}, hostSelector={"no": "host"})
+    cancel, retry = (BULK.format(kind="Job", name=name) for name in ("cancelJobs", "retryJobs"))
+    of_a = {"labels": {"team": "a"}}
+    assert await admin(cancel, filters=of_a, dry=True) == {"matched": 2, "changed": 0, "more": False}
+    assert await admin(cancel, filters=of_a, dry=False) == {"matched": 2, "changed": 2, "more": False}
+    assert await admin(cancel, filters=of_a, dry=False) == {"matched": 0, "changed": 0, "more": False}
+    assert await admin(retry, filters={}, dry=False) == {"matched": 2, "changed": 2, "more": False}
+    with patch("container_manager.service.jobs.MOST_AT_ONCE", 2):
+        assert await admin(cancel, filters={}, dry=False) == {"matched": 2, "changed": 2, "more": True}
+    assert await admin(cancel, filters={}, dry=False) == {"matched": 1, "changed": 1, "more": False}
+
+
+async def test_hosts_are_drained_and_resumed_by_a_filter(admin: Api) -> None:
+    await make_hosts(2, region="eu")
+    await make_hosts(1, region="us")
+    drain, resume = (BULK.format(kind="Host", name=name) for name in ("drainHosts", "resumeHosts"))
+    assert await admin(drain, filters={"region": "eu"}, dry=True) == {"matched": 2, "changed": 0, "more": False}
+    assert await admin(drain, filters={"region": "eu"}, dry=False) == {"matched": 2, "changed": 2, "more": False}
+    drained = await admin("{ hosts(filters: {isDraining: true}) { edges { node { region } } } }")
+    assert [edge["node"]["region"] for edge in drained["edges"]] == ["eu", "eu"]
+    assert await admin(resume, filters={"isDraining": True}, dry=False) == {"matched": 2, "changed": 2, "more": False}
