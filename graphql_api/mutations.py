@@ -1,7 +1,7 @@
 """The root fields that change hosts (admins) and jobs (operators). Each is a line or two around a service call."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import Annotated, TypeVar
 
 import strawberry
@@ -178,11 +178,8 @@ class Mutation:
         f"{MOST_AT_ONCE} at a time. Ask with dryRun first.",
     )
     async def cancel_jobs(self, info: Info, filters: JobFilter, dry_run: bool = False) -> BulkChange:
-        service = info.context.service.jobs
-        statuses = set(JobStatus) - lifecycle.TERMINAL
-        found, more = await service.matching(condition(filters, models.ContainerJob, info), statuses)
-        changed = 0 if dry_run else await service.cancel_all(found, info.context.actor)
-        return BulkChange(matched=len(found), changed=changed, more=more)
+        change = info.context.service.jobs.cancel_all
+        return await _change_jobs(info, filters, set(JobStatus) - lifecycle.TERMINAL, change, dry_run=dry_run)
 
     @strawberry.mutation(
         permission_classes=[IsOperator],
@@ -190,11 +187,8 @@ class Mutation:
         f"most {MOST_AT_ONCE} at a time. Ask with dryRun first.",
     )
     async def retry_jobs(self, info: Info, filters: JobFilter, dry_run: bool = False) -> BulkChange:
-        service = info.context.service.jobs
-        statuses = lifecycle.TERMINAL - {JobStatus.SUCCEEDED}
-        found, more = await service.matching(condition(filters, models.ContainerJob, info), statuses)
-        changed = 0 if dry_run else await service.retry_all(found, info.context.actor)
-        return BulkChange(matched=len(found), changed=changed, more=more)
+        change = info.context.service.jobs.retry_all
+        return await _change_jobs(info, filters, lifecycle.TERMINAL - {JobStatus.SUCCEEDED}, change, dry_run=dry_run)
 
     @strawberry.mutation(
         permission_classes=[IsAdmin], description="Drains the hosts that match. Ask with dryRun first."
@@ -207,6 +201,20 @@ class Mutation:
     )
     async def resume_hosts(self, info: Info, filters: HostFilter, dry_run: bool = False) -> BulkChange:
         return await _change_hosts(info, filters, info.context.service.hosts.resume, dry_run=dry_run)
+
+
+async def _change_jobs(
+    info: Info,
+    filters: JobFilter,
+    statuses: Collection[JobStatus],
+    change: Callable[[Sequence[int], Actor], Awaitable[int]],
+    *,
+    dry_run: bool,
+) -> BulkChange:
+    where = condition(filters, models.ContainerJob, info)
+    found, more = await info.context.service.jobs.matching(where, statuses)
+    changed = 0 if dry_run else await change(found, info.context.actor)
+    return BulkChange(matched=len(found), changed=changed, more=more)
 
 
 async def _change_hosts(

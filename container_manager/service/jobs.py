@@ -82,7 +82,7 @@ class Jobs:
         At most `MOST_AT_ONCE`.
         """
         search = Search(order=paging.OLDEST_FIRST, indexed=Q(status__in=[str(one) for one in statuses]), rest=where)
-        return await threads.read(paging.ids, search, MOST_AT_ONCE)
+        return await threads.read(paging.ids, search, MOST_AT_ONCE, ("environment", *job_store.LONG_TEXTS))
 
     async def cancel_all(self, job_ids: Sequence[int], actor: Actor) -> int:
         """Cancel jobs; returns how many of them had not ended meanwhile."""

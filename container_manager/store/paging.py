@@ -113,12 +113,12 @@ def page(search: Search, after: Key | None, limit: int, defer: Sequence[str] = (
     return Page(found, end is not None, end)
 
 
-def ids(search: Search, most: int) -> tuple[list[int], bool]:
-    """The ids of up to `most` rows, and whether there are others."""
+def ids(search: Search, most: int, defer: Sequence[str] = ()) -> tuple[list[int], bool]:
+    """The ids of up to `most` rows, and whether there are others. The columns `defer` are not read."""
     found: list[int] = []
     after: Key | None = None
     while True:
-        part = page(search, after, most - len(found))
+        part = page(search, after, most - len(found), defer)
         found += [row.pk for row in part.rows]
         if not part.more or len(found) == most:
             return found, part.more
