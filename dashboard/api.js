@@ -66,7 +66,8 @@ export async function signIn(token) {
 }
 
 export async function signOut() {
-  await fetch(`${ROOT}/session`, { method: "DELETE" });
+  const response = await fetch(`${ROOT}/session`, { method: "DELETE" }).catch(() => null);
+  if (!response?.ok) throw new ApiError("The server does not answer, so the session goes on. Try again.", "OFFLINE");
   viewer.value = null;
 }
 
@@ -96,7 +97,10 @@ const socket = createSocket({
       socketFailures = 0;
       setConnection("live");
     },
-    closed: () => setConnection("offline"),
+    closed: () => {
+      if (connection.value.state !== "live") socketFailures += 1;
+      setConnection("offline");
+    },
   },
 });
 const stream = createStream({
@@ -117,7 +121,6 @@ function subscribeOnce(query, variables, next, done) {
         else next(data);
       },
       error: (error) => {
-        if (client === socket && !Array.isArray(error)) socketFailures += 1;
         const first = Array.isArray(error) ? error[0] : undefined;
         done(new ApiError(first?.message ?? "The connection was lost.", first?.extensions?.code ?? "OFFLINE"));
       },
@@ -169,13 +172,23 @@ const EVENTS = `subscription Events($after: String) { routingEventBatches(after:
   cursor kind at message hostName actor attempt job { id name image } host { id name } } }`;
 
 let cursor;
+let followers = 0;
 let stopEvents = () => {};
+
+/** Ends the connection of a user who has signed out. */
+export function stopFollowing() {
+  followers += 1;
+  stopEvents();
+  socket.terminate();
+  events.value = [];
+}
 
 /** Follows the event log from now on, without gaps through interruptions. */
 export async function followEvents() {
   stopEvents();
   cursor = undefined;
-  while (cursor === undefined && viewer.value) {
+  const number = ++followers;
+  while (cursor === undefined && viewer.value && number === followers) {
     try {
       cursor = (await request("{ eventCursor }")).eventCursor;
     } catch {
@@ -183,7 +196,7 @@ export async function followEvents() {
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
   }
-  if (!viewer.value) return;
+  if (!viewer.value || number !== followers) return;
   const stop = follow(
     EVENTS,
     () => ({ after: cursor }),
@@ -211,9 +224,9 @@ const REFRESH_MS = 1000;
 
 /**
  * The result of a query: {data, error, loading, reload}. It is read again when its variables change, when an event
- * comes that `concerns` it, at most once a second, and when the connection is back.
+ * comes that `concerns` it, at most once a second, every `everyMs` while the page is seen, and when the connection is back.
  */
-export function useQuery(query, variables = {}, concerns = null) {
+export function useQuery(query, variables = {}, concerns = null, everyMs = 0) {
   const key = JSON.stringify(variables);
   const [state, setState] = useState({ data: undefined, error: undefined, loading: true });
   const latest = useRef({});
@@ -261,6 +274,7 @@ export function useQuery(query, variables = {}, concerns = null) {
       const { concerns: test } = latest.current;
       if (test && list.some((event) => Number(event.cursor) > before && test(event))) soon();
     });
+    const ticking = everyMs && setInterval(() => document.hidden || soon(), everyMs);
     let state = connection.value.state;
     const reconnected = connection.subscribe(({ state: now }) => {
       if (now === "live" && state === "offline") soon();
@@ -269,6 +283,7 @@ export function useQuery(query, variables = {}, concerns = null) {
     return () => {
       abort.abort();
       clearTimeout(timer);
+      clearInterval(ticking);
       unsubscribe();
       reconnected();
     };

@@ -1,5 +1,5 @@
 // The frame around all pages: signing in, navigation, the state of the connection, keys.
-import { ApiError, ROOT, connection, events, followEvents, loadViewer, request, signIn, signOut, viewer } from "./api.js";
+import { ApiError, ROOT, connection, followEvents, loadViewer, signIn, signOut, stopFollowing, viewer } from "./api.js";
 import { Palette, palette } from "./palette.js";
 import { Admin } from "./pages/admin.js";
 import { EventsPage } from "./pages/events.js";
@@ -11,7 +11,7 @@ import { Overview } from "./pages/overview.js";
 import { Queue } from "./pages/queue.js";
 import { WhatIf } from "./pages/what_if.js";
 import { go, href, route } from "./router.js";
-import { Empty, Head, Messages, Question, duration, now, words } from "./ui.js";
+import { Action, Empty, Head, Messages, Question, duration, words } from "./ui.js";
 import { effect, html, render, useEffect, useState } from "./vendor/preact.js";
 
 export const PAGES = [
@@ -21,9 +21,10 @@ export const PAGES = [
 
 function Page() {
   const { path } = route.value;
-  const [, section, rest] = path.match(/^\/([^/]*)\/?(.*)$/);
+  const [, section, ...parts] = path.split("/");
+  const rest = parts.join("/");
   const pages = { "": Overview, queue: Queue, "what-if": WhatIf, events: EventsPage, admin: Admin, compare: Compare };
-  if (section === "fleet") return rest ? html`<${Host} key=${rest} name=${decodeURIComponent(rest)} />` : html`<${Fleet} />`;
+  if (section === "fleet") return rest ? html`<${Host} key=${rest} name=${rest} />` : html`<${Fleet} />`;
   if (section === "jobs") return rest ? html`<${Job} key=${rest} id=${rest} />` : html`<${Jobs} />`;
   const found = rest === "" && pages[section];
   return found
@@ -83,7 +84,7 @@ function App() {
           <button onClick=${() => (palette.value = true)}>Search <kbd>Ctrl K</kbd></button>
           <${Theme} />
           <span class="soft" title=${viewer.value.expiresAt ? `until ${viewer.value.expiresAt}` : ""}>${viewer.value.name}, ${words(viewer.value.role)}</span>
-          ${viewer.value.name !== "no-auth" && html`<button onClick=${signOut}>Sign out</button>`}
+          ${viewer.value.name !== "no-auth" && html`<${Action} run=${signOut}>Sign out</${Action}>`}
         </div>
       </header>
       <main class="page" id="main" tabindex="-1"><${Messages} /><${Page} /></main>
@@ -115,10 +116,7 @@ addEventListener("keydown", (event) => {
 /** A token in the fragment of the address, as `demo` prints it, signs in and is removed from the address. */
 async function start() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (token) {
-    history.replaceState(null, "", location.pathname + location.search);
-    await signIn(token).catch(() => (viewer.value = null));
-  }
+  if (token) history.replaceState(null, "", location.pathname + location.search);
   while (viewer.value === undefined) {
     try {
       await loadViewer();
@@ -127,6 +125,8 @@ async function start() {
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
   }
+  // Not in the place of another session: a link of a stranger would change who acts.
+  if (token && viewer.value === null) await signIn(token).catch(() => {});
 }
 
 render(html`<${App} />`, document.getElementById("app"));
@@ -137,5 +137,5 @@ effect(() => {
   if (name === followed) return;
   followed = name;
   if (name) followEvents();
-  else events.value = [];
+  else stopFollowing();
 });

@@ -13,53 +13,59 @@ const EXAMPLES = {
   SIMULATED: { accept: "any", run_ms: 1000 },
 };
 
+const NAMED = ["name", "region", "labels", "routingWeight", "maxConcurrentJobs", "maxMemoryMb", "maxCpuCores", "config"];
+
 /** @param {{host?: any, onClose: () => void, onDone: (host: any) => void}} props */
 export function HostForm({ host, onClose, onDone }) {
   const [type, setType] = useState(host?.executorType ?? "DOCKER");
   const [problem, setProblem] = useState(null);
   const errors = problem?.fields ?? [];
+  // As it was when the form was opened, whatever happens to the host meanwhile.
+  const [first] = useState(host);
+  const shown = {
+    name: first?.name ?? "",
+    region: first?.region ?? "",
+    labels: JSON.stringify(Object.fromEntries((first?.labelList ?? []).map(({ name, value }) => [name, value]))),
+    routingWeight: first?.routingWeight ?? 100,
+    maxConcurrentJobs: first?.capacity.maxConcurrentJobs ?? 10,
+    maxMemoryMb: first?.capacity.maxMemoryMb ?? "",
+    maxCpuCores: first?.capacity.maxCpuCores ?? "",
+    config: JSON.stringify(first?.config ?? EXAMPLES[type], null, 2),
+  };
   const submit = async (event) => {
     event.preventDefault();
     const form = Object.fromEntries(new FormData(event.target));
-    const integer = (text) => (text === "" ? null : Number(text));
+    const number = (text) => (text === "" ? null : Number(text));
+    const read = { routingWeight: number, maxConcurrentJobs: number, maxMemoryMb: number, maxCpuCores: number, labels: JSON.parse, config: JSON.parse };
     try {
-      const input = {
-        name: form.name,
-        region: form.region,
-        routingWeight: Number(form.routingWeight),
-        maxConcurrentJobs: Number(form.maxConcurrentJobs),
-        maxMemoryMb: integer(form.maxMemoryMb),
-        maxCpuCores: integer(form.maxCpuCores),
-        isActive: form.isActive === "on",
-        labels: parse("labels", form.labels, (text) => Object.fromEntries(text.split(/[\s,]+/).filter(Boolean).map((pair) => pair.split(/=(.*)/s, 2)))),
-      };
-      const config = parse("config", form.config, JSON.parse);
-      if (!host || JSON.stringify(config) !== JSON.stringify(host.config)) input.config = config;
+      const input = { isActive: form.isActive === "on" };
+      for (const name of NAMED) {
+        // What was not changed is not sent: a limit that is shown may be the engine's own.
+        if (!host || form[name] !== String(shown[name])) input[name] = parse(name, form[name], read[name] ?? String);
+      }
       onDone(host ? await mutate(UPDATE, { id: host.id, input }) : await mutate(CREATE, { input: { ...input, executorType: type } }));
     } catch (error) {
       setProblem(error);
     }
   };
-  const named = ["name", "region", "labels", "routingWeight", "maxConcurrentJobs", "maxMemoryMb", "maxCpuCores", "config"];
-  const elsewhere = problem && !errors.some(({ field }) => named.some((name) => field === name || field.startsWith(`${name}.`)));
-  const field = (label, name, value, more = {}) => html`<${Field} label=${label} name=${name} errors=${errors}>
-    <input name=${name} defaultValue=${value} value=${undefined} ...${more} /></${Field}>`;
-  const labels = (host?.labelList ?? []).map(({ name, value }) => `${name}=${value}`).join(", ");
+  const elsewhere = problem && !errors.some(({ field }) => NAMED.some((name) => field === name || field.startsWith(`${name}.`)));
+  const field = (label, name, more = {}) => html`<${Field} label=${label} name=${name} errors=${errors}>
+    <input name=${name} defaultValue=${shown[name]} ...${more} /></${Field}>`;
   return html`<${Dialog} title=${host ? `Edit ${host.name}` : "Create a host"} onClose=${onClose}>
     <form onSubmit=${submit}>
       <div class="columns">
-        ${field("Name", "name", host?.name ?? "", { required: true, autofocus: !host })}
+        ${field("Name", "name", { required: true, autofocus: !host })}
         ${host ? "" : html`<label class="field">Type<select onChange=${({ target }) => setType(target.value)}>
           ${Object.keys(EXAMPLES).map((name) => html`<option value=${name} selected=${name === type}>${name.toLowerCase()}</option>`)}</select></label>`}
-        ${field("Region", "region", host?.region ?? "")}
-        ${field("Labels (name=value, …)", "labels", labels)}
-        ${field("Weight (0 to 1000)", "routingWeight", host?.routingWeight ?? 100, { type: "number", min: 0, max: 1000, required: true })}
-        ${field("Slots", "maxConcurrentJobs", host?.capacity.maxConcurrentJobs ?? 10, { type: "number", min: 0, required: true })}
-        ${field("Memory in MiB (empty: the engine's)", "maxMemoryMb", host?.capacity.maxMemoryMb ?? "", { type: "number", min: 0 })}
-        ${field("Cores (empty: the engine's)", "maxCpuCores", host?.capacity.maxCpuCores ?? "", { type: "number", min: 0, step: "any" })}
+        ${field("Region", "region")}
+        ${field("Labels (JSON object)", "labels", { placeholder: '{"gpu": "yes"}' })}
+        ${field("Weight (0 to 1000)", "routingWeight", { type: "number", min: 0, max: 1000, required: true })}
+        ${field("Slots", "maxConcurrentJobs", { type: "number", min: 0, required: true })}
+        ${field("Memory in MiB (empty: the engine's)", "maxMemoryMb", { type: "number", min: 0 })}
+        ${field("Cores (empty: the engine's)", "maxCpuCores", { type: "number", min: 0, step: "any" })}
       </div>
       <${Field} label="Settings (JSON)" name="config" errors=${errors}>
-        <textarea name="config" rows="6" key=${type} defaultValue=${JSON.stringify(host?.config ?? EXAMPLES[type], null, 2)}></textarea>
+        <textarea name="config" rows="6" key=${type} defaultValue=${shown.config}></textarea>
       </${Field}>
       <label class="check"><input type="checkbox" name="isActive" defaultChecked=${host?.isActive ?? true} /> Active: routing may choose it</label>
       ${elsewhere && html`<p class="problem" role="alert">${problem.message}</p>`}
@@ -72,7 +78,7 @@ function parse(field, text, read) {
   try {
     return read(text);
   } catch {
-    const message = "cannot be read";
+    const message = "must be JSON";
     throw Object.assign(new Error(`${field}: ${message}`), { fields: [{ field, message }] });
   }
 }

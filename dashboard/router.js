@@ -2,8 +2,15 @@
 import { ROOT } from "./api.js";
 import { signal } from "./vendor/preact.js";
 
+const decoded = (path) => {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
+};
 const here = () => ({
-  path: decodeURI(location.pathname.slice(ROOT.length)) || "/",
+  path: decoded(location.pathname.slice(ROOT.length)) || "/",
   query: Object.fromEntries(new URLSearchParams(location.search)),
 });
 export const route = signal(here());
@@ -29,7 +36,7 @@ export const setQuery = (changes) =>
 // Links to pages of the dashboard do not load it again.
 addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
-  if (!link || link.target || link.origin !== location.origin || link.hasAttribute("download")) return;
+  if (!link || link.target || link.getAttribute("href").startsWith("#") || link.origin !== location.origin || link.hasAttribute("download")) return;
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
   go(link.pathname + link.search);

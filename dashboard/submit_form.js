@@ -7,22 +7,34 @@ import { html, useState } from "./vendor/preact.js";
 const SUBMIT = `mutation Submit($input: JobInput!) { submitJob(input: $input) {
   __typename ... on ContainerJob { id name status } ... on UserError { message } ... on ValidationFailed { fields { field message } } } }`;
 
+const KEPT = ["entryPoint", "workingDir", "user", "network", "readOnlyRoot", "executorRequired", "regionRequired", "strategy"];
+
 /** @param {{like?: any, onClose: () => void}} props */
 export function SubmitForm({ like, onClose }) {
   const [problem, setProblem] = useState(null);
   const errors = problem?.fields ?? [];
+  // What the form does not show stays as it was.
+  const kept = Object.fromEntries(KEPT.filter((name) => like?.[name]).map((name) => [name, like[name]]));
   const submit = async (event) => {
     event.preventDefault();
     const form = Object.fromEntries(new FormData(event.target));
-    const pairs = (text) => Object.fromEntries(text.split(/[\s,]+/).filter(Boolean).map((pair) => pair.split(/=(.*)/s, 2)));
+    const json = (name, usual) => {
+      try {
+        return form[name] ? JSON.parse(form[name]) : usual;
+      } catch {
+        const message = "must be JSON";
+        throw Object.assign(new Error(`${name}: ${message}`), { fields: [{ field: name, message }] });
+      }
+    };
     const given = (value) => (value === "" ? undefined : Number(value));
     try {
       const job = await mutate(SUBMIT, {
         input: {
+          ...kept,
           image: form.image,
           name: form.name,
-          command: form.command ? JSON.parse(form.command) : [],
-          environment: Object.entries(JSON.parse(form.environment || "{}")).map(([name, value]) => ({ name, value })),
+          command: json("command", []),
+          environment: Object.entries(json("environment", {})).map(([name, value]) => ({ name, value })),
           memoryLimitMb: given(form.memoryLimitMb),
           cpuLimit: given(form.cpuLimit),
           timeoutSeconds: given(form.timeoutSeconds),
@@ -30,20 +42,20 @@ export function SubmitForm({ like, onClose }) {
           maxAttempts: given(form.maxAttempts),
           preferredExecutor: form.preferredExecutor || undefined,
           regionPreference: form.regionPreference,
-          labels: pairs(form.labels),
-          hostSelector: pairs(form.hostSelector),
+          labels: json("labels", {}),
+          hostSelector: json("hostSelector", {}),
         },
       });
       say(`Job ${job.name || ""} was submitted.`);
       onClose();
       go(href(`/jobs/${job.id}`));
     } catch (error) {
-      setProblem(error instanceof SyntaxError ? Object.assign(new Error("Command and environment must be JSON."), { fields: [{ field: "command", message: "must be a JSON list, like [\"echo\", \"hello\"]" }] }) : error);
+      setProblem(error);
     }
   };
   const field = (label, name, value, more = {}) => html`<${Field} label=${label} name=${name} errors=${errors}>
     <input name=${name} defaultValue=${value ?? ""} ...${more} /></${Field}>`;
-  const text = (values) => Object.entries(values ?? {}).map(([name, value]) => `${name}=${value}`).join(", ");
+  const text = (values) => (Object.keys(values ?? {}).length ? JSON.stringify(values) : "");
   const named = ["image", "name", "command", "environment", "memoryLimitMb", "cpuLimit", "timeoutSeconds", "priority", "maxAttempts", "regionPreference", "labels", "hostSelector"];
   return html`<${Dialog} title=${like ? "Submit again, with changes" : "Submit a job"} onClose=${onClose}>
     <form onSubmit=${submit}>
@@ -59,8 +71,8 @@ export function SubmitForm({ like, onClose }) {
         <label class="field">Preferred type<select name="preferredExecutor">${["", "DOCKER", "CLOUDRUN", "SIMULATED"].map((type) =>
           html`<option value=${type} selected=${type === (like?.preferredExecutor ?? "")}>${type ? type.toLowerCase() : "any"}</option>`)}</select></label>
         ${field("Preferred region", "regionPreference", like?.regionPreference)}
-        ${field("Labels (name=value, …)", "labels", text(like?.labels))}
-        ${field("Host must have (name=value, …)", "hostSelector", text(like?.hostSelector))}
+        ${field("Labels (JSON object)", "labels", text(like?.labels))}
+        ${field("Host must have (JSON object)", "hostSelector", text(like?.hostSelector))}
         ${field("Environment (JSON object)", "environment", "", { placeholder: '{"MODE": "fast"}' })}
       </div>
       ${like?.environmentNames.length > 0 && html`<p class="soft">The values of its environment are secret and must be given again: ${like.environmentNames.join(", ")}.</p>`}

@@ -88,6 +88,7 @@ EACH = {
     "ExecutorHost.jobs": 3.0,
     "ExecutorHost.decisions": 1.0,
     "JobStats.groups": 2.0,
+    "RoutingPlan.waiting": 4.0,
     "RoutingDecision.hosts": 4.0,
     "Placement.hosts": 4.0,
     "RoutingPlan.placements": 6.0,

@@ -42,8 +42,10 @@ def routes(view: GraphQLView) -> list[Route | Mount]:
         if request.method == "DELETE":
             return browser_session.end()
         context = await view.get_context(request, Response())
-        if context.identity is None:
-            refusal = auth.refusal(context, request.headers.get("authorization"))
+        given = request.headers.get("authorization")
+        # Not by its cookie: a session would never end by itself.
+        if context.identity is None or not given:
+            refusal = auth.refusal(context, given)
             return JSONResponse({"message": refusal.message}, 401, {"WWW-Authenticate": "Bearer"})
         return browser_session.start(request, context.secret)
 

@@ -118,6 +118,10 @@ class JobFilter:
     def status(self, value: list[JobStatus], prefix: str) -> Q:
         return Q(**{f"{prefix}status__in": value})
 
+    @strawberry_django.filter_field(description="The name of the host of the latest attempt.")
+    def host_name(self, value: str, prefix: str) -> Q:
+        return _known(f"{prefix}host", Q(**{f"{prefix}host__name": value}))
+
     @strawberry_django.filter_field(description="The host of the latest attempt.")
     def host_id(self, value: strawberry.ID, prefix: str) -> Q:
         return Q(**{f"{prefix}host": to_pk("ExecutorHost", value, "hostId")})
@@ -222,6 +226,9 @@ def search(filters: Any, order: JobOrder, info: Info) -> paging.Search:
     given = {name: value for name, value in vars(filters).items() if value not in (None, UNSET)} if filters else {}
     columns: Any = order.value
     indexed, answered = Q(), ""
+    if "OR" in given:
+        # Rows that do not meet the other conditions are wanted too.
+        return paging.Search(order=columns, rest=where)
     if columns.names != ("pk",):
         # Its own index gives the order; a condition that had another one would make the database sort.
         pass

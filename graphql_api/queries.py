@@ -1,6 +1,6 @@
 """The root fields that read."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import repeat
@@ -12,6 +12,7 @@ from django.db.models import Q
 from container_manager import models
 from container_manager.domain.kinds import ExecutorType
 from container_manager.errors import UserError
+from container_manager.routing.types import Decision
 from container_manager.specs import JobSpec
 from container_manager.store.hosts import HostOrder
 from graphql_api import ids
@@ -173,13 +174,16 @@ class Query:
         read = await read_jobs(jobs, "jobs", LARGEST_PLAN)
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
         planned: Iterator[Any]
+        waiting: Sequence[Decision] = ()
         try:
-            decisions = await info.context.service.decisions.plan(specs, read_assumptions(assume or []))
-            planned = iter(planned_results(decisions))
+            plan = await info.context.service.decisions.plan(specs, read_assumptions(assume or []))
+            planned, waiting = iter(planned_results(plan.decisions)), plan.waiting
         except UserError as error:
             planned = repeat(as_type(error))
         return RoutingPlan(
-            placements=[next(planned) if isinstance(entry, JobSpec) else as_type(entry) for entry in read]
+            placements=[next(planned) if isinstance(entry, JobSpec) else as_type(entry) for entry in read],
+            waiting_placed=len(waiting),
+            decisions=waiting,
         )
 
     @strawberry.field(

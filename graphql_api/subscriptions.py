@@ -119,4 +119,5 @@ class Subscription:
             async for _ in changes:
                 if info.context.identity is None:
                     raise UNAUTHENTICATED
-                yield await job_stats(info, clock.now() - timedelta(minutes=last_minutes), None, buckets)
+                now = clock.now()
+                yield await job_stats(info, now - timedelta(minutes=last_minutes), now, buckets)

@@ -24,15 +24,15 @@ class Migration(migrations.Migration):
                 ("seconds", models.PositiveIntegerField()),
                 ("start", models.DateTimeField()),
                 ("dimension", models.CharField(max_length=20)),
+                ("label", models.CharField(max_length=100, blank=True, default="")),
                 ("key", models.CharField(max_length=300, blank=True, default="")),
                 *_counts("submitted", "refused", "started", "succeeded", "failed", "timed_out", "cancelled"),
                 *[(name, models.JSONField(default=dict)) for name in ("failures", "queued", "launched", "ran")],
             ],
             options={
-                "indexes": [models.Index(fields=["seconds", "dimension", "start"], name="statistics_time")],
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("seconds", "dimension", "key", "start"), name="one_row_per_time"
+                        fields=("seconds", "dimension", "start", "label", "key"), name="one_row_per_time"
                     )
                 ],
             },

@@ -126,6 +126,8 @@ class JobStatistics(models.Model):
     seconds = models.PositiveIntegerField()
     start = models.DateTimeField()
     dimension = models.CharField(max_length=20)
+    # Of the dimension `label`, its name; the key is its value.
+    label = models.CharField(max_length=100, blank=True, default="")
     key = models.CharField(max_length=300, blank=True, default="")
     submitted = models.PositiveIntegerField(default=0)
     refused = models.PositiveIntegerField(default=0)
@@ -141,6 +143,5 @@ class JobStatistics(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["seconds", "dimension", "key", "start"], name="one_row_per_time")
+            models.UniqueConstraint(fields=["seconds", "dimension", "start", "label", "key"], name="one_row_per_time")
         ]
-        indexes: ClassVar = [models.Index(fields=["seconds", "dimension", "start"], name="statistics_time")]

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from container_manager.models import RoutingDecision
-from container_manager.routing.types import Decision, Evaluation, HostState, JobRequirements, Suggestion
+from container_manager.routing.types import Evaluation, HostState, JobRequirements, Suggestion
 from container_manager.service.jobs import new_job
 from container_manager.specs import JobSpec
 from container_manager.store import decisions as decision_store
 from container_manager.store import explain, paging, threads
 from container_manager.store import jobs as job_store
 from container_manager.store.decisions import HostVerdict
-from container_manager.store.explain import Assumed
+from container_manager.store.explain import Assumed, Plan
 from container_manager.store.fleet import states
 from container_manager.store.records import Recorded
 from container_manager.store.transaction import Actor
@@ -21,8 +21,8 @@ PLANNER = Actor("plan")
 class Decisions:
     """The use cases about decisions. None of them writes."""
 
-    async def plan(self, specs: Sequence[JobSpec], assumed: Assumed) -> list[Decision]:
-        """Where these jobs would go, on the fleet with the assumed changes.
+    async def plan(self, specs: Sequence[JobSpec], assumed: Assumed) -> Plan:
+        """Where these jobs and those that wait would go, on the fleet with the assumed changes.
 
         Raises:
             NotFound: something is assumed of a host that does not exist.
@@ -62,7 +62,7 @@ class Decisions:
         return await threads.compute(decision_store.replay, decision, recorded)
 
 
-def _plan(fleet: Sequence[HostState], specs: Sequence[JobSpec], assumed: Assumed) -> list[Decision]:
+def _plan(fleet: Sequence[HostState], specs: Sequence[JobSpec], assumed: Assumed) -> Plan:
     return explain.plan(fleet, [new_job(spec, PLANNER) for spec in specs], assumed)
 
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from container_manager.domain.lifecycle import ACTIVE
 from container_manager.errors import NotFound
@@ -18,7 +18,14 @@ Assumed = Mapping[int, Mapping[str, Any]]
 """Assumed changes of hosts: by host id, fields of HostState with their values."""
 
 
-def plan(fleet: Sequence[HostState], jobs: Sequence[ContainerJob], assumed: Assumed) -> list[Decision]:
+class Plan(NamedTuple):
+    """One decision for each job that was asked for, and those by which waiting jobs, their keys, would be placed."""
+
+    decisions: list[Decision]
+    waiting: list[Decision]
+
+
+def plan(fleet: Sequence[HostState], jobs: Sequence[ContainerJob], assumed: Assumed) -> Plan:
     """Where these jobs would go if they were submitted now, on the fleet with the assumed changes.
 
     Raises:
@@ -32,10 +39,11 @@ def plan(fleet: Sequence[HostState], jobs: Sequence[ContainerJob], assumed: Assu
     return plan_on(list(by_id.values()), jobs)
 
 
-def plan_on(fleet: Sequence[HostState], jobs: Sequence[ContainerJob]) -> list[Decision]:
+def plan_on(fleet: Sequence[HostState], jobs: Sequence[ContainerJob]) -> Plan:
     """The same on a given fleet."""
     decided = RoutingPass(router.Fleet(fleet, secrets.randbits(63)), jobs, bounded=False).decisions()
-    return [decided[-1 - index] for index in range(len(jobs))]
+    waiting = [decision for key, decision in sorted(decided.items()) if key > 0]
+    return Plan([decided[-1 - index] for index in range(len(jobs))], waiting)
 
 
 def suggestions(fleet: Sequence[HostState], jobs: Iterable[JobRequirements]) -> dict[JobRequirements, list[Suggestion]]:

@@ -102,14 +102,14 @@ class Count(NamedTuple):
 
 def page(search: Search, after: Key | None, limit: int, defer: Sequence[str] = ()) -> Page:
     """The first `limit` rows after a key, without the columns `defer`."""
-    columns = search.order.columns
+    columns, position = search.order.columns, after
     found: list[Any] = []
     end: Key | None = None
     for portion, end in _portions(search, after):  # noqa: B007 - used after the loop
         rows = portion.filter(search.rest).defer(*defer).order_by(*columns)
         found += rows[: limit + 1 - len(found)]
         if len(found) > limit:
-            return Page(found[:limit], True, search.order.key(found[limit - 1]) if limit else None)
+            return Page(found[:limit], True, search.order.key(found[limit - 1]) if limit else position)
     return Page(found, end is not None, end)
 
 
@@ -173,8 +173,8 @@ def _id_before(moment: datetime) -> int:
     low, high = 0, newest
     while high - low > PORTION // 4:
         middle = (low + high) // 2
-        pk, at = jobs.filter(pk__gt=middle)[:1].get()
-        if at > moment:
+        pk, at = jobs.filter(pk__gt=middle).first() or (high, None)
+        if at is None or at > moment:
             high = middle
         else:
             low = pk

@@ -16,7 +16,7 @@ from container_manager import clock
 from container_manager.domain import histogram, lifecycle
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
-from container_manager.models import ContainerJob, ExecutorHost, Installation, JobAttempt, JobStatistics
+from container_manager.models import ContainerJob, ExecutorHost, Installation, JobAttempt, JobStatistics, RoutingEvent
 from container_manager.store import bulk
 from container_manager.store.events import Event, following
 from container_manager.store.transaction import JOB_ENDS, Transaction
@@ -27,7 +27,7 @@ KEPT = {MINUTE: timedelta(days=2), HOUR: timedelta(days=400)}
 DELETED_AT_ONCE = 5000
 
 MOST_KEYS, OTHERS = 100, "(others)"
-"""Of images and labels, this many different ones have statistics of their own in an hour."""
+"""Of images and of the values of each label, this many different ones have statistics of their own in an hour."""
 
 MINUTES_UP_TO = timedelta(hours=12)
 """A range up to this long is answered from minutes, a longer one from hours."""
@@ -59,11 +59,12 @@ Tally = Counter[tuple[str, str]]
 
 
 class Bucket(NamedTuple):
-    """What one row is about."""
+    """What one row is about. `label`: the name of the label whose value is `key`, of LABEL."""
 
     seconds: int
     start: datetime
     dimension: str
+    label: str
     key: str
 
 
@@ -109,24 +110,34 @@ def collect() -> Collected | None:
     if not events:
         return None
     ends = [event for event in events if event.kind in JOB_ENDS]
+    ends += _ended_by_hosts([event for event in events if event.kind == EventKind.JOB_RETRIED])
     attempts, regions = _attempts(ends), dict(ExecutorHost.objects.values_list("pk", "region")) if ends else {}
-    by_minute: defaultdict[tuple[datetime, str, str], Tally] = defaultdict(Tally)
+    by_minute: defaultdict[tuple[datetime, str, str, str], Tally] = defaultdict(Tally)
     for event in events:
         if (name := KINDS.get(event.kind)) is not None:
-            by_minute[_minute(event.at), str(Dimension.ALL), ""][name, ""] += 1
+            by_minute[_minute(event.at), str(Dimension.ALL), "", ""][name, ""] += 1
     for event in ends:
         if (found := attempts.get((event.job_id, event.attempt))) is not None:
             what, start = _end(found), _minute(event.at)
-            for dimension, key in _dimensions(event, found, regions):
-                tally = by_minute[start, dimension, key[:LONGEST_KEY]]
+            for dimension, label, key in _dimensions(event, found, regions):
+                tally = by_minute[start, dimension, label, key[:LONGEST_KEY]]
                 for one in what:
                     tally[one] += 1
     figures: defaultdict[Bucket, Figures] = defaultdict(Figures)
-    for (start, dimension, key), tally in by_minute.items():
+    for (start, dimension, label, key), tally in by_minute.items():
         made = Figures.of(tally)
-        figures[Bucket(MINUTE, start, dimension, key)].add(made)
-        figures[Bucket(HOUR, start.replace(minute=0), dimension, key)].add(made)
+        figures[Bucket(MINUTE, start, dimension, label, key)].add(made)
+        figures[Bucket(HOUR, start.replace(minute=0), dimension, label, key)].add(made)
     return Collected(since, events[-1].id, figures, len(events) == COUNTED_AT_ONCE)
+
+
+def _ended_by_hosts(retried: Sequence[Event]) -> list[Event]:
+    """Those of the retries that follow an attempt without an end of its own, because its host has failed it."""
+    retried = [event for event in retried if not event.actor]
+    ids = {event.job_id for event in retried if event.job_id is not None}
+    ends = RoutingEvent.objects.filter(job_id__in=ids, kind__in=[str(kind) for kind in JOB_ENDS])
+    ended = set(ends.values_list("job_id", "attempt"))
+    return [event for event in retried if (event.job_id, event.attempt) not in ended]
 
 
 def _minute(at: datetime) -> datetime:
@@ -162,6 +173,8 @@ def _attempts(ends: Sequence[Event]) -> dict[tuple[int | None, int | None], _Att
     rows = ContainerJob.objects.filter(bulk.id_in("id", ids)).values_list(*_OF_JOBS, *_OF_ATTEMPTS)
     jobs = {row[0]: _Attempt(*row) for row in rows}
     found: dict[tuple[int | None, int | None], _Attempt] = {(job.job_id, job.attempt): job for job in jobs.values()}
+    # Processes of an earlier version do not name the attempt.
+    found |= {(job.job_id, None): job for job in jobs.values() if job.status in lifecycle.TERMINAL}
     earlier = {event.job_id for event in ends if (event.job_id, event.attempt) not in found}
     past = JobAttempt.objects.filter(job_id__in=[pk for pk in jobs if pk in earlier])
     for job_id, *row in past.values_list("job_id", *_OF_ATTEMPTS):
@@ -172,7 +185,7 @@ def _attempts(ends: Sequence[Event]) -> dict[tuple[int | None, int | None], _Att
 def _end(attempt: _Attempt) -> list[tuple[str, str]]:
     """What the end of an attempt counts as."""
     found = [(attempt.status, "")]
-    if attempt.failure:
+    if attempt.failure and attempt.status in {JobStatus.FAILED, JobStatus.TIMED_OUT}:
         found.append(("failures", attempt.failure))
     first = attempt.submitted_at if attempt.attempt == 1 else None
     for name, since, until in (
@@ -185,13 +198,14 @@ def _end(attempt: _Attempt) -> list[tuple[str, str]]:
     return found
 
 
-def _dimensions(event: Event, attempt: _Attempt, regions: Mapping[int, str]) -> list[tuple[str, str]]:
-    found = [(Dimension.ALL, ""), (Dimension.IMAGE, attempt.image)]
-    found += [(Dimension.LABEL, f"{name}={value}") for name, value in attempt.labels.items()]
+def _dimensions(event: Event, attempt: _Attempt, regions: Mapping[int, str]) -> list[tuple[str, str, str]]:
+    """Dimension, label and key of each row in which the end of the attempt is counted."""
+    found = [(Dimension.ALL, "", ""), (Dimension.IMAGE, "", attempt.image)]
+    found += [(Dimension.LABEL, name, value) for name, value in attempt.labels.items()]
     if event.host_id is not None:
-        found += [(Dimension.HOST, event.host_name), (Dimension.EXECUTOR_TYPE, event.executor_type)]
-        found += [(Dimension.REGION, regions[event.host_id])] if event.host_id in regions else []
-    return [(str(dimension), key) for dimension, key in found]
+        found += [(Dimension.HOST, "", event.host_name), (Dimension.EXECUTOR_TYPE, "", event.executor_type)]
+        found += [(Dimension.REGION, "", regions[event.host_id])] if event.host_id in regions else []
+    return [(str(dimension), label, key) for dimension, label, key in found]
 
 
 LONGEST_KEY = 300
@@ -207,11 +221,14 @@ def _store(item: Collected) -> bool:
     if not known:
         return False
     figures = _within_limits(item.figures)
-    starts = {bucket.start for bucket in figures}
-    rows = {
-        Bucket(row.seconds, row.start, row.dimension, row.key): row
-        for row in JobStatistics.objects.filter(start__in=starts, key__in={bucket.key for bucket in figures})
-    }
+    known_rows = JobStatistics.objects.filter(
+        # The first two lead the index.
+        seconds__in=KEPT,
+        dimension__in=[str(dimension) for dimension in Dimension],
+        start__in={bucket.start for bucket in figures},
+        key__in={bucket.key for bucket in figures},
+    )
+    rows = {Bucket(row.seconds, row.start, row.dimension, row.label, row.key): row for row in known_rows}
     for bucket, found in figures.items():
         row = rows.setdefault(bucket, JobStatistics(**bucket._asdict()))
         for name, count in found.counts.items():
@@ -221,7 +238,7 @@ def _store(item: Collected) -> bool:
     JobStatistics.objects.bulk_create(
         [rows[bucket] for bucket in figures],
         update_conflicts=True,
-        unique_fields=["seconds", "dimension", "key", "start"],
+        unique_fields=["seconds", "dimension", "start", "label", "key"],
         update_fields=[*COUNTS, *DISTRIBUTIONS],
     )
     return True
@@ -232,14 +249,14 @@ def _within_limits(figures: Mapping[Bucket, Figures]) -> dict[Bucket, Figures]:
     open_ended = (str(Dimension.IMAGE), str(Dimension.LABEL))
     hours = {bucket.start for bucket in figures if bucket.seconds == HOUR}
     stored = JobStatistics.objects.filter(seconds=HOUR, start__in=hours, dimension__in=open_ended)
-    known: defaultdict[tuple[str, datetime], set[str]] = defaultdict(set)
-    for dimension, start, key in stored.values_list("dimension", "start", "key"):
-        known[dimension, start].add(key)
+    known: defaultdict[tuple[str, str, datetime], set[str]] = defaultdict(set)
+    for dimension, label, start, key in stored.values_list("dimension", "label", "start", "key"):
+        known[dimension, label, start].add(key)
     found: defaultdict[Bucket, Figures] = defaultdict(Figures)
     for bucket, what in figures.items():
         key = bucket.key
         if bucket.dimension in open_ended:
-            keys = known[bucket.dimension, bucket.start.replace(minute=0)]
+            keys = known[bucket.dimension, bucket.label, bucket.start.replace(minute=0)]
             key = key if key in keys or len(keys) < MOST_KEYS else OTHERS
             keys.add(key)
         found[bucket._replace(key=key)].add(what)
@@ -285,8 +302,7 @@ def groups(since: datetime, until: datetime, dimension: Dimension, label: str, m
     """The figures by the values of a dimension, of those with the most ended jobs; by those of one label."""
     seconds = _resolution(since, until)
     rows = _rows(seconds, since, until, dimension)
-    if dimension is Dimension.LABEL:
-        rows = rows.filter(key__startswith=f"{label}=")
+    rows = rows.filter(label=label)
     ended = Sum(F("succeeded") + F("failed") + F("timed_out") + F("cancelled"))
     largest = rows.values_list("key").annotate(ended=ended).order_by("-ended", "key")[:most]
     keys = [key for key, _ in largest]

@@ -1,13 +1,13 @@
 import { may, mutate, useQuery } from "../api.js";
 import { go, href, route, setQuery } from "../router.js";
 import { Action, Ago, Bar, Empty, Events, Head, HostLink, JobLink, Labels, Lasting, Loaded, Panel, Search, Select, State, count, fullTime, hostStates, memory, say, words } from "../ui.js";
-import { html, useMemo, useState } from "../vendor/preact.js";
+import { html, useState } from "../vendor/preact.js";
 import { HostForm } from "../host_form.js";
 
 const HOST = `id name executorType region routingWeight engine isActive isDraining ejectedUntil cooldownUntil
   labelList { name value } health { status latencyMs error lastCheckedAt consecutiveFailures }
   capacity { maxConcurrentJobs runningJobs availableSlots maxMemoryMb reservedMemoryMb maxCpuCores reservedCpuCores }`;
-const FLEET = `query Fleet($after: String) { hosts(first: 1000, after: $after, orderBy: NAME) {
+const FLEET = `query Fleet { hosts(first: 1000, orderBy: NAME) {
   edges { node { ${HOST} } } pageInfo { hasNextPage endCursor } } }`;
 const mutation = (name) => `mutation ${name[0].toUpperCase()}${name.slice(1)}($id: ID!) { ${name}(id: $id) {
   __typename ... on UserError { message } } }`;
@@ -45,7 +45,7 @@ export function Fleet() {
       ${query.region !== undefined && html`<button onClick=${() => setQuery({ region: undefined })}>Region ${query.region || "none"} ✕</button>`}
       <${Select} label="Group" value=${query.group} onValue=${(group) => setQuery({ group })} options=${[["", "No groups"], ["region", "by region"], ["executorType", "by type"]]} />
     </div>
-    <${Loaded} of=${result}>${({ hosts }) => html`<${Hosts} hosts=${hosts.edges.map(({ node }) => node)} query=${query} />`}</${Loaded}>
+    <${Loaded} of=${result}>${({ hosts }) => html`<${Hosts} hosts=${hosts.edges.map(({ node }) => node)} more=${hosts.pageInfo.hasNextPage} query=${query} />`}</${Loaded}>
     ${query.create && html`<${HostForm} onClose=${() => setQuery({ create: undefined })} onDone=${({ name }) => {
       say(`Host ${name} was created.`);
       setQuery({ create: undefined });
@@ -69,16 +69,16 @@ function matches(host, { q, type, state, region }) {
 
 const SHOWN = 200;
 
-function Hosts({ hosts, query }) {
+function Hosts({ hosts, more, query }) {
   const [most, setMost] = useState(SHOWN);
-  const found = useMemo(() => hosts.filter((host) => matches(host, query)), [hosts, query]);
+  const found = hosts.filter((host) => matches(host, query));
   const [, , value] = COLUMNS.find(([name]) => name === (query.sort ?? "name").replace("-", "")) ?? COLUMNS[0];
   const sign = query.sort?.startsWith("-") ? -1 : 1;
   const sorted = [...found].sort((a, b) => (value(a) < value(b) ? -sign : value(a) > value(b) ? sign : a.name < b.name ? -1 : 1));
   if (hosts.length === 0) return html`<${Empty}>There is no host yet. Create one, and waiting jobs start by themselves.</${Empty}>`;
   if (found.length === 0) return html`<${Empty}>No host matches. <button class="link" onClick=${() => go(href("/fleet"))}>Clear the filters</button></${Empty}>`;
   const groups = query.group ? Object.entries(Object.groupBy(sorted, (host) => host[query.group] || "none")).sort() : [["", sorted]];
-  return html`<p class="soft">${count(found.length, "host")}${found.length < hosts.length ? ` of ${hosts.length}` : ""}</p>
+  return html`<p class="soft">${count(found.length, "host")}${found.length < hosts.length ? ` of ${hosts.length}` : ""}${more ? ". The first 1,000 by name are shown; the API has all." : ""}</p>
     ${groups.map(([title, members]) => html`<section class="panel scroll" tabindex="0" key=${title}>
       ${title && html`<header><h2>${title}</h2><span class="soft">${count(members.length, "host")}</span></header>`}
       <table>

@@ -18,7 +18,7 @@ const JOB = `query Job($id: ID!) { job(id: $id) {
   decisions { id attempt reason decidedAt strategy replay host { name }
     hosts(first: 30) { pageInfo { hasNextPage } edges { node { hostName verdict weight chosen checks { code passed needed available message } } } } } } }`;
 const AHEAD = `query Ahead { jobs(orderBy: QUEUE, first: 100) { edges { node { id name image priority submittedAt } } } }`;
-const EVENTS = `query JobEvents($id: ID!) { routingEvents(first: 100, filters: {jobId: $id}) { edges { node { cursor kind at message actor host { name } } } } }`;
+const EVENTS = `query JobEvents($id: ID!) { routingEvents(last: 100, filters: {jobId: $id}) { edges { node { cursor kind at message actor host { name } } } } }`;
 const ENDED = ["SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"];
 
 export function Job({ id }) {
@@ -62,7 +62,6 @@ function OneJob({ job, reload }) {
           <dt>Submitted</dt><dd><${Ago} at=${job.submittedAt} /> by ${job.submittedBy || "an earlier version"}, priority ${job.priority}</dd>
           <dt>Id</dt><dd class="mono">${job.id}</dd>
         </dl>
-        <details><summary>As the submit command</summary><pre class="scroll">${asCommand(job)}</pre></details>
         <details><summary>As JSON</summary><pre class="scroll">${JSON.stringify(spec(job), null, 2)}</pre></details>
       </${Panel}>
     </div>
@@ -152,14 +151,3 @@ const SPEC = ["image", "name", "entryPoint", "command", "workingDir", "user", "n
   "priority", "preferredExecutor", "executorRequired", "regionPreference", "regionRequired", "hostSelector", "strategy", "labels", "maxAttempts"];
 const isEmpty = (value) => value === null || value === "" || value === false || (typeof value === "object" && Object.keys(value).length === 0);
 const spec = (job) => Object.fromEntries(SPEC.filter((name) => !isEmpty(job[name])).map((name) => [name, job[name]]));
-
-function asCommand(job) {
-  const quoted = (text) => (/^[\w./:=@-]+$/.test(text) ? text : `'${String(text).replaceAll("'", `'\\''`)}'`);
-  const parts = ["container-manager submit", `--image ${quoted(job.image)}`];
-  if (job.memoryLimitMb) parts.push(`--memory ${job.memoryLimitMb}`);
-  if (job.cpuLimit) parts.push(`--cpu ${job.cpuLimit}`);
-  if (job.preferredExecutor) parts.push(`--prefer ${job.preferredExecutor.toLowerCase()}`);
-  if (job.regionPreference) parts.push(`--region ${quoted(job.regionPreference)}`);
-  if (job.command.length) parts.push(`-- ${job.command.map(quoted).join(" ")}`);
-  return parts.join(" ");
-}

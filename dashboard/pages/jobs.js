@@ -1,6 +1,6 @@
-import { may, mutate, request, useQuery } from "../api.js";
+import { may, mutate, useQuery } from "../api.js";
 import { href, route, setQuery } from "../router.js";
-import { Action, Ago, Empty, Head, HostLink, JobLink, Labels, Lasting, Loaded, Search, Select, State, ask, count, fullTime, number, words } from "../ui.js";
+import { Action, Ago, Empty, Head, HostLink, JobLink, Labels, Lasting, Loaded, Search, Select, State, ask, count, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 import { SubmitForm } from "../submit_form.js";
 
@@ -10,7 +10,6 @@ const JOBS = `query Jobs($filters: JobFilter, $order: JobOrder!, $after: String,
     edges { node { id name image status labelList { name value } priority attempt maxAttempts exitCode failure error submittedBy
       submittedAt queuedAt routedAt startedAt finishedAt host { name } } }
     pageInfo { hasNextPage hasPreviousPage endCursor } } }`;
-const HOST_ID = `query HostId($name: String!) { host(name: $name) { id } }`;
 export const STATUSES = ["PENDING", "ROUTED", "LAUNCHING", "RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"];
 export const FAILURES = ["EXIT_CODE", "OUT_OF_MEMORY", "TIMEOUT", "QUEUE_TIMEOUT", "NOT_STARTED", "HOST_FAULT", "VANISHED", "SERVICE_ERROR"];
 const ORDERS = [["SUBMITTED_DESC", "Newest first"], ["SUBMITTED_ASC", "Oldest first"], ["FINISHED_DESC", "Last ended first"], ["QUEUE", "Queue order"]];
@@ -30,7 +29,7 @@ const USUAL = ["image", "host", "submitted", "waited", "ran", "result", "labels"
 const stored = () => JSON.parse(localStorage.getItem("job-columns") ?? "null") ?? USUAL;
 
 /** The filter input for what stands in the address. */
-export function filtersOf(query, hostId) {
+function filtersOf(query) {
   const labels = (query.label ?? "").split(",").filter(Boolean).map((pair) => pair.split(/=(.*)/s, 2));
   const status = query.status === "failed" ? ["FAILED", "TIMED_OUT"] : query.status ? [query.status] : undefined;
   return {
@@ -40,17 +39,16 @@ export function filtersOf(query, hostId) {
     ...(query.failure && { failure: [query.failure] }),
     ...(query.waiting && { waitingOn: [query.waiting] }),
     ...(labels.length && { labels: Object.fromEntries(labels.map(([name, value]) => [name, value ?? ""])) }),
-    ...(hostId && { hostId }),
+    ...(query.host && { hostName: query.host }),
     ...(query.since && { submittedAfter: new Date(Date.now() - Number(query.since) * 3600e3).toISOString().slice(0, 16) + ":00Z" }),
   };
 }
 
 export function Jobs() {
   const { query } = route.value;
-  const host = useQuery(HOST_ID, { name: query.host ?? "-" });
   const [columns, setColumns] = useState(stored);
   const [selected, setSelected] = useState([]);
-  const filters = filtersOf(query, query.host ? (host.data?.host?.id ?? undefined) : undefined);
+  const filters = filtersOf(query);
   const variables = { filters, order: query.order ?? "SUBMITTED_DESC", first: 50, after: query.after };
   const result = useQuery(JOBS, variables, (event) => event.kind.startsWith("JOB_") && !query.after);
   const set = (changes) => setQuery({ after: undefined, ...changes });

@@ -17,7 +17,7 @@ const OVERVIEW = `query Overview {
 }`;
 
 export function Overview() {
-  const result = useQuery(OVERVIEW, {}, () => true);
+  const result = useQuery(OVERVIEW, {}, () => true, 5000);
   return html`<${Head} title="Overview" />
     <${Loaded} of=${result}>${(data) => html`<${Summary} data=${data} />`}</${Loaded}>
     <${Panel} title="Last events" aside=${html`<a href=${href("/events")}>All events</a>`}>
@@ -45,8 +45,8 @@ function Summary({ data: { jobStats, queue, capacity, hosts } }) {
           { label: "failed", of: (figures) => figures.failed + figures.timedOut, tone: "--bad", dash: [5, 4] },
         ]} />
         <dl class="facts">
-          <dt>Time in the queue</dt><dd>${duration(total.queueTime.p50)} median, ${duration(total.queueTime.p95)} for the slowest 5 %</dd>
-          <dt>Run time</dt><dd>${duration(total.runTime.p50)} median, ${duration(total.runTime.p95)} for the slowest 5 %</dd>
+          <dt>Time in the queue</dt><dd>${duration(total.queueTime.p50)} median, 95 % at most ${duration(total.queueTime.p95)}</dd>
+          <dt>Run time</dt><dd>${duration(total.runTime.p50)} median, 95 % at most ${duration(total.runTime.p95)}</dd>
           ${total.failures.length > 0 && html`<dt>Failures</dt><dd class="chips">${total.failures.map(({ reason, attempts }) =>
             html`<a class="chip" href=${href("/jobs", { failure: reason })}>${words(reason)} ${number(attempts)}</a>`)}</dd>`}
         </dl>

@@ -1,12 +1,12 @@
 import { request, useQuery } from "../api.js";
-import { Action, Empty, Head, HostLink, Loaded, Panel, State, count, memory, words } from "../ui.js";
+import { Action, Empty, Head, HostLink, JobLink, Loaded, Panel, State, count, memory, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 
 const FLEET = `query WhatIf { hosts(first: 1000, orderBy: NAME) { edges { node { id name executorType region routingWeight isActive isDraining
     capacity { maxConcurrentJobs runningJobs maxMemoryMb maxCpuCores } } } }
-  jobs(orderBy: QUEUE, first: 100) { edges { node { image name memoryLimitMb cpuLimit priority preferredExecutor executorRequired
-    regionPreference regionRequired hostSelector strategy } } } }`;
-const PLAN = `query Plan($jobs: [JobInput!]!, $assume: [HostAssumption!]) { planRouting(jobs: $jobs, assume: $assume) { placements {
+  jobs(orderBy: QUEUE, first: 100) { edges { node { id name image } } pageInfo { hasNextPage } } }`;
+const PLAN = `query Plan($jobs: [JobInput!]!, $assume: [HostAssumption!]) { planRouting(jobs: $jobs, assume: $assume) {
+  waitingPlaced waiting(first: 100) { hostName job { id } } placements {
   __typename ... on Placement { reason host { name } } ... on RoutingRefused { message verdict suggestions { message hosts } } ... on ValidationFailed { message } ... on NotFound { message } } } }`;
 const MOST_JOBS = 100;
 
@@ -14,14 +14,12 @@ export function WhatIf() {
   const fleet = useQuery(FLEET);
   return html`<${Head} title="What if" />
     <p class="soft">Change the fleet here and see where jobs would go. Nothing is written: it is the service's own routing, on the fleet as it is now with your changes.</p>
-    <${Loaded} of=${fleet}>${(data) => html`<${Sandbox} hosts=${data.hosts.edges.map(({ node }) => node)} waiting=${data.jobs.edges.map(({ node }) => asInput(node))} />`}</${Loaded}>`;
+    <${Loaded} of=${fleet}>${(data) => html`<${Sandbox} hosts=${data.hosts.edges.map(({ node }) => node)} waiting=${data.jobs.edges.map(({ node }) => node)} />`}</${Loaded}>`;
 }
-
-const asInput = (job) => Object.fromEntries(Object.entries(job).filter(([, value]) => value !== null && value !== "" && value !== false && JSON.stringify(value) !== "{}"));
 
 function Sandbox({ hosts, waiting }) {
   const [changes, setChanges] = useState({});
-  const [text, setText] = useState(JSON.stringify(waiting.length ? waiting.slice(0, 20) : [{ image: "busybox", memoryLimitMb: 512, cpuLimit: 1 }], null, 2));
+  const [text, setText] = useState(JSON.stringify([{ image: "busybox", memoryLimitMb: 512, cpuLimit: 1 }], null, 2));
   const [result, setResult] = useState(null);
   const change = (id, name, value, usual) =>
     setChanges((all) => {
@@ -35,12 +33,12 @@ function Sandbox({ hosts, waiting }) {
     try {
       jobs = JSON.parse(text);
     } catch (error) {
-      throw new Error(`The jobs are no JSON: ${error.message}`);
+      throw new Error(`The jobs are not JSON: ${error.message}`);
     }
-    if (!Array.isArray(jobs) || jobs.length === 0 || jobs.length > MOST_JOBS) throw new Error(`Give a list of 1 to ${MOST_JOBS} jobs.`);
+    if (!Array.isArray(jobs) || jobs.length > MOST_JOBS) throw new Error(`Give a list of at most ${MOST_JOBS} jobs.`);
     const assume = Object.entries(changes).map(([hostId, values]) => ({ hostId, ...values }));
     const [before, after] = await Promise.all([request(PLAN, { jobs, assume: [] }), request(PLAN, { jobs, assume })]);
-    setResult({ jobs, before: before.planRouting.placements, after: after.planRouting.placements });
+    setResult({ jobs, waiting, before: before.planRouting, after: after.planRouting });
   };
   if (hosts.length === 0) return html`<${Empty}>There is no host to change yet.</${Empty}>`;
   return html`
@@ -55,7 +53,8 @@ function Sandbox({ hosts, waiting }) {
             <td>${box("isActive")}</td><td>${box("isDraining")}</td><td>${amount("routingWeight", host.routingWeight)}</td>
             <td>${amount("maxConcurrentJobs", host.capacity.maxConcurrentJobs)}</td><td>${amount("maxMemoryMb", host.capacity.maxMemoryMb)}</td></tr>`;
         })}</tbody></table></div></${Panel}>
-      <${Panel} title="Jobs" aside=${html`<button class="link" onClick=${() => setText(JSON.stringify(waiting.slice(0, MOST_JOBS), null, 2))} disabled=${waiting.length === 0}>Those that wait (${waiting.length})</button>`}>
+      <${Panel} title="Jobs" aside=${html`<span class="soft">after those that wait already</span>`}>
+        <p>${waiting.length === 0 ? "No job waits." : `${count(waiting.length, "job")} ${waiting.length === 1 ? "waits" : "wait"} already and ${waiting.length === 1 ? "is" : "are"} planned first.`}</p>
         <label class="field">A list of job inputs<textarea rows="14" value=${text} onInput=${({ target }) => setText(target.value)}></textarea></label>
         <div class="actions"><${Action} kind="primary" run=${plan}>Plan</${Action}><button onClick=${() => setChanges({})} disabled=${Object.keys(changes).length === 0}>Undo all changes</button></div>
       </${Panel}>
@@ -63,17 +62,26 @@ function Sandbox({ hosts, waiting }) {
     ${result && html`<${Outcome} ...${result} />`}`;
 }
 
-function Outcome({ jobs, before, after }) {
+function Outcome({ jobs, waiting, before, after }) {
   const place = (placement) =>
     placement.__typename === "Placement" ? html`<${HostLink} name=${placement.host.name} />` : html`${placement.verdict ? html`<${State} of=${placement.verdict} />` : ""} ${placement.message}`;
-  const placed = (placements) => placements.filter(({ __typename }) => __typename === "Placement").length;
-  return html`<${Panel} title="Where they would go" aside=${html`<span class="soft" role="status">${placed(before)} of ${jobs.length} now, ${placed(after)} with the changes</span>`}><div class="scroll" tabindex="0"><table>
-    <thead><tr><th>Job</th><th>Now</th><th>With the changes</th><th><span class="sr">More</span></th></tr></thead>
-    <tbody>${jobs.map((job, i) => {
-      const [one, other] = [before[i], after[i]];
+  const placed = ({ placements, waitingPlaced }) => waitingPlaced + placements.filter(({ __typename }) => __typename === "Placement").length;
+  const hostOf = (plan, job) => plan.waiting.find((entry) => entry.job?.id === job.id)?.hostName;
+  const rows = [
+    ...waiting.map((job) => {
+      const [one, other] = [hostOf(before, job), hostOf(after, job)];
+      const shown = (name) => (name ? html`<${HostLink} name=${name} />` : "waits on");
+      return [html`<${JobLink} job=${job} />`, "waits already", shown(one), shown(other), one !== other];
+    }),
+    ...jobs.map((job, i) => {
+      const [one, other] = [before.placements[i], after.placements[i]];
+      const help = other.suggestions?.[0]?.message;
       const differs = one.host?.name !== other.host?.name || one.__typename !== other.__typename;
-      return html`<tr key=${i}><td>${job.name || job.image}<br /><span class="soft">${job.memoryLimitMb ? memory(job.memoryLimitMb) : ""}</span></td>
-        <td>${place(one)}</td><td>${place(other)}${other.suggestions?.length > 0 && html`<br /><span class="soft">${other.suggestions[0].message}</span>`}</td>
-        <td>${differs ? html`<strong>≠ changed</strong>` : html`<span class="soft">same</span>`}</td></tr>`;
-    })}</tbody></table></div></${Panel}>`;
+      return [job.name || job.image, job.memoryLimitMb ? memory(job.memoryLimitMb) : "", place(one), html`${place(other)}${help && html`<br /><span class="soft">${help}</span>`}`, differs];
+    }),
+  ];
+  return html`<${Panel} title="Where they would go" aside=${html`<span class="soft" role="status">${placed(before)} of ${rows.length} now, ${placed(after)} with the changes</span>`}><div class="scroll" tabindex="0"><table>
+    <thead><tr><th>Job</th><th>Now</th><th>With the changes</th><th><span class="sr">Difference</span></th></tr></thead>
+    <tbody>${rows.map(([name, about, one, other, differs], i) => html`<tr key=${i}><td>${name}<br /><span class="soft">${about}</span></td>
+      <td>${one}</td><td>${other}</td><td>${differs ? html`<strong>≠ changed</strong>` : html`<span class="soft">same</span>`}</td></tr>`)}</tbody></table></div></${Panel}>`;
 }

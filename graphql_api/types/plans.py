@@ -20,6 +20,7 @@ from graphql_api.enums import Strategy, Verdict
 from graphql_api.ids import from_cursor, page_size
 from graphql_api.limits import LARGEST_PAGE
 from graphql_api.types.hosts import ExecutorHost, host
+from graphql_api.types.jobs import ContainerJob, job
 from graphql_api.types.pages import Connection
 from graphql_api.types.results import NotFound, RejectionCount, RoutingRefused, ValidationFailed
 from graphql_api.types.verdicts import HostVerdict, host_verdicts
@@ -86,9 +87,29 @@ def planned(decisions: Sequence[routing_types.Decision]) -> list[Placement | Rou
 PlanResult = Annotated[Placement | RoutingRefused | ValidationFailed | NotFound, strawberry.union("PlanResult")]
 
 
+@strawberry.type(description="Where a job that waits would go.")
+class WaitingPlacement:
+    host_name: str
+    reason: str
+    job: ContainerJob | None = strawberry.field(description="Null when it has just been deleted.")
+
+    @classmethod
+    async def of(cls, info: Info, decision: routing_types.Decision) -> Self:
+        assert decision.host is not None  # noqa: S101 - it was placed
+        return cls(host_name=decision.host.name, reason=decision.reason, job=await job(info, decision.key))
+
+
 @strawberry.type
 class RoutingPlan:
     placements: list[PlanResult] = strawberry.field(description="One for each job, in the order given.")
+    waiting_placed: int = strawberry.field(description="How many of the jobs that wait already would get a host.")
+    decisions: strawberry.Private[Sequence[routing_types.Decision]]
+
+    @strawberry.field(description="Jobs that wait already and would get a host, the oldest first.")
+    async def waiting(self, info: Info, first: int = 100) -> list[WaitingPlacement]:
+        return await asyncio.gather(
+            *(WaitingPlacement.of(info, decision) for decision in self.decisions[: page_size(first)])
+        )
 
 
 @strawberry.type(description="What waits, by what it waits for.")

@@ -10,7 +10,7 @@ import strawberry
 from container_manager import clock
 from container_manager.domain import histogram
 from container_manager.domain.outcome import FailureReason
-from container_manager.store.statistics import HOUR, KEPT, Dimension, Figures
+from container_manager.store.statistics import COUNTS, HOUR, KEPT, Dimension, Figures
 from graphql_api.context import Info
 from graphql_api.ids import bad_input, in_utc
 
@@ -79,8 +79,7 @@ class JobFigures:
 
     @classmethod
     def of(cls, figures: Figures) -> Self:
-        names = ("submitted", "refused", "started", "succeeded", "failed", "timed_out", "cancelled")
-        return cls(**{name: figures.counts[name] for name in names}, figures=figures)
+        return cls(**{name: figures.counts[name] for name in COUNTS}, figures=figures)
 
 
 @strawberry.type
@@ -135,8 +134,7 @@ class JobStats:
         dimension = Dimension(by.value)
         read = info.context.service.statistics.groups
         found = await read(self.since, self.until, dimension, label or "", first)
-        prefix = f"{label}=" if label is not None else ""
-        return [JobStatsGroup(key=key.removeprefix(prefix), figures=JobFigures.of(figures)) for key, figures in found]
+        return [JobStatsGroup(key=key, figures=JobFigures.of(figures)) for key, figures in found]
 
     @strawberry.field(description="Now, whatever the range.")
     async def unfinished(self, info: Info) -> UnfinishedJobs:

@@ -59,7 +59,9 @@ def _steps(job: ContainerJob, attempt: JobAttempt) -> Iterator[TimelineEntry]:
             yield _entry(step, at, attempt)
     if JobStatus(attempt.status) in TERMINAL and attempt.finished_at is not None:
         message = attempt.error or ("" if attempt.exit_code is None else f"Exit code {attempt.exit_code}.")
-        yield _entry(TimelineStep(attempt.status), attempt.finished_at, attempt, attempt.cancelled_by, message)
+        # An attempt may have ended otherwise before its container was stopped.
+        actor = attempt.cancelled_by if attempt.status == JobStatus.CANCELLED else ""
+        yield _entry(TimelineStep(attempt.status), attempt.finished_at, attempt, actor, message)
 
 
 def _entry(step: TimelineStep, at: datetime, attempt: JobAttempt, actor: str = "", message: str = "") -> TimelineEntry:

@@ -142,7 +142,7 @@ async def test_a_job_is_submitted_watched_and_submitted_again(browser: Browser, 
         await dialog.get_by_label("Name", exact=True).fill("from the page")
         script = "for i in $(seq 300); do echo line $i; done; echo trouble >&2; sleep 2; echo the end; exit 7"
         await dialog.get_by_label("Command").fill(json.dumps(["sh", "-c", script]))
-        await dialog.get_by_label("Host must have").fill("of=this-test")
+        await dialog.get_by_label("Host must have").fill('{"of": "this-test"}')
         await dialog.get_by_role("button", name="Submit").click()
         # While it runs, lines come; afterwards all of them are there.
         log = page.get_by_label("Output of the job")
@@ -196,7 +196,7 @@ async def test_a_fleet_is_changed_and_planned(browser: Browser, served: Served) 
         await dialog.get_by_role("button", name="Create and check").click()
         await expect(dialog.get_by_role("alert")).to_contain_text("must begin with a letter or digit")
         await dialog.get_by_label("Name", exact=True).fill("new")
-        await dialog.get_by_label("Labels").fill("gpu=no, rack=7")
+        await dialog.get_by_label("Labels").fill('{"gpu": "no", "rack": "row 7, left"}')
         await dialog.get_by_role("button", name="Create and check").click()
         await expect(page.get_by_text("Host new was created.")).to_be_visible()
         await page.get_by_role("link", name="new", exact=True).click()
@@ -213,6 +213,7 @@ async def test_a_fleet_is_changed_and_planned(browser: Browser, served: Served) 
             '[{"image": "x", "regionPreference": "eu-central", "regionRequired": true}]'
         )
         await page.get_by_role("button", name="Plan").click()
+        # One job waits for a host that there is now.
         await expect(page.get_by_text("1 of 1 now, 1 with the changes")).to_be_visible()
         await page.get_by_label("is draining: frankfurt-1").check()
         await page.get_by_role("button", name="Plan").click()

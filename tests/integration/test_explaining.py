@@ -10,6 +10,7 @@ from django.utils import timezone
 from container_manager.models import ContainerJob, ExecutorHost, RoutingDecision, RoutingEvent
 from container_manager.routing import checks
 from graphql_api.ids import to_global
+from tests.api import make_hosts
 from tests.client import Api
 from tests.eventually import eventually
 from tests.factories import ContainerJobFactory
@@ -276,3 +277,17 @@ async def test_a_registered_check_is_shown(admin: Api, simulated: Hosts) -> None
     assert decision["replay"] == "OTHER_VERSION"
     last = decision["hosts"]["edges"][0]["node"]["checks"][-1]
     assert (last["code"], last["message"]) == ("OTHER", "LICENCE: recorded by a check that is no longer registered")
+
+
+async def test_a_plan_shows_where_waiting_jobs_would_go(admin: Api) -> None:
+    (host,) = await make_hosts(1, name="small", max_concurrent_jobs=0)
+    waiting = await admin.submit(name="waits")
+    query = """query($assume: [HostAssumption!]) { planRouting(jobs: [], assume: $assume) {
+        waitingPlaced waiting { hostName reason job { id } } placements { __typename } } }"""
+    assert await admin(query) == {"waitingPlaced": 0, "waiting": [], "placements": []}
+    plan = await admin(query, assume=[{"hostId": to_global("ExecutorHost", host.pk), "maxConcurrentJobs": 1}])
+    assert (plan["waitingPlaced"], plan["placements"]) == (1, [])
+    assert plan["waiting"] == [
+        {"hostName": "small", "reason": "The only choice; 1 of 1 hosts fit.", "job": {"id": waiting["id"]}}
+    ]
+    assert (await admin.job(waiting["id"]))["status"] == "PENDING"

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 from asgiref.sync import sync_to_async
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from container_manager.models import ContainerJob, QueueRefusal
@@ -51,12 +51,16 @@ def _make_jobs(count: int) -> list[ContainerJob]:
         )
     for at, job in enumerate(made):
         ContainerJob.objects.filter(pk=job.pk).update(class_key=f"k{at % 2}")
-    return list(ContainerJob.objects.order_by("pk"))
+    return list(ContainerJob.objects.select_related("host").order_by("pk"))
 
 
 moments = st.sampled_from([START + timedelta(minutes=at) for at in (0, 3, 7, 100)])
 LEAVES: dict[str, tuple[st.SearchStrategy[Any], Any]] = {
     "name": (st.sampled_from(["Train", "train", ""]), lambda job, value: job.name == value),
+    "host_name": (
+        st.sampled_from(["a-host", "b"]),
+        lambda job, value: job.host is not None and job.host.name == value,
+    ),
     "name_contains": (st.sampled_from(["TRAIN", "_", "%", ""]), lambda job, v: v.lower() in job.name.lower()),
     "image_contains": (st.sampled_from(["reg.", "X:"]), lambda job, value: value.lower() in job.image.lower()),
     "status": (
@@ -129,6 +133,8 @@ def jobs(db: None) -> list[ContainerJob]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=trees, order=st.sampled_from(JobOrder))
+@example(tree={"status": ["running"], "OR": {"status": ["failed"]}}, order=JobOrder.SUBMITTED_DESC)
+@example(tree={"submitted_after": START + timedelta(days=300), "OR": {"name": "Train"}}, order=JobOrder.SUBMITTED_ASC)
 def test_a_filter_finds_what_a_plain_reading_finds(
     jobs: list[ContainerJob], tree: dict[str, Any], order: JobOrder
 ) -> None:
@@ -192,6 +198,13 @@ async def test_a_search_that_takes_long_is_continued_by_the_next_page(admin: Api
             page = await admin(PAGE, order="SUBMITTED_DESC", filters={"minAttempt": 4}, **arguments)
             pages += 1
     assert (pages, page["edges"]) == (7, [])
+
+
+async def test_an_empty_page_ends_where_it_began(admin: Api) -> None:
+    made = await sync_to_async(_make_jobs)(3)
+    page = await admin(PAGE, order="SUBMITTED_DESC", first=0, after=str(made[-1].pk))
+    assert page["pageInfo"]["endCursor"] == str(made[-1].pk)
+    assert page["pageInfo"]["hasNextPage"]
 
 
 async def test_jobs_of_a_time_are_found_among_many(admin: Api) -> None:

@@ -9,10 +9,10 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from container_manager.domain.kinds import EventKind
-from container_manager.models import ContainerJob, Installation, JobAttempt, JobStatistics
-from container_manager.store import statistics
+from container_manager.models import ContainerJob, Installation, JobAttempt, JobStatistics, RoutingEvent
+from container_manager.store import attempts, statistics
 from container_manager.store.statistics import Dimension
-from container_manager.store.transaction import Transaction, commit_one
+from container_manager.store.transaction import Actor, Transaction, commit_one
 from tests.api import make_hosts
 from tests.client import CREATE_HOST, Api
 from tests.eventually import eventually
@@ -68,9 +68,10 @@ async def test_what_happens_is_counted(admin: Api, sim: dict) -> None:
 
 
 async def test_statistics_are_followed_live(admin: Api, sim: dict) -> None:
-    query = "subscription { jobStats(lastMinutes: 5, buckets: 5) { total { submitted } unfinished { pending } } }"
+    query = "subscription { jobStats(lastMinutes: 5, buckets: 5) { bucketSeconds buckets { start } total { submitted } unfinished { pending } } }"
     async with admin.subscribe(query) as values:
-        assert (await anext(values))["total"]["submitted"] == 0
+        first = await anext(values)
+        assert (first["total"]["submitted"], first["bucketSeconds"], len(first["buckets"])) == (0, 60, 5)
         await admin.submit()
         while (await anext(values))["total"]["submitted"] != 1:
             pass
@@ -153,6 +154,58 @@ def test_an_attempt_that_was_followed_by_another_is_counted_by_its_own_times() -
     assert found is not None
     commit_one(statistics.store, found)
     assert (_total()["failed"], _total()["succeeded"]) == (1, 0)
+
+
+@pytest.mark.usefixtures("installation")
+def test_an_attempt_that_its_host_has_failed_is_counted_once() -> None:
+    _ended(1)
+    job = ContainerJob.objects.get()
+    ContainerJob.objects.update(status="failed", failure="host_fault")
+    job.refresh_from_db()
+    commit_one(_retry, (job, None))
+    # The end of the second attempt has an event, so the retry that a client asks for is no other end.
+    ContainerJob.objects.update(status="failed", failure="exit_code", finished_at=timezone.now())
+    job.refresh_from_db()
+    commit_one(_finish, job)
+    commit_one(_retry, (job, Actor("ci")))
+    RoutingEvent.objects.filter(attempt=1, kind=EventKind.JOB_FINISHED).delete()
+    found = statistics.collect()
+    assert found is not None
+    commit_one(statistics.store, found)
+    total = _total()
+    assert (total["failed"], total["succeeded"]) == (2, 0)
+
+
+def _retry(tx: Transaction, items: list[Any]) -> list[None]:
+    for job, actor in items:
+        attempts.open_next(tx, job, "again", actor=actor)
+    return [None] * len(items)
+
+
+@pytest.mark.usefixtures("installation")
+def test_an_end_by_an_earlier_version_is_counted() -> None:
+    _ended(2)
+    RoutingEvent.objects.update(attempt=None)
+    found = statistics.collect()
+    assert found is not None
+    commit_one(statistics.store, found)
+    assert _total()["succeeded"] == 2
+
+
+@pytest.mark.usefixtures("installation")
+def test_labels_are_told_apart() -> None:
+    for labels in ({"team": "a"}, {"Team": "b"}, {"team=a": "c"}):
+        _ended(1, labels=labels)
+    with patch.object(statistics, "MOST_KEYS", 1):
+        found = statistics.collect()
+        assert found is not None
+        commit_one(statistics.store, found)
+    now = timezone.now()
+    groups = {
+        name: [key for key, _ in statistics.groups(now - timedelta(hours=1), now, Dimension.LABEL, name, 5)]
+        for name in ("team", "Team", "team=a")
+    }
+    assert groups == {"team": ["a"], "Team": ["b"], "team=a": ["c"]}
 
 
 @pytest.mark.usefixtures("installation")
