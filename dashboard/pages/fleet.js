@@ -1,6 +1,6 @@
 import { may, mutate, useQuery } from "../api.js";
 import { go, href, route, setQuery } from "../router.js";
-import { Action, Ago, Bar, Empty, Events, Head, HostLink, JobLink, Labels, Lasting, Loaded, Panel, Search, Select, State, count, fullTime, hostStates, memory, say, words } from "../ui.js";
+import { Action, Ago, Bar, Empty, Events, Head, JobLink, Labels, Lasting, Loaded, Panel, Search, Select, State, count, fullTime, hostStates, memory, say, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 import { HostForm } from "../host_form.js";
 

@@ -1,6 +1,6 @@
 import { useQuery } from "../api.js";
 import { href } from "../router.js";
-import { Ago, Empty, Head, JobLink, Labels, Loaded, Panel, State, count, number, words } from "../ui.js";
+import { Ago, Empty, Head, JobLink, Labels, Loaded, Panel, State, count, number } from "../ui.js";
 import { html } from "../vendor/preact.js";
 import { reasons } from "./overview.js";
 
