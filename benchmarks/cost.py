@@ -75,6 +75,8 @@ class Generator:
                     given.append(f'{argument}: "{chance.choice(self._ids[kind or "ContainerJob"])}"')
             elif argument == "first" and chance.random() < 0.7:
                 given.append(f"first: {chance.choice([1, 5, 20, 50, 100])}")
+            elif argument == "by":
+                given.append(f"by: {chance.choice(['HOST', 'EXECUTOR_TYPE', 'REGION', 'IMAGE'])}")
             elif argument == "jobs":
                 jobs = ", ".join(
                     f'{{image: "a{at % 7}", memoryLimitMb: {64 + at % 5}}}'

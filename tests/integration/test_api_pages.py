@@ -146,8 +146,9 @@ HOSTS = """query($order: HostOrder!, $filters: HostFilter, $first: Int, $after: 
     ],
 )
 async def test_every_order_of_hosts_pages_both_ways(admin: Api, order: str, wanted: list[str]) -> None:
-    # Inactive, so that no probe changes a latency.
-    make = partial(sync_to_async(ExecutorHostFactory), is_active=False)
+    # On another node, so that no probe changes a latency.
+    config = {"url": "unix:///run/engine.sock", "node": "elsewhere"}
+    make = partial(sync_to_async(ExecutorHostFactory), executor_type="docker", config=config)
     busy = await make(name="b", routing_weight=10, max_concurrent_jobs=5, health_latency_ms=7)
     await make(name="a", routing_weight=5, max_concurrent_jobs=3, health_latency_ms=1, labels={"z": "1", "a": "2"})
     await make(name="d", routing_weight=900, max_concurrent_jobs=1)
