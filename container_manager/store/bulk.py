@@ -174,9 +174,9 @@ def _into(model: type[models.Model], columns: Sequence[str]) -> str:
     return f'"{_table(model)}" ({quoted})'
 
 
-def rows_of(model: type[models.Model], objects: Sequence[models.Model]) -> Rows:
-    """Rows from model instances that have their ids."""
-    columns, values, prepared = _form(model)
+def rows_of(model: type[models.Model], objects: Sequence[models.Model], left_out: frozenset[str] = frozenset()) -> Rows:
+    """Rows from model instances that have their ids, without the columns in which the database's default is right."""
+    columns, values, prepared = _form(model, left_out)
     rows = [list(values(entry)) for entry in objects]
     for at, prepare in prepared:
         for row in rows:
@@ -240,10 +240,10 @@ def as_moment(value: Any) -> Any:
 
 @cache
 def _form(
-    model: type[models.Model],
+    model: type[models.Model], left_out: frozenset[str]
 ) -> tuple[list[str], Callable[[Any], Iterable[Any]], list[tuple[int, Callable[[Any], Any]]]]:
     """A model's columns, a getter of their values, and the indexes of values to convert, with their conversion."""
-    fields = model._meta.concrete_fields  # noqa: SLF001
+    fields = [field for field in model._meta.concrete_fields if field.column not in left_out]  # noqa: SLF001
     prepared: list[tuple[int, Callable[[Any], Any]]] = []
     for at, field in enumerate(fields):
         if isinstance(field, models.JSONField):

@@ -22,7 +22,7 @@ from container_manager.routing.strategies import UNLIMITED
 from container_manager.routing.types import Decision, Evaluation, JobClass, JobRequirements, Outcome
 from container_manager.store import bulk, decisions, pending, reservations
 from container_manager.store.assignment import assign, record
-from container_manager.store.transaction import Actor, Fence, Transaction
+from container_manager.store.transaction import Fence, NewEvent, Transaction
 
 MOST_PLACED = 10_000
 """Pending jobs that one transaction places; the next pass continues."""
@@ -37,6 +37,14 @@ MOST_RECORDED, MOST_CELLS = 1000, 1_000_000
 """Evaluations that one transaction records, and how many hosts they may have together."""
 
 KEEP_ALIVE_SECONDS = 1.0
+
+UNSET_AT_FIRST = frozenset(
+    {
+        *("failure", "cancelled_by", "failed_hosts", "unfit_hosts", "exit_code", "not_before", "reserved_host_id"),
+        *("launched_at", "started_at", "finished_at", "stopped_at", "cancel_requested_at"),
+    }
+)
+"""Columns in which new jobs have the database's default: writing it for each would take time."""
 
 
 class NamedJob(NamedTuple):
@@ -178,13 +186,12 @@ class RoutingPass:
         ids = decisions.new_ids(decided, len(self._new_jobs), self._fleet, self._ids)
         for job, pk in zip(self._new_jobs, ids.jobs, strict=True):
             job.pk = pk
-            tx.event(
-                EventKind.JOB_SUBMITTED,
-                f"{job.name or 'A job'} with image {job.image}.",
-                job=job,
-                actor=Actor(job.submitted_by),
-            )
-        tx.rows.append(bulk.rows_of(ContainerJob, self._claim_new_jobs(tx)))
+            message = f"{job.name or 'A job'} with image {job.image}."
+            executor_type, attempt, by = str(job.executor_type), job.attempt, job.submitted_by
+            # Not by `tx.event`, because there may be thousands.
+            event = NewEvent(EventKind.JOB_SUBMITTED, message, pk, None, "", executor_type, None, attempt, by)
+            tx.events.append(event)
+        tx.rows.append(bulk.rows_of(ContainerJob, self._claim_new_jobs(tx), UNSET_AT_FIRST))
         record(tx, [(*self._id_and_attempt(decision.key), decision) for decision in decided], ids)
 
     def _claim_new_jobs(self, tx: Transaction) -> list[ContainerJob]:

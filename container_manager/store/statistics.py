@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-from django.db.models import Count, F, Q, QuerySet, Sum
+from django.db.models import Count, F, Max, Q, QuerySet, Sum
+from django.db.models.functions import TruncMinute
 
 from container_manager import clock
 from container_manager.domain import histogram, lifecycle
@@ -18,7 +19,7 @@ from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost, Installation, JobAttempt, JobStatistics, RoutingEvent
 from container_manager.store import bulk
-from container_manager.store.events import Event, following
+from container_manager.store.events import Event
 from container_manager.store.transaction import JOB_ENDS, Transaction
 
 COUNTED_AT_ONCE = 5000
@@ -106,16 +107,22 @@ class Collected(NamedTuple):
 def collect() -> Collected | None:
     """What the next events add; None when there is no new one."""
     since = Installation.objects.values_list("counted_through", flat=True).get()
-    events = following(since, COUNTED_AT_ONCE)
-    if not events:
+    new = RoutingEvent.objects.filter(pk__gt=since)
+    edge = next(iter(new.order_by("pk").values_list("pk", flat=True)[COUNTED_AT_ONCE - 1 : COUNTED_AT_ONCE]), None)
+    until = edge or new.aggregate(id=Max("pk"))["id"]
+    if until is None:
         return None
-    ends = [event for event in events if event.kind in JOB_ENDS]
-    ends += _ended_by_hosts([event for event in events if event.kind == EventKind.JOB_RETRIED])
+    these = new.filter(pk__lte=until)
+    rows = these.filter(kind__in=[*map(str, JOB_ENDS), str(EventKind.JOB_RETRIED)]).order_by("pk")
+    found_events = [Event(*row) for row in rows.values_list(*Event._fields)]
+    ends = [event for event in found_events if event.kind != EventKind.JOB_RETRIED]
+    ends += _ended_by_hosts([event for event in found_events if event.kind == EventKind.JOB_RETRIED])
     attempts, regions = _attempts(ends), dict(ExecutorHost.objects.values_list("pk", "region")) if ends else {}
     by_minute: defaultdict[tuple[datetime, str, str, str], Tally] = defaultdict(Tally)
-    for event in events:
-        if (name := KINDS.get(event.kind)) is not None:
-            by_minute[_minute(event.at), str(Dimension.ALL), "", ""][name, ""] += 1
+    # Counted by the database, because there are many of them.
+    others = these.filter(kind__in=[str(kind) for kind in KINDS]).annotate(start=TruncMinute("at"))
+    for start, kind, count in others.values_list("start", "kind").annotate(events=Count("pk")).order_by():
+        by_minute[start, str(Dimension.ALL), "", ""][KINDS[kind], ""] += count
     for event in ends:
         if (found := attempts.get((event.job_id, event.attempt))) is not None:
             what, start = _end(found), _minute(event.at)
@@ -128,7 +135,7 @@ def collect() -> Collected | None:
         made = Figures.of(tally)
         figures[Bucket(MINUTE, start, dimension, label, key)].add(made)
         figures[Bucket(HOUR, start.replace(minute=0), dimension, label, key)].add(made)
-    return Collected(since, events[-1].id, figures, len(events) == COUNTED_AT_ONCE)
+    return Collected(since, until, figures, edge is not None)
 
 
 def _ended_by_hosts(retried: Sequence[Event]) -> list[Event]:
