@@ -52,3 +52,13 @@ def test_the_bill_of_materials_has_what_is_locked() -> None:
     assert bill["metadata"]["component"]["name"] == "container-manager"
     assert {component["name"]: component["version"] for component in bill["components"]} == LOCK
     assert all(component["externalReferences"][0]["hashes"] for component in bill["components"])
+
+
+def test_the_image_gets_every_package_and_may_read_what_it_copies() -> None:
+    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "deploy/Dockerfile").read_text(), re.M)
+    sources = {source for line in copied for source in line.split()}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    assert packages == {"container_manager", "graphql_api", "dashboard"}
+    assert packages <= sources
+    readable = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert sources == readable
