@@ -56,6 +56,9 @@ export async function mutate(query, variables) {
   return result;
 }
 
+/** Does `name`, a mutation of one host or job by its id. */
+export const change = (name, id) => mutate(`mutation Change($id: ID!) { ${name}(id: $id) { __typename ... on UserError { message } } }`, { id });
+
 export async function signIn(token) {
   const response = await fetch(`${ROOT}/session`, { method: "POST", headers: { Authorization: `Bearer ${token}` } });
   if (!response.ok) {

@@ -1,7 +1,7 @@
 // Submitting a job, new or like another one.
 import { mutate } from "./api.js";
 import { go, href } from "./router.js";
-import { Dialog, Field, say } from "./ui.js";
+import { Dialog, Field, TYPES, say } from "./ui.js";
 import { html, useState } from "./vendor/preact.js";
 
 const SUBMIT = `mutation Submit($input: JobInput!) { submitJob(input: $input) {
@@ -68,7 +68,7 @@ export function SubmitForm({ like, onClose }) {
         ${field("Timeout in seconds", "timeoutSeconds", like?.timeoutSeconds, { type: "number", min: 1 })}
         ${field("Priority", "priority", like?.priority ?? 0, { type: "number" })}
         ${field("Attempts", "maxAttempts", like?.maxAttempts ?? 1, { type: "number", min: 1 })}
-        <label class="field">Preferred type<select name="preferredExecutor">${["", "DOCKER", "CLOUDRUN", "SIMULATED"].map((type) =>
+        <label class="field">Preferred type<select name="preferredExecutor">${["", ...TYPES].map((type) =>
           html`<option value=${type} selected=${type === (like?.preferredExecutor ?? "")}>${type ? type.toLowerCase() : "any"}</option>`)}</select></label>
         ${field("Preferred region", "regionPreference", like?.regionPreference)}
         ${field("Labels (JSON object)", "labels", text(like?.labels))}

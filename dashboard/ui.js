@@ -44,6 +44,8 @@ export const Lasting = ({ since, until, done }) => {
 
 // ---------------------------------------------------------------- states: by icon and text, never by colour alone
 
+export const TYPES = ["DOCKER", "CLOUDRUN", "SIMULATED"];
+
 const STATES = {
   PENDING: ["◔", "warn"], ROUTED: ["→", "busy"], LAUNCHING: ["⇡", "busy"], RUNNING: ["▶", "busy"],
   SUCCEEDED: ["✓", "good"], FAILED: ["✕", "bad"], TIMED_OUT: ["⧗", "bad"], CANCELLED: ["⊘", ""],

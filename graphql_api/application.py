@@ -99,7 +99,10 @@ def make_application(
                 allow_headers=["Authorization", "Content-Type"],
             ),
         ],
-        exception_handlers={**dict.fromkeys(threads.DATABASE_AWAY, _unavailable), 404: dashboard.not_found},
+        exception_handlers={
+            **dict.fromkeys(threads.DATABASE_AWAY, _unavailable),
+            **({404: dashboard.not_found} if serves else {}),
+        },
         lifespan=lambda _: _lifespan(populate, serves=serves, runs_jobs=runs_jobs),
     )
 

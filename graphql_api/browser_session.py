@@ -1,6 +1,6 @@
 """Signing in from a browser: the token is kept, encrypted, in a cookie that scripts cannot read.
 
-A session ends with its token: whoever revokes the token ends it. The cookie is believed only in requests that the
+A session ends with its token: to revoke the token is to end it. The cookie is believed only in requests that the
 service's own pages have made, so that no other site can use it.
 """
 

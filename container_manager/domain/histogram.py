@@ -1,7 +1,7 @@
 """Distributions of durations, as counts by exponential classes, from which quantiles are read within 6 %."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 LEAST, FACTOR = 0.001, 1.12
 """Seconds up to which the first class goes, and how much longer each following one is."""
@@ -15,15 +15,6 @@ Counts = Mapping[str, int]
 def class_of(seconds: float) -> str:
     """The number of the class that has this duration."""
     return str(min(max(math.ceil(math.log(max(seconds, LEAST) / LEAST) / math.log(FACTOR)), 0), _LAST))
-
-
-def merged(parts: Iterable[Counts]) -> dict[str, int]:
-    """All of these together."""
-    total: dict[str, int] = {}
-    for part in parts:
-        for number, count in part.items():
-            total[number] = total.get(number, 0) + count
-    return total
 
 
 def quantile(counts: Counts, share: float) -> float | None:

@@ -129,7 +129,7 @@ def count(search: Search) -> Count:
     """How many rows there are, as far as a short search finds them."""
     found, end = 0, None
     for portion, end in _portions(search, None):  # noqa: B007 - used after the loop
-        # In order, because otherwise PostgreSQL would read all rows of the portion, whatever their `indexed` column.
+        # In order: otherwise PostgreSQL would read the whole portion, also what does not meet `indexed`.
         rows = portion.filter(search.rest).order_by(*search.order.columns)
         found += rows[: MOST_COUNTED + 1 - found].count()
         if found > MOST_COUNTED:

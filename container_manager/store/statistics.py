@@ -26,6 +26,7 @@ COUNTED_AT_ONCE = 5000
 MINUTE, HOUR = 60, 3600
 KEPT = {MINUTE: timedelta(days=2), HOUR: timedelta(days=400)}
 DELETED_AT_ONCE = 5000
+LONGEST_KEY = 300
 
 MOST_KEYS, OTHERS = 100, "(others)"
 """Of images and of the values of each label, this many different ones have statistics of their own in an hour."""
@@ -153,7 +154,7 @@ def _minute(at: datetime) -> datetime:
 
 _OF_JOBS = ("pk", "image", "labels", "submitted_at")
 _OF_ATTEMPTS = (
-    "attempt", "status", "failure", "queued_at", "routed_at", "launched_at", "started_at", "finished_at",
+    "attempt", "status", "failure", "queued_at", "routed_at", "started_at", "finished_at",
 )  # fmt: skip
 
 
@@ -169,7 +170,6 @@ class _Attempt(NamedTuple):
     failure: str
     queued_at: datetime | None
     routed_at: datetime | None
-    launched_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -215,9 +215,6 @@ def _dimensions(event: Event, attempt: _Attempt, regions: Mapping[int, str]) -> 
     return [(str(dimension), label, key) for dimension, label, key in found]
 
 
-LONGEST_KEY = 300
-
-
 def store(tx: Transaction, items: Sequence[Collected]) -> list[bool]:  # noqa: ARG001
     """Add what was collected, unless another process has done so meanwhile; answers whether it was added."""
     return [_store(item) for item in items]
@@ -241,7 +238,7 @@ def _store(item: Collected) -> bool:
         for name, count in found.counts.items():
             setattr(row, name, getattr(row, name) + count)
         for name, counts in found.distributions.items():
-            setattr(row, name, histogram.merged([getattr(row, name), counts]))
+            setattr(row, name, Counter(getattr(row, name)) + counts)
     JobStatistics.objects.bulk_create(
         [rows[bucket] for bucket in figures],
         update_conflicts=True,
@@ -308,8 +305,7 @@ def series(since: datetime, until: datetime, most: int) -> Series:
 def groups(since: datetime, until: datetime, dimension: Dimension, label: str, most: int) -> list[tuple[str, Figures]]:
     """The figures by the values of a dimension, of those with the most ended jobs; by those of one label."""
     seconds = _resolution(since, until)
-    rows = _rows(seconds, since, until, dimension)
-    rows = rows.filter(label=label)
+    rows = _rows(seconds, since, until, dimension).filter(label=label)
     ended = Sum(F("succeeded") + F("failed") + F("timed_out") + F("cancelled"))
     largest = rows.values_list("key").annotate(ended=ended).order_by("-ended", "key")[:most]
     keys = [key for key, _ in largest]

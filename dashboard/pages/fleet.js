@@ -1,6 +1,6 @@
-import { may, mutate, useQuery } from "../api.js";
+import { change, may, mutate, useQuery } from "../api.js";
 import { go, href, route, setQuery } from "../router.js";
-import { Action, Ago, Bar, Empty, Events, Head, JobLink, Labels, Lasting, Loaded, Panel, Search, Select, State, count, fullTime, hostStates, memory, say, words } from "../ui.js";
+import { Action, Ago, Bar, Empty, Events, Head, JobLink, Labels, Lasting, Loaded, Panel, Search, Select, State, TYPES, count, fullTime, hostStates, memory, say, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 import { HostForm } from "../host_form.js";
 
@@ -9,10 +9,7 @@ const HOST = `id name executorType region routingWeight engine isActive isDraini
   capacity { maxConcurrentJobs runningJobs availableSlots maxMemoryMb reservedMemoryMb maxCpuCores reservedCpuCores }`;
 const FLEET = `query Fleet { hosts(first: 1000, orderBy: NAME) {
   edges { node { ${HOST} } } pageInfo { hasNextPage endCursor } } }`;
-const mutation = (name) => `mutation ${name[0].toUpperCase()}${name.slice(1)}($id: ID!) { ${name}(id: $id) {
-  __typename ... on UserError { message } } }`;
 
-export const TYPES = ["DOCKER", "CLOUDRUN", "SIMULATED"];
 const COLUMNS = [
   ["name", "Name", (host) => host.name],
   ["state", "State", (host) => hostStates(host).join()],
@@ -124,7 +121,7 @@ export function Host({ name }) {
 function OneHost({ host, reload }) {
   const [editing, setEditing] = useState(false);
   const act = (name, done) => async () => {
-    await mutate(mutation(name), { id: host.id });
+    await change(name, host.id);
     reload();
     return done;
   };
@@ -142,7 +139,7 @@ function OneHost({ host, reload }) {
         <button onClick=${() => setEditing(true)}>Edit</button>
         ${host.health.status !== "HEALTHY" && html`<${Action} kind="danger" confirm="${host.name} will not come back: its jobs run again elsewhere. If they still run there, they run twice." run=${act("declareHostLost", "Its jobs run again elsewhere.")}>Declare lost</${Action}>`}
         <${Action} kind="danger" confirm="Delete host ${host.name}? Its past decisions stay." run=${async () => {
-          await mutate(mutation("deleteHost"), { id: host.id });
+          await change("deleteHost", host.id);
           go(href("/fleet"));
           return `Host ${host.name} was deleted.`;
         }}>Delete</${Action}>`}

@@ -1,10 +1,9 @@
-import { may, mutate, useQuery } from "../api.js";
+import { change, may, useQuery } from "../api.js";
 import { href } from "../router.js";
 import { Logs } from "../logs.js";
 import { SubmitForm } from "../submit_form.js";
 import { Action, Ago, Empty, Events, Head, HostLink, Labels, Lasting, Loaded, Panel, State, clockTime, count, duration, fullTime, memory, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
-import { jobMutation } from "./jobs.js";
 import { reasons } from "./overview.js";
 
 const JOB = `query Job($id: ID!) { job(id: $id) {
@@ -33,7 +32,7 @@ function OneJob({ job, reload }) {
   const [again, setAgain] = useState(false);
   const ended = ENDED.includes(job.status);
   const act = (name, done) => async () => {
-    await mutate(jobMutation(name), { id: job.id });
+    await change(name, job.id);
     reload();
     return done;
   };

@@ -1,4 +1,4 @@
-import { may, mutate, useQuery } from "../api.js";
+import { change, may, mutate, useQuery } from "../api.js";
 import { href, route, setQuery } from "../router.js";
 import { Action, Ago, Empty, Head, HostLink, JobLink, Labels, Lasting, Loaded, Search, Select, State, ask, count, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
@@ -115,13 +115,10 @@ async function changeAll(name, filters, verb, done) {
 }
 
 async function each(ids, name, done) {
-  const results = await Promise.allSettled(ids.map((id) => mutate(jobMutation(name), { id })));
+  const results = await Promise.allSettled(ids.map((id) => change(name, id)));
   const refused = results.filter(({ status }) => status === "rejected");
   return `${count(ids.length - refused.length, "job")} ${done}.${refused.length ? ` ${refused[0].reason.message}` : ""}`;
 }
-
-export const jobMutation = (name) => `mutation ${name[0].toUpperCase()}${name.slice(1)}($id: ID!) { ${name}(id: $id) {
-  __typename ... on ContainerJob { id status } ... on UserError { message } } }`;
 
 // ---------------------------------------------------------------- two jobs beside each other
 

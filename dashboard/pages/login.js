@@ -1,5 +1,4 @@
-import { signIn } from "../api.js";
-import { ROOT } from "../api.js";
+import { ROOT, signIn } from "../api.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 
 export function Login() {

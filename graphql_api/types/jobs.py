@@ -94,7 +94,7 @@ class ContainerJob(Node):
     )
     max_attempts: int
     submitted_by: str = strawberry.field(description="The name of the token.")
-    cancelled_by: str = strawberry.field(description='The name of the token; "" when nobody has cancelled it.')
+    cancelled_by: str = strawberry.field(description='The name of the token; "" when no client has cancelled it.')
     submitted_at: datetime
     queued_at: datetime | None = strawberry.field(description="Since when the latest attempt waits for a host.")
     routed_at: datetime | None = strawberry.field(description="When the latest attempt got its host.")

@@ -136,7 +136,7 @@ class JobStats:
         found = await read(self.since, self.until, dimension, label or "", first)
         return [JobStatsGroup(key=key, figures=JobFigures.of(figures)) for key, figures in found]
 
-    @strawberry.field(description="Now, whatever the range.")
+    @strawberry.field(description="Now; the range does not matter.")
     async def unfinished(self, info: Info) -> UnfinishedJobs:
         return UnfinishedJobs(**await info.context.service.statistics.unfinished())
 

@@ -1,4 +1,4 @@
-"""Statistics of jobs: counted once each, whatever happens, and the same as a plain count."""
+"""Statistics of jobs: each is counted once, also after errors, and the same as by a plain count."""
 
 from datetime import timedelta
 from typing import Any
