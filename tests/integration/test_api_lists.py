@@ -111,7 +111,10 @@ async def test_nested_lists_cost_a_constant_number_of_queries(admin: Api) -> Non
         # The fleet view reads jobs by statements of its own, when it is first used.
         return len([sql for sql in statements if 'FROM "container_manager_containerjob"' in sql])
 
-    assert await queries(2) == await queries(20)
+    # The least of three, because the control loops read jobs now and then.
+    few = [await queries(2) for _ in range(3)]
+    many = [await queries(20) for _ in range(3)]
+    assert min(few) == min(many)
 
 
 async def test_nodes_of_all_types_are_found_by_id(admin: Api, sim: dict) -> None:
