@@ -16,7 +16,13 @@ class NotFound(UserError):
 
 
 class Conflict(UserError):
-    """The request is well formed but does not fit the present state."""
+    """The request is well formed but does not fit the present state. A message about one field begins with it."""
+
+    @property
+    def field(self) -> str | None:
+        """The field of the input that does not fit, by its name in the API."""
+        name, colon, _ = str(self).partition(": ")
+        return name if colon and name.isidentifier() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from container_manager.aio import cancel_and_wait
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.fleet_check import FleetCheck
 from container_manager.control.health import HealthLoop
+from container_manager.control.host_usage import HostUsage
 from container_manager.control.housekeeping import Housekeeping
 from container_manager.control.leader import Leader
 from container_manager.control.reconciler import Reconciler
@@ -70,9 +71,10 @@ class Process:
         # With PostgreSQL there may be other processes, whose commits come through the event log.
         subscribe = self.events.on_read if environment.is_postgresql else writer.on_commit
         counting = Statistics(writer, leader)
-        for loop in (scheduler, dispatcher, health, reconciler, counting):
+        usage = HostUsage(writer, leader)
+        for loop in (scheduler, dispatcher, health, reconciler, counting, usage):
             subscribe(loop.on_events)
-        slow: list[Loop] = [counting, Housekeeping(writer, leader, environment)]
+        slow: list[Loop] = [counting, usage, Housekeeping(writer, leader, environment)]
         return [scheduler, dispatcher, leader, health, reconciler, *slow]
 
     async def start(self) -> None:

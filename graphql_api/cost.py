@@ -49,12 +49,16 @@ OWN = {
     "Mutation.retryJobs": 500.0,
     "Mutation.drainHosts": 500.0,
     "Mutation.resumeHosts": 500.0,
+    "Mutation.applyHosts": 500.0,
     "Query.jobStats": 60.0,
     "JobStats.groups": 60.0,
     "JobStats.unfinished": 20.0,
     "ContainerJobConnection.totalCount": 60.0,
     "ExecutorHost.jobs": 60.0,
     "ExecutorHost.decisions": 60.0,
+    "ExecutorHost.events": 60.0,
+    "ExecutorHost.history": 60.0,
+    "ExecutorHost.settings": 2.0,
     "ContainerJob.timeline": 5.0,
     "ContainerJob.logs": 40.0,
     "RoutingDecision.hosts": 5.0,
@@ -87,6 +91,8 @@ EACH = {
     "Query.auditLog": 1.0,
     "ExecutorHost.jobs": 3.0,
     "ExecutorHost.decisions": 1.0,
+    "ExecutorHost.events": 2.5,
+    "ExecutorHost.history": 0.5,
     "JobStats.groups": 2.0,
     "RoutingPlan.waiting": 4.0,
     "RoutingDecision.hosts": 4.0,
@@ -108,6 +114,7 @@ LISTS = {
     "ContainerJob.decisions": 2,
     "ContainerJob.attempts": 2,
     "ContainerJob.timeline": 6,
+    "ExecutorHost.history": 60,
     "Query.tokens": 20,
     "Query.capacity": 5,
     # They are executed for each event, for as long as the subscription lasts.
@@ -116,6 +123,7 @@ LISTS = {
     # Operators send large batches, which have limits of their own.
     "Mutation.submitJobs": 100,
     "Mutation.routeJobs": 100,
+    "Mutation.applyHosts": 100,
     "Mutation.checkHealth": 50,
 }
 """The assumed length of a list whose length the document does not give; else it is `USUAL_LENGTH` or `USUAL_PAGE`."""

@@ -30,12 +30,15 @@ logger = logging.getLogger(__name__)
 def as_type(error: errors.UserError) -> Any:
     """The union member for this error."""
     if isinstance(error, errors.ValidationFailed):
-        fields = [results.FieldError(field=e.field, message=e.message) for e in error.fields]
-        return results.ValidationFailed(message=str(error), fields=fields)
-    return _PLAIN[type(error)](message=str(error))
+        return results.ValidationFailed(message=str(error), fields=[_field_error(entry) for entry in error.fields])
+    if isinstance(error, errors.Conflict):
+        return results.Conflict(message=str(error), field=error.field)
+    return results.NotFound(message=str(error))
 
 
-_PLAIN: dict[type[errors.UserError], Any] = {errors.NotFound: results.NotFound, errors.Conflict: results.Conflict}
+def _field_error(error: errors.FieldError) -> results.FieldError:
+    reason = error.message.removeprefix(f"{error.field}: ")
+    return results.FieldError(field=error.field, message=error.message, reason=reason[:1].upper() + reason[1:])
 
 
 class _AsValidationFailed(strawberry.ExceptionHandler[errors.ValidationFailed, results.ValidationFailed]):

@@ -18,6 +18,7 @@ from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind, ExecutorType
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.domain.outcome import FailureReason
+from container_manager.store import hosts as host_store
 from container_manager.store import paging, pending
 from container_manager.store.events import Event
 from graphql_api.context import Info
@@ -25,6 +26,7 @@ from graphql_api.enums import CheckCode
 from graphql_api.ids import bad_input, in_utc, to_pk
 
 MOST_LABELS, MOST_FILTERS = 64, 16
+MOST_CORES = 10_000
 LONGEST_DURATION = 10**9
 """Seconds."""
 
@@ -53,6 +55,20 @@ class HostFilter:
     @strawberry_django.filter_field(description="A part of the name, in small or capital letters.")
     def name_contains(self, value: str, prefix: str) -> Q:
         return Q(**{f"{prefix}name__icontains": value})
+
+    @strawberry_django.filter_field(description="Has at least so many free slots.")
+    def min_free_slots(self, value: int, prefix: str) -> Q:
+        return Q(GreaterThanOrEqual(host_store.free_slots(prefix), value))
+
+    @strawberry_django.filter_field(description="Has at least so much free memory; without a limit it always has.")
+    def min_free_memory_mb(self, value: int, prefix: str) -> Q:
+        return Q(GreaterThanOrEqual(host_store.free_memory(prefix), value))
+
+    @strawberry_django.filter_field(description="Has at least so many free cores; without a limit it always has.")
+    def min_free_cpu_cores(self, value: float, prefix: str) -> Q:
+        if not 0 <= value <= MOST_CORES:
+            bad_input(f"minFreeCpuCores: must be from 0 to {MOST_CORES}.")
+        return Q(GreaterThanOrEqual(host_store.free_millicores(prefix), round(value * 1000)))
 
     @strawberry_django.filter_field
     def health(self, value: HealthStatus, prefix: str) -> Q:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import strawberry
+from pydantic.alias_generators import to_camel
 from strawberry import UNSET
 from strawberry.scalars import JSON
 
 from container_manager.domain.kinds import ExecutorType
-from container_manager.errors import ValidationFailed
+from container_manager.errors import FieldError, ValidationFailed
 from container_manager.specs import JobSpec, read_assumption, read_job
 from container_manager.store import threads
 from graphql_api.enums import Strategy
@@ -114,7 +115,7 @@ class HostAssumption:
     max_cpu_cores: float | None = UNSET
 
 
-# A limit may be removed by null; for any other field null counts as not given.
+# A limit may be removed by null; for any other field of a new object null counts as not given.
 NULLABLE = frozenset({"max_memory_mb", "max_cpu_cores"})
 
 
@@ -127,6 +128,20 @@ def given(value: Any) -> dict[str, Any]:
         for name, entry in vars(value).items()
         if entry is not UNSET and (entry is not None or name in NULLABLE)
     }
+
+
+def changes(patch: HostPatch) -> dict[str, Any]:
+    """The fields of a patch that were given.
+
+    Raises:
+        ValidationFailed: a field is null that must have a value.
+    """
+    found = {name: entry for name, entry in vars(patch).items() if entry is not UNSET}
+    nulls = [to_camel(name) for name, entry in found.items() if entry is None and name not in NULLABLE]
+    if nulls:
+        message = "must not be null; leave it out to keep its value."
+        raise ValidationFailed([FieldError(name, f"{name}: {message}") for name in nulls])
+    return found
 
 
 READ_AT_ONCE = 200

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import strawberry
 
@@ -11,6 +11,7 @@ from container_manager.domain import lifecycle
 from container_manager.domain.kinds import Role
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.routing.types import Decision
+from container_manager.service.hosts import Applied, Change
 from container_manager.service.jobs import MOST_AT_ONCE
 from container_manager.specs import LONGEST_LIFE, JobSpec, read_job, read_token
 from container_manager.store.transaction import Actor
@@ -19,7 +20,17 @@ from graphql_api.auth import IsAdmin, IsOperator
 from graphql_api.context import Info
 from graphql_api.errors import as_type
 from graphql_api.filters import HostFilter, JobFilter, condition
-from graphql_api.inputs import LARGEST_BATCH, LARGEST_CHECK, HostInput, HostPatch, JobInput, at_most, given, read_jobs
+from graphql_api.inputs import (
+    LARGEST_BATCH,
+    LARGEST_CHECK,
+    HostInput,
+    HostPatch,
+    JobInput,
+    at_most,
+    changes,
+    given,
+    read_jobs,
+)
 from graphql_api.types.hosts import ExecutorHost
 from graphql_api.types.jobs import ContainerJob, RoutingDecision
 from graphql_api.types.results import Conflict, NotFound, RoutingRefused, ValidationFailed
@@ -29,6 +40,33 @@ HostResult = Annotated[ExecutorHost | ValidationFailed | NotFound | Conflict, st
 SubmitJobResult = Annotated[ContainerJob | ValidationFailed | Conflict, strawberry.union("SubmitJobResult")]
 RouteJobResult = Annotated[RoutingDecision | RoutingRefused | NotFound | Conflict, strawberry.union("RouteJobResult")]
 JobResult = Annotated[ContainerJob | NotFound | Conflict, strawberry.union("JobResult")]
+
+
+ApplyHostResult = Annotated[ExecutorHost | ValidationFailed | Conflict, strawberry.union("ApplyHostResult")]
+HostChange = strawberry.enum(
+    Change,
+    name="HostChange",
+    description="What applying a host has done, or would do with dryRun. REFUSED: nothing, because of an error.",
+)
+
+
+@strawberry.type(description="What became of one of the hosts to apply.")
+class AppliedHost:
+    name: str = strawberry.field(description="The name of the host.")
+    change: HostChange = strawberry.field(description="What was done, or would be done with dryRun.")  # type: ignore[valid-type]
+    difference: str = strawberry.field(description="What an update changes; a config is only named.")
+    result: ApplyHostResult | None = strawberry.field(
+        description="The host, or why it was refused; null for one that would be created."
+    )
+
+    @classmethod
+    def of(cls, applied: Applied) -> Self:
+        result: Any = applied.result
+        if isinstance(result, errors.UserError):
+            result = as_type(result)
+        elif result is not None:
+            result = ExecutorHost.of(result)
+        return cls(name=applied.name, change=applied.change, difference=applied.difference, result=result)
 
 
 T = TypeVar("T")
@@ -55,10 +93,26 @@ class Mutation:
     async def create_host(self, info: Info, input: HostInput) -> HostResult:
         return ExecutorHost.of(await info.context.service.hosts.create(given(input), info.context.actor))
 
-    @strawberry.mutation(permission_classes=[IsAdmin])
+    @strawberry.mutation(
+        permission_classes=[IsAdmin],
+        description="Creates the hosts that do not exist and changes those that differ, by name; fields that are not "
+        f"given stay, and so do other hosts. Up to {LARGEST_CHECK} at a time, one result each, in order. With dryRun "
+        "it says what it would do.",
+    )
+    async def apply_hosts(self, info: Info, inputs: list[HostInput], dry_run: bool = False) -> list[AppliedHost]:
+        at_most(len(inputs), "inputs", LARGEST_CHECK)
+        values = [given(entry) for entry in inputs]
+        found = await info.context.service.hosts.apply(values, info.context.actor, dry_run=dry_run)
+        return [AppliedHost.of(entry) for entry in found]
+
+    @strawberry.mutation(
+        permission_classes=[IsAdmin],
+        description="Changes what is given. `config` is merged into the one that the host has: keys that are not given "
+        "stay, and null removes a key. Secrets must be given again when the address changes.",
+    )
     async def update_host(self, info: Info, id: strawberry.ID, input: HostPatch) -> HostResult:
         pk = ids.to_pk("ExecutorHost", id)
-        return ExecutorHost.of(await info.context.service.hosts.update(pk, given(input), info.context.actor))
+        return ExecutorHost.of(await info.context.service.hosts.update(pk, changes(input), info.context.actor))
 
     @strawberry.mutation(permission_classes=[IsAdmin], description="It takes no new jobs and finishes those it has.")
     async def drain_host(self, info: Info, id: strawberry.ID) -> HostResult:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from container_manager.aio import wait_for
 from container_manager.control.leader import FLEET, Leader
 from container_manager.environment import Environment
-from container_manager.store import audit, decisions, events, fleet, retention, statistics, threads
+from container_manager.store import audit, decisions, events, fleet, host_usage, retention, statistics, threads
 from container_manager.store.pending import delete_unused_refusals
 from container_manager.store.transaction import Unit
 from container_manager.store.writer import Writer
@@ -32,6 +32,7 @@ class Housekeeping:
             (audit.delete_old, timedelta(days=kept.audit_days)),
             (retention.delete_fleet_changes, fleet.KEPT),
             (statistics.delete_old, timedelta()),
+            (host_usage.delete_old, timedelta()),
         )
         self._of_jobs: Sequence[tuple[Callable[[timedelta], list[int]], Unit, timedelta]] = (
             (retention.ended_jobs, retention.delete_jobs, timedelta(days=kept.job_days)),

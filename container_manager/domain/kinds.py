@@ -40,6 +40,7 @@ class EventKind(StrEnum):
     HOST_RESERVED = "host_reserved"
     HOST_RELEASED = "host_released"
     HOST_DRAINED = "host_drained"
+    HOST_EMPTY = "host_empty"
     HOST_RESUMED = "host_resumed"
     HOST_LOST = "host_lost"
     HOST_SWEPT = "host_swept"

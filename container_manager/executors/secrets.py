@@ -60,3 +60,17 @@ def keep_secrets(given: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[st
         else:
             merged[key] = value
     return merged
+
+
+def merged(stored: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """`stored` changed by a JSON merge patch (RFC 7396): keys that are not given stay, and null removes a key."""
+    result = dict(stored)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            old = result.get(key)
+            result[key] = merged(old if isinstance(old, Mapping) else {}, value)
+        else:
+            result[key] = value
+    return result

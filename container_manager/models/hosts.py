@@ -74,6 +74,8 @@ class ExecutorHost(models.Model):
     # How often in a row a quota was used up, and until when routing avoids the host for it.
     cooldowns = models.PositiveIntegerField(default=0)
     cooldown_until = models.DateTimeField(null=True, default=None)
+    # When it had finished its last job, while it is drained.
+    empty_since = models.DateTimeField(null=True, default=None)
     created_at = models.DateTimeField(default=timezone.now)
 
     # Annotated by `store.hosts.with_usage`, from the jobs that hold room on the host or have reserved it.

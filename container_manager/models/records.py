@@ -117,6 +117,30 @@ class FleetChange(models.Model):
     host_changed = models.BooleanField()
 
 
+class HostUsage(models.Model):
+    """How one host was used in one minute or hour: sums over its samples, and the most jobs of them.
+
+    `answers`: samples in which the latency was known.
+    """
+
+    host_id = models.BigIntegerField()
+    seconds = models.PositiveIntegerField()
+    start = models.DateTimeField()
+    samples = models.PositiveIntegerField()
+    jobs = models.BigIntegerField()
+    most_jobs = models.BigIntegerField()
+    memory_mb = models.BigIntegerField()
+    cpu_millis = models.BigIntegerField()
+    answers = models.PositiveIntegerField()
+    latency_ms = models.FloatField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["host_id", "seconds", "start"], name="one_usage_per_time")
+        ]
+        indexes: ClassVar = [models.Index(fields=["seconds", "start"], name="usage_age")]
+
+
 class JobStatistics(models.Model):
     """What happened to jobs in one minute or hour: to all, or to those of one value of a dimension.
 

@@ -1,7 +1,8 @@
-"""Suggestions: single changes that would let a refused job run, each verified by deciding again."""
+"""Suggestions: changes that would let a refused job run, one or two at once, each verified by deciding again."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from container_manager.domain import capabilities
 from container_manager.routing.checks import cores
@@ -21,33 +22,75 @@ from container_manager.routing.types import (
 Change = tuple[str, JobRequirements]
 HostChange = tuple[str, int, HostState]
 
+MOST_PAIRS, MOST_FIRST = 3, 12
+"""Suggestions of two changes that are given, and changes that are tried as the first of two."""
+
 
 def advise(hosts: Iterable[HostState], job: JobRequirements) -> list[Suggestion]:
-    """Changes that would let the job run now, of the job first, then of one host; empty when it can run as it is."""
+    """Changes that would let the job run now, of the job first, then of one host; empty when it can run as it is.
+
+    Where no single change would, each suggestion is two of them.
+    """
     fleet = Fleet(hosts, 0)
     evaluation = fleet.evaluate(job)
     if evaluation.feasible():
         return []
-    near = _near_misses(evaluation)
-    found = []
+    return list(_that_help(fleet, evaluation)) or _pairs(fleet, evaluation)
+
+
+def _that_help(fleet: Fleet, evaluation: Evaluation) -> Iterator[Suggestion]:
+    """The single changes after which a host could take the job."""
+    near = _failing(evaluation, 1)
     for message, changed in _changes_of_job(evaluation, near):
         if takers := len(fleet.evaluate(changed).feasible()):
-            found.append(Suggestion(message, takers, changed))
+            yield Suggestion(message, takers, changed)
     for message, at, host in _changes_of_host(evaluation, near):
-        before = fleet.hosts[at]
+        with _supposed(fleet, at, host):
+            takers = len(fleet.evaluate(evaluation.requirements).feasible())
+        if takers:
+            yield Suggestion(message, takers, evaluation.requirements, host)
+
+
+def _pairs(fleet: Fleet, evaluation: Evaluation) -> list[Suggestion]:
+    """Suggestions of two changes: of each first change, those that help after it."""
+    near, job = _failing(evaluation, 2), evaluation.requirements
+    found: dict[frozenset[str], Suggestion] = {}
+    if not any(near.values()):
+        return []
+    firsts: list[tuple[str, JobRequirements, int, HostState | None]] = [
+        (message, changed, 0, None) for message, changed in _changes_of_job(evaluation, near)
+    ]
+    firsts += [(message, job, at, host) for message, at, host in _changes_of_host(evaluation, near)]
+    for first, changed, at, host in firsts[:MOST_FIRST]:
+        with _supposed(fleet, at, host):
+            for second in list(_that_help(fleet, fleet.evaluate(changed))):
+                message = f"{first.removesuffix('.')}, and {second.message[0].lower()}{second.message[1:]}"
+                # The same two changes in the other order are the same suggestion.
+                parts = frozenset((first, second.message))
+                found.setdefault(parts, second._replace(message=message, changed=second.changed or host))
+        if len(found) >= MOST_PAIRS:
+            break
+    return list(found.values())[:MOST_PAIRS]
+
+
+@contextmanager
+def _supposed(fleet: Fleet, at: int, host: HostState | None) -> Iterator[None]:
+    """Replace a host of the fleet for a while; None: leave it as it is."""
+    before = fleet.hosts[at]
+    if host is not None:
         fleet.replace(at, host)
-        if takers := len(fleet.evaluate(job).feasible()):
-            found.append(Suggestion(message, takers, job, host))
+    try:
+        yield
+    finally:
         fleet.replace(at, before)
-    return found
 
 
-def _near_misses(evaluation: Evaluation) -> dict[str, list[int]]:
-    """By check, the indexes of the hosts that fail this check and no other."""
+def _failing(evaluation: Evaluation, count: int) -> dict[str, list[int]]:
+    """By check, the indexes of the hosts that fail it and so many checks in all."""
     columns = dict(zip(evaluation.codes, evaluation.columns, strict=True))
     fails = Counter(at for column in columns.values() for at, verdict in enumerate(column) if verdict)
     return {
-        code: [at for at, verdict in enumerate(column) if verdict and fails[at] == 1]
+        code: [at for at, verdict in enumerate(column) if verdict and fails[at] == count]
         for code, column in columns.items()
     }
 

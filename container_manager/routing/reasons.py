@@ -25,8 +25,20 @@ def refusal(evaluation: Evaluation) -> str:
     counts = ", ".join(f"{code} {count}" for code, count in evaluation.rejections().items())
     never = evaluation.verdict() is Verdict.NEVER
     what = "No host could ever take this job" if never else "No host can take this job now"
+    missing = _missing_labels(evaluation)
     kept = " The room of one host is reserved for it." if evaluation.requirements.reserved_host is not None else ""
-    return f"{what}; of {len(evaluation.hosts)} hosts these checks fail: {counts}.{kept}"
+    return f"{what}; of {len(evaluation.hosts)} hosts these checks fail: {counts}.{missing}{kept}"
+
+
+def _missing_labels(evaluation: Evaluation) -> str:
+    """What of the selector no host has, when it fails for all of them."""
+    hosts, selector = evaluation.hosts, evaluation.requirements.selector
+    if evaluation.rejections().get("SELECTOR") != len(hosts):
+        return ""
+    missing = [f"{key}={value}" for key, value in selector if all(host.labels.get(key) != value for host in hosts)]
+    if not missing:
+        return " No host has all labels of its selector."
+    return f" No host has the label {' or '.join(missing)}."
 
 
 def _preferences(job: JobRequirements, host: HostState) -> str:

@@ -168,7 +168,7 @@ class Decision(NamedTuple):
 
 
 class Suggestion(NamedTuple):
-    """One change, of the job or of one host, after which a refused job could run.
+    """A change of the job or of one host, or two changes, after which a refused job could run.
 
     `hosts`: how many hosts could take it then.
     """

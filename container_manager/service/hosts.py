@@ -1,8 +1,10 @@
 """Hosts: creating, changing, probing and reading them."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,19 +12,20 @@ from django.db.models import Q
 
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind
-from container_manager.errors import NO_HOST, NotFound
-from container_manager.executors.configs import region_of
-from container_manager.executors.secrets import keep_secrets
+from container_manager.errors import NO_HOST, Conflict, NotFound, UserError
+from container_manager.executors.configs import CONFIGS, region_of
+from container_manager.executors.secrets import hide_secrets, keep_secrets, merged
 from container_manager.models import ExecutorHost
 from container_manager.process import Process
 from container_manager.routing import checks
 from container_manager.routing.types import JobRequirements
 from container_manager.specs import HostSpec, read_config, read_host
 from container_manager.store import health as health_store
-from container_manager.store import host_changes, threads
+from container_manager.store import host_changes, host_usage, threads
 from container_manager.store import hosts as host_store
 from container_manager.store.health import HealthReport
 from container_manager.store.host_changes import HostChange
+from container_manager.store.host_usage import Usage
 from container_manager.store.hosts import HostKey, HostOrder, HostPage
 from container_manager.store.transaction import Actor, record_audit
 
@@ -31,6 +34,27 @@ PLACE = ("url", "project", "region", "endpoint")
 
 ADDRESS = ("url", "node", "endpoint", "logging_endpoint")
 """The keys of a config that say where its secrets are sent."""
+
+
+class Change(StrEnum):
+    """What applying a host has done, or would do."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+
+
+class Applied(NamedTuple):
+    """What became of one of the hosts to apply. `difference`: what an update changes, in words.
+
+    `result`: the host, the error of one that was refused, or None for one that would be created.
+    """
+
+    name: str
+    change: Change
+    difference: str
+    result: ExecutorHost | UserError | None
 
 
 class CapacityGroup(NamedTuple):
@@ -76,7 +100,7 @@ class Hosts:
         return await self._factory.probe(ExecutorHost(**_fields(read_host(values))))
 
     async def update(self, host_id: int, values: Mapping[str, Any], actor: Actor) -> ExecutorHost:
-        """Change a host. A new config is probed before it is saved.
+        """Change a host. `config` is merged into the one that it has (RFC 7396), and probed before it is saved.
 
         Raises:
             ValidationFailed: values are invalid.
@@ -87,10 +111,7 @@ class Hosts:
         host = await self._one(host_id)
         moves = False
         if "config" in fields:
-            # A secret is not sent to another address unless it is given again.
-            moved = any(fields["config"].get(key) != host.config.get(key) for key in ADDRESS)
-            stored = {} if moved else host.config
-            fields["config"] = read_config(host.executor_type, keep_secrets(fields["config"], stored))
+            fields["config"] = _merged_config(host, fields["config"])
             node, moves = host.node, any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
             if host.region == region_of(host.executor_type, host.config):
                 # The region came from the config, so it follows the new one.
@@ -106,6 +127,55 @@ class Hosts:
             # Calls in progress on the old executor end with an error and are repeated on the new one.
             self._factory.invalidate_executor_cache(saved)
         return saved
+
+    async def apply(self, inputs: Sequence[Mapping[str, Any]], actor: Actor, *, dry_run: bool) -> list[Applied]:
+        """Create the hosts that do not exist and change those that differ from what is given; the others stay.
+
+        A field that is not given stays as it is. Each result is for the input at its place; with `dry_run` nothing is
+        probed or changed.
+        """
+        names = [str(values.get("name", "")) for values in inputs]
+        known = {host.name: host for host in await self.matching(Q(name__in=names), usage=False)}
+        twice = {name for name, times in Counter(names).items() if times > 1}
+        return await asyncio.gather(
+            *(
+                self._apply(values, known.get(name), actor, is_twice=name in twice, dry_run=dry_run)
+                for name, values in zip(names, inputs, strict=True)
+            )
+        )
+
+    async def _apply(
+        self, values: Mapping[str, Any], host: ExecutorHost | None, actor: Actor, *, is_twice: bool, dry_run: bool
+    ) -> Applied:
+        name = str(values.get("name", ""))
+        try:
+            if is_twice:
+                raise Conflict(f"name: {name} is given twice.")
+            fields = _fields(read_host(values))
+            if host is None:
+                read_config(fields["executor_type"], fields.get("config", {}))
+                return Applied(name, Change.CREATED, "", None if dry_run else await self.create(values, actor))
+            if fields.pop("executor_type") != host.executor_type:
+                raise Conflict(
+                    f"executorType: host {name} is {host.executor_type.upper()}, which cannot be changed; delete it, "
+                    "or choose another name."
+                )
+            if "config" in fields:
+                fields["config"] = _merged_config(host, fields["config"])
+            changed = [field for field, value in fields.items() if getattr(host, field) != value]
+            if not changed:
+                return Applied(name, Change.UNCHANGED, "", host)
+            difference = host_changes.difference(host, fields)
+            given = {field: values[field] for field in changed}
+            return Applied(
+                name, Change.UPDATED, difference, host if dry_run else await self.update(host.pk, given, actor)
+            )
+        except UserError as error:
+            return Applied(name, Change.REFUSED, "", error)
+
+    async def history(self, host_id: int, since: datetime, until: datetime) -> list[Usage]:
+        """The usage of a host by minute, or by hour when the range is long or long ago; oldest first."""
+        return await threads.read(host_usage.between, host_id, since, until)
 
     async def drain(self, host_id: int, actor: Actor) -> ExecutorHost:
         """Route no new jobs to the host. Raises NotFound if it does not exist."""
@@ -200,6 +270,18 @@ class Hosts:
     async def _save(self, change: HostChange) -> ExecutorHost:
         host: ExecutorHost = await self._writer.write_for_client(host_changes.save_hosts, change)
         return host
+
+
+def _merged_config(host: ExecutorHost, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a host after a change. A secret is not sent to another address unless it is given again.
+
+    Raises:
+        ValidationFailed: keys are unknown or have invalid values, or a secret must be given again.
+    """
+    model = CONFIGS[host.executor_type]
+    config = merged(hide_secrets(host.config, model), patch)
+    moved = any(config.get(key) != host.config.get(key) for key in ADDRESS)
+    return read_config(host.executor_type, keep_secrets(config, {} if moved else host.config))
 
 
 def _fields(spec: HostSpec) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def draining(host_id: int, actor: Actor) -> HostChange:
 
 def resuming(host_id: int, actor: Actor) -> HostChange:
     """The change that lets the host take jobs again; earlier failures and exhausted quotas no longer count."""
-    values = {"is_draining": False, **WITHOUT_FAULTS}
+    values = {"is_draining": False, "empty_since": None, **WITHOUT_FAULTS}
     return HostChange(host_id, values, actor, "resumeHost", EventKind.HOST_RESUMED, "Host {} takes jobs again.")
 
 
@@ -71,7 +71,7 @@ def save_hosts(tx: Transaction, changes: Sequence[HostChange]) -> list[object]:
         if change.host_id is None:
             host, target, detail = ExecutorHost(), change.values["name"], ""
         elif (found := rows.filter(pk=change.host_id).first()) is not None:
-            host, target, detail = found, found.name, _difference(found, change.values)
+            host, target, detail = found, found.name, difference(found, change.values)
         else:
             answers.append(NotFound(NO_HOST))
             tx.audit(change.actor, change.action, change.host_id, answers[-1])
@@ -81,7 +81,7 @@ def save_hosts(tx: Transaction, changes: Sequence[HostChange]) -> list[object]:
     return answers
 
 
-def _difference(host: ExecutorHost, values: dict[str, Any]) -> str:
+def difference(host: ExecutorHost, values: dict[str, Any]) -> str:
     """What these values will change, in words. A config is only named, because it may contain secrets."""
     changed = [name for name, value in values.items() if getattr(host, name) != value]
     shown = [f"{name}: {getattr(host, name)!r} to {values[name]!r}" for name in changed if name in SHOWN_FIELDS]

@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
-from django.db.models import Q
+from django.db.models import Aggregate, BigIntegerField, Count, F, OuterRef, Q, Subquery, Sum
+from django.db.models.expressions import CombinedExpression
+from django.db.models.functions import Cast, Coalesce
 
 from container_manager import clock
-from container_manager.domain import capabilities
-from container_manager.models import ExecutorHost
+from container_manager.domain import capabilities, lifecycle
+from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.routing.types import HostState
 from container_manager.store.fleet import deciding_view, reading_view, view
 
@@ -61,6 +63,39 @@ def state(host: ExecutorHost) -> HostState:
         reserved_priority=host.reserved_priority,
         grants=capabilities.current(host.grants),
     )
+
+
+UNLIMITED = 2**53
+
+
+def free_slots(prefix: str = "") -> CombinedExpression:
+    """How many more jobs a host takes, for conditions of queries."""
+    return F(f"{prefix}max_concurrent_jobs") - _held(prefix, Count("pk"))
+
+
+def free_memory(prefix: str = "") -> CombinedExpression:
+    """How many MiB of a host no job holds."""
+    return _limit(prefix, "max_memory_mb", "reported_memory_mb") - _held(prefix, Sum("memory_limit"))
+
+
+def free_millicores(prefix: str = "") -> CombinedExpression:
+    """How many thousandths of a core of a host no job holds."""
+    return _limit(prefix, "max_cpu_cores", "reported_cpu_cores") - _held(prefix, Sum(_millis("cpu_limit")))
+
+
+def _limit(prefix: str, *columns: str) -> Coalesce:
+    return Coalesce(*(_millis(f"{prefix}{column}") for column in columns), UNLIMITED, output_field=BigIntegerField())
+
+
+def _millis(column: str) -> Cast:
+    return Cast(F(column), BigIntegerField())
+
+
+def _held(prefix: str, what: Aggregate) -> Coalesce:
+    """What the jobs that hold a host hold of it."""
+    holding = ContainerJob.objects.filter(host=OuterRef(f"{prefix}pk"), status__in=list(lifecycle.ACTIVE))
+    held = holding.order_by().values("host").annotate(held=what).values("held")
+    return Coalesce(Subquery(held, output_field=BigIntegerField()), 0, output_field=BigIntegerField())
 
 
 def candidates() -> list[ExecutorHost]:

@@ -2,7 +2,7 @@
 
 import base64
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import orjson
@@ -10,21 +10,24 @@ import strawberry
 from django.db.models import Q
 from strawberry.scalars import JSON
 
-from container_manager import models
+from container_manager import clock, models
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import ExecutorType
 from container_manager.executors.configs import CONFIGS
 from container_manager.executors.secrets import hide_secrets
+from container_manager.store.host_usage import HOUR, KEPT, Usage
 from container_manager.store.hosts import HostKey, HostOrder
 from container_manager.store.paging import Search
 from graphql_api.context import Info
-from graphql_api.ids import bad_input, from_cursor, page_size, shown, to_cursor, to_global
+from graphql_api.ids import bad_input, from_cursor, in_utc, page_size, shown, to_cursor, to_global
 from graphql_api.operation import current
 from graphql_api.types.capacity import Capacity, capacity_of
+from graphql_api.types.host_settings import HostSettings, settings_of
 from graphql_api.types.labels import Label, labels_of
 from graphql_api.types.pages import Asked, Connection, Edge, Node, PageInfo
 
 if TYPE_CHECKING:
+    from graphql_api.types.events import RoutingEvent
     from graphql_api.types.jobs import RoutingDecision
     from graphql_api.types.lists import JobConnection
 
@@ -40,6 +43,31 @@ class HostHealth:
     )
 
 
+@strawberry.type(description="How a host was used in one minute or hour.")
+class HostUsage:
+    start: datetime = strawberry.field(description="When the minute or hour began.")
+    running_jobs: float = strawberry.field(description="Jobs that held it, on average.")
+    most_jobs: int = strawberry.field(description="The most jobs that held it at the same time.")
+    reserved_memory_mb: float = strawberry.field(description="MiB that jobs held, on average.")
+    reserved_cpu_cores: float = strawberry.field(description="Cores that jobs held, on average.")
+    latency_ms: float | None = strawberry.field(
+        description="How long its probes took, on average; null when none was answered."
+    )
+
+    @classmethod
+    def of(cls, usage: Usage) -> Self:
+        return cls(
+            start=usage.start,
+            running_jobs=usage.jobs,
+            most_jobs=usage.most_jobs,
+            reserved_memory_mb=usage.memory_mb,
+            reserved_cpu_cores=usage.cpu_cores,
+            latency_ms=usage.latency_ms,
+        )
+
+
+DEFAULT_RANGE = timedelta(hours=1)
+LONGEST_RANGE = KEPT[HOUR]
 LABELS = ("labels",)
 LARGEST_PAGE = 1000
 USAGE = ("capacity",)
@@ -76,6 +104,9 @@ class ExecutorHost(Node):
     cooldown_until: datetime | None = strawberry.field(
         description="Avoided until then by all jobs, because a quota was used up."
     )
+    empty_since: datetime | None = strawberry.field(
+        description="While it is drained: since when it has no job; null before that."
+    )
     row: strawberry.Private[models.ExecutorHost]
 
     @strawberry.field(description="The same as `labels`, by name.")
@@ -99,6 +130,36 @@ class ExecutorHost(Node):
 
         search = Search(models.RoutingDecision, indexed=Q(host_id=self.row.pk))
         return await lists.decisions(info, Asked(search, first, after))
+
+    @strawberry.field(description="What happened to it and to the jobs on it, newest first.")
+    async def events(
+        self, info: Info, first: int | None = None, after: str | None = None
+    ) -> Connection[Annotated["RoutingEvent", strawberry.lazy("graphql_api.types.events")]]:
+        from graphql_api.types import events  # noqa: PLC0415 - the types refer to each other
+
+        search = Search(models.RoutingEvent, indexed=Q(host_id=self.row.pk))
+        return await events.events(info, Asked(search, first, after))
+
+    @strawberry.field(
+        description="How it was used, oldest first; by default in the last hour. It is known by minute for the last 12 "
+        "hours, and by hour for 90 days: an earlier range is made of hours."
+    )
+    async def history(
+        self, info: Info, since: datetime | None = None, until: datetime | None = None
+    ) -> list[HostUsage]:
+        end = in_utc(until, "until") if until is not None else clock.now()
+        begin = in_utc(since, "since") if since is not None else end - DEFAULT_RANGE
+        if not timedelta() < end - begin <= LONGEST_RANGE:
+            bad_input(f"since: must be before until, by at most {LONGEST_RANGE.days} days.")
+        found = await info.context.service.hosts.history(self.row.pk, begin, end)
+        return [HostUsage.of(usage) for usage in found]
+
+    @strawberry.field(
+        description="`config` as types, with the defaults of what it does not contain; null for a config that an "
+        "earlier version has stored and this one does not understand."
+    )
+    def settings(self) -> HostSettings | None:
+        return settings_of(str(self.row.executor_type), self.row.config)
 
     @strawberry.field
     def capacity(self) -> Capacity:
@@ -135,6 +196,7 @@ class ExecutorHost(Node):
             ),
             ejected_until=host.ejected_until,
             cooldown_until=host.cooldown_until,
+            empty_since=host.empty_since,
             row=host,
         )
 

@@ -16,10 +16,11 @@ class UserError:
     message: str
 
 
-@strawberry.type
+@strawberry.type(description="A field of an input that has no good value.")
 class FieldError:
-    field: str
-    message: str
+    field: str = strawberry.field(description="Its path in the input, such as config.url or inputs.0.image.")
+    message: str = strawberry.field(description="What is wrong, in a sentence that names the field.")
+    reason: str = strawberry.field(description="The same without the name of the field, to be shown beside it.")
 
 
 @strawberry.type
@@ -34,7 +35,9 @@ class NotFound(UserError):
 
 @strawberry.type
 class Conflict(UserError):
-    pass
+    field: str | None = strawberry.field(
+        default=None, description="The field of the input that does not fit, if it is one of them."
+    )
 
 
 @strawberry.type
@@ -55,7 +58,9 @@ def verdict_of(verdict: routing_types.Verdict) -> Verdict:
     return Verdict[verdict.name]
 
 
-@strawberry.type(description="One change, verified by routing again, that would let the job run.")
+@strawberry.type(
+    description="A change, verified by routing again, that would let the job run; or two, where no single one would."
+)
 class Suggestion:
     message: str
     hosts: int = strawberry.field(description="How many hosts could take the job then.")
@@ -69,8 +74,8 @@ class RoutingRefused(UserError):
     suggest: strawberry.Private[Suggest | None] = None
 
     @strawberry.field(
-        description="Single changes, of the job first, then of one host; each alone would let the job run now, "
-        "if no other job came first."
+        description="Changes of the job first, then of one host; each would let the job run now, if no other job came "
+        "first. Where no single change would, each is two of them."
     )
     async def suggestions(self, info: Info) -> list[Suggestion]:
         if self.suggest is None:

@@ -46,7 +46,7 @@ NEEDED = {
         OPERATOR: {"submitJob", "submitJobs", "routeJob", "routeJobs", "cancelJob", "retryJob", "cancelJobs", "retryJobs"},
         ADMIN: {
             "createHost", "updateHost", "drainHost", "resumeHost", "deleteHost", "declareHostLost", "checkHealth",
-            "createToken", "revokeToken", "drainHosts", "resumeHosts",
+            "createToken", "revokeToken", "drainHosts", "resumeHosts", "applyHosts",
         },
     },
     "subscription": {VIEWER: {"routingEvents", "routingEventBatches", "jobLogs", "jobStats"}},

@@ -1,0 +1,109 @@
+"""What becomes of hosts over time: their usage by minute and hour, and the end of draining."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.utils import timezone
+
+from container_manager.domain.lifecycle import JobStatus
+from container_manager.models import ContainerJob, ExecutorHost, HostUsage
+from container_manager.store import host_usage
+from container_manager.store.transaction import commit_one
+from graphql_api.ids import to_global
+from tests.api import host_mutation, make_hosts, make_job
+from tests.client import Api
+from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.jobs import has_status
+
+HISTORY = """query($id: ID!, $since: DateTime, $until: DateTime) { host(id: $id) { name history(since: $since, until: $until) {
+    start runningJobs mostJobs reservedMemoryMb reservedCpuCores latencyMs } } }"""
+
+
+def _sample() -> None:
+    for rows in host_usage.sample():
+        commit_one(host_usage.store, rows)
+
+
+def _samples() -> int:
+    host = ExecutorHostFactory(health_latency_ms=3.0)
+    ExecutorHostFactory(name="idle")
+    ContainerJobFactory(host=host, status=JobStatus.RUNNING, memory_limit=100, cpu_limit=0.5)
+    _sample()
+    ContainerJobFactory.create_batch(2, host=host, status=JobStatus.RUNNING, memory_limit=100, cpu_limit=0.5)
+    ExecutorHost.objects.filter(pk=host.pk).update(health_latency_ms=5.0)
+    _sample()
+    # Both samples are of one minute, whatever the clock says.
+    start = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=5)
+    HostUsage.objects.filter(host_id=host.pk, seconds=60).delete()
+    HostUsage.objects.filter(host_id=host.pk, seconds=3600).update(start=start.replace(minute=0))
+    row = HostUsage.objects.filter(host_id=host.pk).first()
+    assert row is not None
+    row.pk, row.seconds, row.start = None, 60, start
+    row.save()
+    return int(host.pk)
+
+
+async def test_usage_is_known_by_minute_and_by_hour(admin: Api) -> None:
+    pk = await sync_to_async(_samples)()
+    host = to_global("ExecutorHost", pk)
+    (minute,) = (await admin(HISTORY, id=host))["history"]
+    figures = {key: value for key, value in minute.items() if key != "start"}
+    assert figures == {
+        "runningJobs": 2, "mostJobs": 3, "reservedMemoryMb": 200, "reservedCpuCores": 1, "latencyMs": 4,
+    }  # fmt: skip
+    long_ago = (timezone.now() - timedelta(days=30)).isoformat()
+    (hour,) = (await admin(HISTORY, id=host, since=long_ago))["history"]
+    assert hour["start"].endswith(":00:00+00:00")
+    assert {key: value for key, value in hour.items() if key != "start"} == figures
+    assert (await admin(HISTORY, id=host, since=long_ago, until=(timezone.now() - timedelta(days=29)).isoformat()))[
+        "history"
+    ] == []
+    refused = await admin.error(HISTORY, id=host, since=timezone.now().isoformat(), until=long_ago)
+    assert refused["message"] == "since: must be before until, by at most 90 days."
+
+
+@pytest.mark.django_db(transaction=True)
+def test_old_usage_is_deleted() -> None:
+    now = timezone.now()
+    values: dict[str, Any] = dict.fromkeys(host_usage.COLUMNS[3:], 1)
+    for seconds, age in (
+        (60, timedelta(hours=13)),
+        (60, timedelta(hours=1)),
+        (3600, timedelta(days=91)),
+        (3600, timedelta(days=2)),
+    ):
+        HostUsage.objects.create(host_id=1, seconds=seconds, start=now - age, **values)
+    assert not commit_one(host_usage.delete_old, timedelta())
+    assert sorted(HostUsage.objects.values_list("seconds", flat=True)) == [60, 3600]
+    assert HostUsage.objects.filter(start__gt=now - timedelta(days=3)).count() == 2
+
+
+async def test_a_drained_host_says_when_it_is_empty(admin: Api, sim: dict) -> None:
+    job = await admin.submit()
+    query = "subscription { routingEvents(filters: {kinds: [HOST_EMPTY]}) { hostName message host { emptySince } } }"
+    async with admin.subscribe(query) as values:
+        await admin(host_mutation("drainHost"), id=sim["id"])
+        event = await anext(values)
+    assert await has_status(admin, job["id"], "SUCCEEDED")
+    assert (event["hostName"], event["message"]) == ("sim", "Host sim has finished its last job.")
+    assert event["host"]["emptySince"] is not None
+    await admin(host_mutation("resumeHost"), id=sim["id"])
+    assert (await ExecutorHost.objects.aget()).empty_since is None
+
+
+async def test_a_host_is_not_empty_while_it_holds_a_job(admin: Api) -> None:
+    (host,) = await make_hosts(1, is_draining=True)
+    job = await make_job(host=host, status=JobStatus.RUNNING)
+
+    def record() -> int:
+        commit_one(host_usage.record_empty, None)
+        return ExecutorHost.objects.exclude(empty_since=None).count()
+
+    assert await sync_to_async(record)() == 0
+    await ContainerJob.objects.filter(pk=job.pk).aupdate(status=JobStatus.SUCCEEDED)
+    assert await sync_to_async(record)() == 1
+    assert await sync_to_async(record)() == 1
+    query = "{ routingEvents(filters: {kinds: [HOST_EMPTY]}) { edges { node { hostName } } } }"
+    assert [edge["node"]["hostName"] for edge in (await admin(query))["edges"]] == [host.name]
