@@ -5,7 +5,7 @@ import secrets
 from typing import Any
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import MaskErrors
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
@@ -67,6 +67,9 @@ class MaskInternalErrors(MaskErrors):
 
     def _process_errors(self, errors: list[GraphQLError]) -> list[GraphQLError]:
         shown = super()._process_errors(errors)
+        for error in shown:
+            if not error.extensions and error.path is None:
+                error.extensions = {"code": _code_of(error)}
         for error in errors:
             _forget_frames(error)
         return shown
@@ -93,6 +96,13 @@ class MaskInternalErrors(MaskErrors):
         masked = super().anonymise_error(error)
         masked.message, masked.extensions = shown.message, shown.extensions
         return masked
+
+
+def _code_of(error: GraphQLError) -> str:
+    """The code of an error of graphql-core, as Apollo's servers name them."""
+    if isinstance(error, GraphQLSyntaxError):
+        return "GRAPHQL_PARSE_FAILED"
+    return "BAD_USER_INPUT" if error.message.startswith("Variable ") else "GRAPHQL_VALIDATION_FAILED"
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -1,6 +1,7 @@
 """The schema. `schema.graphql` beside it is what this exports, and CI compares the two."""
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import strawberry
@@ -8,8 +9,9 @@ from graphql import OperationType, get_operation_ast
 from graphql.validation.rules import overlapping_fields_can_be_merged
 from strawberry.extensions import AddValidationRules, MaxTokensLimiter
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.types.base_scalars import DateTimeDefinition
 
-from graphql_api import aside, coercion
+from graphql_api import aside, coercion, descriptions
 from graphql_api.documents import DocumentCache
 from graphql_api.errors import HANDLERS, MaskInternalErrors
 from graphql_api.execution import ExecutionContext
@@ -22,6 +24,12 @@ from graphql_api.subscriptions import Subscription
 overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = MAX_COMPARISONS
 
 coercion.install()
+
+DATE_TIME = replace(
+    DateTimeDefinition,
+    description="A time in the form of RFC 3339. Those of the service are in UTC, and so is one without a zone.",
+    specified_by_url="https://scalars.graphql.org/andimarek/date-time",
+)
 
 HEAVY_COST = 1000
 """Some 20 ms of CPU time."""
@@ -61,5 +69,6 @@ schema = Schema(
         lambda: AddValidationRules([WithinLimits]),
         DocumentCache,
     ],
-    config=StrawberryConfig(),
+    config=StrawberryConfig(scalar_map={datetime: DATE_TIME}),
 )
+descriptions.describe(schema._schema)  # noqa: SLF001 - the schema as graphql-core has it

@@ -18,7 +18,7 @@ from graphql_api.auth import UNAUTHENTICATED
 from graphql_api.context import Context, Info
 from graphql_api.fanout import deliver
 from graphql_api.filters import RoutingEventFilter
-from graphql_api.types.events import RoutingEvent
+from graphql_api.types.events import RoutingEvent, check_known
 from graphql_api.types.logs import LogLine, log_cursor, log_line
 from graphql_api.types.statistics import JobStats, job_stats
 
@@ -38,8 +38,7 @@ def _wanted(filters: RoutingEventFilter | None) -> Wanted | None:
 
 async def _cursor(info: Info, after: str | None) -> int | None:
     cursor = ids.from_cursor(after)
-    if cursor is not None and cursor > await info.context.service.events.newest_cursor():
-        ids.bad_input(f"after: {after!r} is beyond the newest event; read eventCursor again.")
+    await check_known(info, cursor)
     return cursor
 
 

@@ -15,14 +15,18 @@ class Migration(migrations.Migration):
     dependencies = [("container_manager", "0012_statistics")]
 
     operations = [
-        # Changes no table: only the list of kinds.
-        migrations.AlterField(
-            "routingevent",
-            "kind",
-            models.CharField(
-                choices=[(kind, kind.replace("_", " ").title()) for kind in KINDS.split()],
-                max_length=24,
-            ),
+        # The list of kinds is no part of the table.
+        migrations.SeparateDatabaseAndState(
+            state_operations=[
+                migrations.AlterField(
+                    "routingevent",
+                    "kind",
+                    models.CharField(
+                        choices=[(kind, kind.replace("_", " ").title()) for kind in KINDS.split()],
+                        max_length=24,
+                    ),
+                )
+            ]
         ),
         AddColumn("executorhost", "empty_since", models.DateTimeField(null=True, default=None)),
         migrations.CreateModel(

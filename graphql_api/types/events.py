@@ -6,9 +6,10 @@ from typing import Self
 import strawberry
 
 from container_manager.domain.kinds import EventKind
+from container_manager.store import paging
 from container_manager.store.events import CursorExpiredError, Event
 from graphql_api.context import Info
-from graphql_api.ids import cursor_expired, to_cursor, to_global
+from graphql_api.ids import bad_input, cursor_expired, to_cursor, to_global
 from graphql_api.types.hosts import ExecutorHost, host
 from graphql_api.types.jobs import ContainerJob, RoutingDecision, decision, job
 from graphql_api.types.pages import Asked, Connection, Node
@@ -53,13 +54,26 @@ class RoutingEvent(Node):
 
 
 async def events(info: Info, asked: Asked) -> Connection[RoutingEvent]:
-    """A page of events."""
-    after = None if asked.is_backward or asked.position is None else asked.position[0]
+    """A page of events.
+
+    Raises:
+        GraphQLError: BAD_USER_INPUT or CURSOR_EXPIRED, a client that follows the events would miss some.
+    """
+    # A client that goes back in time misses nothing.
+    follows = asked.position is not None and asked.search.order == paging.OLDEST_FIRST
+    after = asked.position[0] if follows and asked.position else None
+    await check_known(info, after)
     try:
         found = await info.context.service.events.page(asked.search, asked.position, asked.limit, after)
     except CursorExpiredError as error:
         raise cursor_expired(error) from None
     return Connection(**asked.connection(found, lambda row: RoutingEvent.of(Event.of(row))))
+
+
+async def check_known(info: Info, cursor: int | None) -> None:
+    """Raise BAD_USER_INPUT for a cursor that no event has had yet."""
+    if cursor is not None and cursor > await info.context.service.events.newest_cursor():
+        bad_input(f"after: {to_cursor(cursor)} is beyond the newest event; read eventCursor again.")
 
 
 async def event(info: Info, pk: int | None) -> RoutingEvent | None:

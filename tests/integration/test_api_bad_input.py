@@ -598,3 +598,20 @@ async def test_an_operation_has_a_time_limit(admin: Api, monkeypatch: pytest.Mon
         assert "took longer than 0.1 s" in answer
     finally:
         release.set()
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("{ eventCursor", "GRAPHQL_PARSE_FAILED"),
+        ("{ eventCursors }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query($first: Int!) { hosts(first: $first) { edges { cursor } } }", "BAD_USER_INPUT"),
+    ],
+)
+async def test_errors_of_the_request_have_codes_over_each_transport(admin: Api, query: str, code: str) -> None:
+    assert (await admin.error(query))["extensions"]["code"] == code
+    async with admin.socket() as connection:
+        await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": query}}))
+        message = json.loads(await connection.recv())
+    error = (message["payload"] if message["type"] == "error" else message["payload"]["errors"])[0]
+    assert error["extensions"]["code"] == code

@@ -124,3 +124,24 @@ async def test_requests_that_cannot_run_over_sse_are_the_clients_fault(admin: Ap
         assert "INTERNAL" not in answer.text
     odd = await admin.http.post("/graphql", json={"query": "{ eventCursor }", "operationName": 5})
     assert odd.status_code == 400
+
+
+async def test_a_cursor_that_no_event_has_had_is_refused_by_the_query_as_well(admin: Api, sim: dict) -> None:
+    query = "query($after: String, $last: Int, $before: String) { routingEvents(after: $after, last: $last, before: $before) { edges { cursor } } }"
+    newest = await admin("{ eventCursor }")
+    assert (await admin(query, after=newest))["edges"] == []
+    error = await admin.error(query, after=str(int(newest) + 1))
+    assert error["message"] == f"after: {int(newest) + 1} is beyond the newest event; read eventCursor again."
+    assert (await admin(query, last=1, before="999999"))["edges"] == [{"cursor": newest}]
+
+
+async def test_a_host_has_its_events_newest_first(admin: Api, sim: dict) -> None:
+    job = await admin.submit()
+    await eventually(lambda: has_status(admin, job["id"], "SUCCEEDED"))
+    query = "query($id: ID!, $after: String) { host(id: $id) { events(first: 2, after: $after) { edges { node { kind job { id } } } pageInfo { endCursor } } } }"
+    page = (await admin(query, id=sim["id"]))["events"]
+    assert [edge["node"] for edge in page["edges"]] == [
+        {"kind": kind, "job": {"id": job["id"]}} for kind in ("JOB_FINISHED", "JOB_STARTED")
+    ]
+    page = (await admin(query, id=sim["id"], after=page["pageInfo"]["endCursor"]))["events"]
+    assert [edge["node"]["kind"] for edge in page["edges"]] == ["JOB_LAUNCHED", "JOB_ROUTED"]
