@@ -83,6 +83,7 @@ function App() {
           <${Connection} />
           <button onClick=${() => (palette.value = true)}>Search <kbd>Ctrl K</kbd></button>
           <${Theme} />
+          <a href="${ROOT}/graphql" target="_blank" rel="noreferrer">GraphQL editor</a>
           <span class="soft" title=${viewer.value.expiresAt ? `until ${viewer.value.expiresAt}` : ""}>${viewer.value.name}, ${words(viewer.value.role)}</span>
           ${viewer.value.name !== "no-auth" && html`<${Action} run=${signOut}>Sign out</${Action}>`}
         </div>

@@ -83,7 +83,7 @@ def make_application(
     # Monitoring comes by address. Metrics without tokens do not: a web page could read them by DNS rebinding.
     by_address = PROBES if no_auth else {*PROBES, METRICS}
     pages = [
-        Route("/graphql", view),
+        Route("/graphql", dashboard.EditorOr(view)),
         WebSocketRoute("/graphql", view),
     ]
     return Starlette(

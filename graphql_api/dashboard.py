@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from graphql_api import auth, browser_session
 from graphql_api.view import GraphQLView
@@ -22,6 +22,8 @@ CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+EDITOR_POLICY = CONTENT_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'; font-src data:")
+"""The editor sets styles of its own elements."""
 
 
 class _Assets(StaticFiles):
@@ -61,13 +63,34 @@ async def _page(request: Request) -> Response:
 
 
 def _shell(request: Request, status: int = 200) -> Response:
-    """The page in which the scripts show everything. Its addresses begin with the path of the application."""
-    page = (FOLDER / "index.html").read_text().replace("{root}", escape(request.scope.get("root_path", "")))
-    return HTMLResponse(page, status, {"Content-Security-Policy": CONTENT_POLICY})
+    """The page in which the scripts show everything."""
+    return _html(request, "index.html", CONTENT_POLICY, status)
+
+
+def _html(request: Request, name: str, policy: str, status: int = 200) -> Response:
+    """A page whose addresses begin with the path of the application."""
+    page = (FOLDER / name).read_text().replace("{root}", escape(request.scope.get("root_path", "")))
+    return HTMLResponse(page, status, {"Content-Security-Policy": policy})
+
+
+def _reads_html(request: Request) -> bool:
+    return request.method == "GET" and "text/html" in Headers(scope=request.scope).get("accept", "")
+
+
+class EditorOr:
+    """The editor of operations for a browser that opens the address of the API; `view` for every request to the API."""
+
+    def __init__(self, view: GraphQLView) -> None:
+        self._view = view
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        if _reads_html(request) and not request.query_params:
+            await _html(request, "ide.html", EDITOR_POLICY)(scope, receive, send)
+            return
+        await self._view(scope, receive, send)
 
 
 async def not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's signature
     """The page for a path that there is not, for those who read HTML."""
-    if request.method == "GET" and "text/html" in Headers(scope=request.scope).get("accept", ""):
-        return _shell(request, 404)
-    return PlainTextResponse("Not Found", 404)
+    return _shell(request, 404) if _reads_html(request) else PlainTextResponse("Not Found", 404)

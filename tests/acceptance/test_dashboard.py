@@ -1,6 +1,8 @@
 """The dashboard in a real browser: every page is readable by all, works by keyboard alone, and never pretends."""
 
+import asyncio
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -271,6 +273,23 @@ async def test_a_viewer_sees_no_button_that_it_may_not_use_and_signs_out(browser
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
         await page.goto(served.url + "/fleet")
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+async def test_operations_are_edited_and_run_in_the_browser(browser: Browser, served: Served) -> None:
+    async with opened(browser, served, served.token) as watched:
+        page = watched.page
+        await page.goto(f"{served.url}/graphql")
+        await page.locator(".graphiql-execute-button").click()
+        await page.get_by_role("menuitem", name="Fleet").click()
+        await expect(page.locator(".result-window")).to_contain_text("frankfurt-1")
+        await page.locator(".graphiql-execute-button").click()
+        await page.get_by_role("menuitem", name="Events").click()
+        await expect(page.locator(".graphiql-execute-button")).to_have_attribute("aria-label", re.compile("Stop"))
+
+        # The subscription may not have begun when the first jobs are submitted.
+        async with asyncio.timeout(20):
+            while "JOB_" not in await page.locator(".result-window").inner_text():
+                await asyncio.to_thread(served.query, served.token, SUBMIT, input={"image": "x"})
 
 
 def test_the_vendored_bundles_are_what_their_libraries_give(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ async def test_a_path_that_there_is_not_gets_a_page_for_people_alone(browser: ht
     assert (for_programs.status_code, for_programs.text) == (404, "Not Found")
 
 
+async def test_a_browser_that_opens_the_api_gets_an_editor_and_all_others_an_answer(browser: httpx.AsyncClient) -> None:
+    for_people = await browser.get("/graphql", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (for_people.status_code, "/assets/ide.js" in for_people.text) == (200, True)
+    policy = for_people.headers["content-security-policy"]
+    assert "script-src 'self'; style-src 'self' 'unsafe-inline'; font-src data:;" in policy
+    query = {"query": "{ __typename }"}
+    assert (await browser.get("/graphql", params=query, headers={"Accept": "text/html"})).json()["errors"]
+    assert (await browser.get("/graphql")).json()["errors"]
+    assert (await browser.post("/graphql", json=query, headers={"Accept": "text/html"})).json()["errors"]
+
+
 async def test_only_the_dashboards_own_files_are_served(browser: httpx.AsyncClient) -> None:
     served = await browser.get("/assets/app.js")
     assert (served.status_code, served.headers["cache-control"]) == (200, "no-cache")
@@ -73,7 +84,8 @@ async def test_only_the_dashboards_own_files_are_served(browser: httpx.AsyncClie
 def test_the_scripts_are_small_and_load_nothing_from_elsewhere() -> None:
     import gzip
 
-    scripts = [path for path in FOLDER.rglob("*.js") if "node_modules" not in path.parts]
+    editor = {"ide.js", "graphiql.js"}
+    scripts = [path for path in FOLDER.rglob("*.js") if "node_modules" not in path.parts and path.name not in editor]
     assert sum(len(gzip.compress(path.read_bytes())) for path in scripts) < 120_000
     for path in scripts:
         if path.parent.name != "vendor":
