@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import dj_database_url
@@ -21,7 +22,34 @@ SHARES_METRICS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 SECRET_KEY = CONTAINER_MANAGER.secret_keys()[0]
 DEBUG = False
 ALLOWED_HOSTS = list(CONTAINER_MANAGER.allowed_hosts)
-INSTALLED_APPS = ["container_manager"]
+# The admin's pages; none of these has tables of its own here, but for the types of content.
+INSTALLED_APPS = [
+    "container_manager",
+    "django.contrib.admin.apps.SimpleAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+]
+MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware", "django.contrib.messages.middleware.MessageMiddleware"]
+# Its users are known by their tokens, so it needs no sessions.
+SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E410"]
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
+ROOT_URLCONF = "container_manager.admin_pages"
+STATIC_URL = "admin/static/"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [Path(__file__).with_name("admin_templates")],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"

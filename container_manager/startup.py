@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 UPGRADE_TRIES, UPGRADE_PAUSE = 100, 2.0
 LOCK_NOT_AVAILABLE = "55P03"
+APPS = ("contenttypes", "container_manager")
+"""The applications that have tables here."""
+
 FIRST_START = "first start"
 FIRST_TOKEN = "admin"  # noqa: S105 - its name
 _held: int | None = None
@@ -80,7 +83,8 @@ def check_database() -> None:
         if connection.vendor == "sqlite" and not path.exists():
             raise ConfigurationError(f"There is no database {path} yet: start the service first.")
         executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        newest = [node for app in APPS for node in executor.loader.graph.leaf_nodes(app)]
+        if executor.migration_plan(newest):
             raise ConfigurationError(
                 "The tables are those of an earlier version: start the service of this version, which upgrades them."
             )
@@ -101,7 +105,8 @@ def _migrate() -> None:
                 sql.execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
                 # A statement that waits for a table lock makes all other statements wait behind it.
                 sql.execute("SET LOCAL lock_timeout = '1s'")
-        call_command("migrate", verbosity=0, interactive=False)
+        for app in APPS:
+            call_command("migrate", app, verbosity=0, interactive=False)
         if connection.vendor == "postgresql":
             with connection.cursor() as sql:
                 # After a restore from another cluster, whose transactions had higher numbers.

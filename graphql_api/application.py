@@ -29,7 +29,7 @@ from container_manager.observability.exposition import CONTENT_TYPE, exposition
 from container_manager.service import Service, running
 from container_manager.store import threads
 from container_manager.store.tokens import digest
-from graphql_api import auth, dashboard, memory
+from graphql_api import admin, auth, dashboard, memory
 from graphql_api.errors import UNAVAILABLE
 from graphql_api.schema import schema
 from graphql_api.shutdown import drain_on_signals
@@ -87,7 +87,7 @@ def make_application(
         WebSocketRoute("/graphql", view),
     ]
     return Starlette(
-        routes=[*probes, *([*pages, *dashboard.routes(view)] if serves else [])],
+        routes=[*probes, *([*pages, *dashboard.routes(view), *admin.routes(view)] if serves else [])],
         middleware=[
             Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.CONTAINER_MANAGER.trusted_proxies)),
             Middleware(SecureHeaders),

@@ -51,6 +51,19 @@ def credentials(request: HTTPConnection) -> str | None:
     return f"Bearer {session['secret']}" if time.time() < session["until"] else None
 
 
+def navigating(request: Request) -> Request:
+    """The same request; one by which a user opens a page is believed like one of the service's own pages.
+
+    A page that is opened changes nothing, and no other site can read it: SameSite=Strict keeps the cookie from its
+    links.
+    """
+    typed = request.headers.get("sec-fetch-site", "none") == "none"
+    if request.method != "GET" or not typed or request.headers.get("origin"):
+        return request
+    headers = [pair for pair in request.scope["headers"] if pair[0] != b"sec-fetch-site"]
+    return Request({**request.scope, "headers": [*headers, (b"sec-fetch-site", b"same-origin")]}, request.receive)
+
+
 def _is_of_own_page(request: HTTPConnection) -> bool:
     """Whether a page of this service has made the request. Browsers tell, and scripts cannot change what they tell."""
     if (site := request.headers.get("sec-fetch-site")) is not None:

@@ -19,8 +19,8 @@ from graphql_api.front_door import FrontDoor
 _names = itertools.count()
 
 
-async def make_token(role: Role) -> str:
-    created: Created = await sync_to_async(commit_one)(create, NewToken(f"{role}-{next(_names)}", role))
+async def make_token(role: Role, name: str = "") -> str:
+    created: Created = await sync_to_async(commit_one)(create, NewToken(name or f"{role}-{next(_names)}", role))
     return created.secret
 
 

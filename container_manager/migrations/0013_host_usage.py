@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
     dependencies = [("container_manager", "0012_statistics")]
 
     operations = [
-        # The list of kinds is no part of the table.
+        # Neither the list of kinds nor the names for people are in the tables.
         migrations.SeparateDatabaseAndState(
             state_operations=[
                 migrations.AlterField(
@@ -25,7 +25,10 @@ class Migration(migrations.Migration):
                         choices=[(kind, kind.replace("_", " ").title()) for kind in KINDS.split()],
                         max_length=24,
                     ),
-                )
+                ),
+                migrations.AlterModelOptions("apitoken", {"verbose_name": "API token"}),
+                migrations.AlterModelOptions("auditentry", {"verbose_name_plural": "audit entries"}),
+                migrations.AlterModelOptions("jobstatistics", {"verbose_name_plural": "statistics of jobs"}),
             ]
         ),
         AddColumn("executorhost", "empty_since", models.DateTimeField(null=True, default=None)),
@@ -49,6 +52,7 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(fields=("host_id", "seconds", "start"), name="one_usage_per_time")
                 ],
                 "indexes": [models.Index(fields=["seconds", "start"], name="usage_age")],
+                "verbose_name_plural": "usage of hosts",
             },
         ),
     ]

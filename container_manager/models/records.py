@@ -83,6 +83,9 @@ class ApiToken(models.Model):
     expires_at = models.DateTimeField(null=True, default=None)
     last_used_at = models.DateTimeField(null=True, default=None)
 
+    class Meta:
+        verbose_name = "API token"
+
     def __str__(self) -> str:
         return self.name
 
@@ -100,6 +103,9 @@ class AuditEntry(models.Model):
     target = models.CharField(max_length=200, blank=True, default="")
     result = models.CharField(max_length=16, default="DONE", db_default="DONE")
     detail = models.CharField(max_length=500, blank=True, default="", db_default="")
+
+    class Meta:
+        verbose_name_plural = "audit entries"
 
 
 class FleetChange(models.Model):
@@ -139,6 +145,7 @@ class HostUsage(models.Model):
             models.UniqueConstraint(fields=["host_id", "seconds", "start"], name="one_usage_per_time")
         ]
         indexes: ClassVar = [models.Index(fields=["seconds", "start"], name="usage_age")]
+        verbose_name_plural = "usage of hosts"
 
 
 class JobStatistics(models.Model):
@@ -169,3 +176,4 @@ class JobStatistics(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["seconds", "dimension", "start", "label", "key"], name="one_row_per_time")
         ]
+        verbose_name_plural = "statistics of jobs"

@@ -1,0 +1,55 @@
+"""Django's admin at /admin/, for admins."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from container_manager.domain.kinds import Role
+from graphql_api import browser_session
+from graphql_api.view import GraphQLView
+
+STATIC = Path(str(files("django.contrib.admin"))) / "static"
+LARGEST_FORM = 1_000_000
+"""Bytes."""
+
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+
+
+def routes(view: GraphQLView) -> list[BaseRoute]:
+    """The routes of the admin; `view` knows who a request comes from."""
+
+    async def page(request: Request) -> Response:
+        from container_manager import admin_pages  # noqa: PLC0415 - Django's admin takes a while to load
+
+        context = await view.get_context(browser_session.navigating(request), Response())
+        if context.identity is None:
+            return RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
+        if not context.identity.may(Role.ADMIN):
+            return PlainTextResponse("This needs a token with the role admin.\n", 403)
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LARGEST_FORM:
+                return PlainTextResponse(f"A form has at most {LARGEST_FORM} bytes.\n", 413)
+        answer = await admin_pages.answer(dict(request.scope), body, context.service, context.actor)
+        response = Response(b"".join(answer), answer.status_code)
+        response.raw_headers = [
+            *((name.lower().encode(), value.encode()) for name, value in answer.items()),
+            *((b"set-cookie", cookie.OutputString().encode()) for cookie in answer.cookies.values()),
+            (b"content-security-policy", CONTENT_POLICY.encode()),
+            # Else forms would be sent from the origin "null", which Django does not believe.
+            (b"referrer-policy", b"same-origin"),
+        ]
+        return response
+
+    return [
+        Mount("/admin/static", StaticFiles(directory=STATIC)),
+        Route("/admin/{path:path}", page, methods=["GET", "POST"]),
+    ]
