@@ -8,6 +8,7 @@ from typing import Any
 
 import strawberry
 from django.db.models import Q
+from graphql import GraphQLError
 
 from container_manager import models
 from container_manager.domain.kinds import ExecutorType
@@ -40,7 +41,7 @@ from graphql_api.types import events as event_types
 from graphql_api.types import hosts as host_types
 from graphql_api.types import jobs as job_types
 from graphql_api.types import lists as list_types
-from graphql_api.types.audit import AuditEntry
+from graphql_api.types.audit import AuditEntry, entry
 from graphql_api.types.capacity import ExecutorCapacity, capacity_of
 from graphql_api.types.events import RoutingEvent
 from graphql_api.types.hosts import ExecutorHost
@@ -51,7 +52,7 @@ from graphql_api.types.plans import QueueGroup, QueueSummary, RoutingPlan
 from graphql_api.types.plans import planned as planned_results
 from graphql_api.types.results import rejection_counts
 from graphql_api.types.statistics import JobStats, job_stats
-from graphql_api.types.tokens import ApiToken, Viewer
+from graphql_api.types.tokens import ApiToken, Viewer, token
 from graphql_api.types.verdicts import HostVerdict
 
 NODES: dict[str, Callable[..., Awaitable[Node | None]]] = {
@@ -60,7 +61,10 @@ NODES: dict[str, Callable[..., Awaitable[Node | None]]] = {
     "JobAttempt": job_types.attempt,
     "RoutingDecision": job_types.decision,
     "RoutingEvent": event_types.event,
+    "ApiToken": token,
+    "AuditEntry": entry,
 }
+FOR_ADMINS = {"ApiToken", "AuditEntry"}
 
 
 @strawberry.type
@@ -70,6 +74,8 @@ class Query:
         kind, *numbers = ids.split(id)
         if kind not in NODES:
             ids.bad_input(f"id: there is no type {kind}.")
+        if kind in FOR_ADMINS and not IsAdmin().has_permission(None, info):
+            raise GraphQLError(IsAdmin.message, extensions=IsAdmin.error_extensions)
         return await NODES[kind](info, *numbers)
 
     @strawberry.field(

@@ -4,14 +4,16 @@ from datetime import datetime
 from typing import Self
 
 import strawberry
+from django.db.models import Q
 
 from container_manager import models
+from graphql_api.context import Info
 from graphql_api.ids import to_global
+from graphql_api.types.pages import Node
 
 
 @strawberry.type(description="A change that a client has made, or tokens that were refused.")
-class AuditEntry:
-    id: strawberry.ID
+class AuditEntry(Node):
     at: datetime
     actor: str = strawberry.field(description="The name of the token.")
     address: str
@@ -35,3 +37,9 @@ class AuditEntry:
             result=row.result,
             detail=row.detail,
         )
+
+
+async def entry(info: Info, pk: int) -> AuditEntry | None:
+    """The entry with this primary key."""
+    rows = await info.context.service.tokens.audit_log(1, Q(pk=pk))
+    return AuditEntry.of(rows[0]) if rows else None

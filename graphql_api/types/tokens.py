@@ -7,6 +7,7 @@ import strawberry
 
 from container_manager import models
 from container_manager.domain.kinds import Role
+from graphql_api.context import Info
 from graphql_api.ids import to_global
 from graphql_api.types.pages import Node
 from graphql_api.types.results import Conflict, NotFound, ValidationFailed
@@ -47,3 +48,8 @@ class NewApiToken:
 
 CreateTokenResult = Annotated[NewApiToken | ValidationFailed | Conflict, strawberry.union("CreateTokenResult")]
 RevokeTokenResult = Annotated[ApiToken | NotFound | Conflict, strawberry.union("RevokeTokenResult")]
+
+
+async def token(info: Info, pk: int) -> ApiToken | None:
+    """The token with this primary key."""
+    return next((ApiToken.of(row) for row in await info.context.service.tokens.listed() if row.pk == pk), None)

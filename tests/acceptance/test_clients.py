@@ -101,3 +101,39 @@ def test_the_audits_of_graphql_over_http_pass(tmp_path: Path) -> None:
     results = json.loads(done.stdout)
     assert len(results) >= 61
     assert [result for result in results if result["status"] != "ok"] == []
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tools by which frontends read the schema."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("Node.js is not installed (Debian: apt-get install nodejs npm).")
+    folder = shutil.copytree(Path(__file__).parent / "schema_tools", tmp_path_factory.mktemp("tools") / "tools")
+    shutil.copy(CLIENTS / "caches.mjs", folder / "caches-of-docs.mjs")
+    shutil.copy(ROOT / "graphql_api" / "schema.graphql", folder / "relay")
+    return _installed(folder)
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a program of the tools, which must succeed; returns what it prints."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_typescript_is_generated_and_checked_strictly(tools: Path) -> None:
+    run(tools, "node", "codegen.mjs", str(ROOT / "graphql_api" / "schema.graphql"))
+    run(tools, "npx", "tsc", "--project", ".")
+
+
+def test_relay_compiles_its_documents(tools: Path) -> None:
+    said = run(tools / "relay", "npx", "relay-compiler")
+    assert "0 updated" not in said
+    assert len(list((tools / "relay").rglob("pages*.graphql.ts"))) >= 9
+
+
+def test_normalising_caches_keep_one_object_as_one(tools: Path, tmp_path: Path) -> None:
+    with Served(tmp_path / "home", "serve", "--port", "0", **UNMEASURED) as served:
+        served.query(served.token, CREATE_HOST, input=HOST)
+        served.query(served.token, SUBMIT, input={"image": "x", "labels": {"team": "ml"}})
+        run(tools, "node", "caches.mjs", served.url, served.token)

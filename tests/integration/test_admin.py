@@ -90,7 +90,7 @@ async def test_actions_go_through_the_service(browser: httpx.AsyncClient, admin:
     audited = [(row.action, row.result) async for row in AuditEntry.objects.filter(actor="boss").order_by("pk")]
     assert audited == [
         ("drainHost", "DONE"), ("retryJob", "CONFLICT"), ("cancelJob", "DONE"), ("retryJob", "DONE"),
-        ("resumeHost", "DONE"), ("revokeToken", "DONE"),
+        ("resumeHost", "DONE"), ("token revoke", "DONE"),
     ]  # fmt: skip
 
 

@@ -237,3 +237,16 @@ async def test_a_job_that_waits_too_long_says_so(admin: Api) -> None:
     assert (await admin(TIMELINE, id=job["id"]))["failure"] == "QUEUE_TIMEOUT"
     row = await ContainerJob.objects.aget()
     assert (row.host_id, await ExecutorHost.objects.acount()) == (None, 1)
+
+
+async def test_tokens_and_audit_entries_are_nodes_for_admins(admin: Api, url: str) -> None:
+    node = "query($id: ID!) { node(id: $id) { id ... on ApiToken { name } ... on AuditEntry { action } } }"
+    token = (await admin("{ tokens { id name } }"))[0]
+    assert await admin(node, id=token["id"]) == token
+    await admin("mutation { checkHealth { id } }")
+    entry = (await admin("{ auditLog { edges { node { id action } } } }"))["edges"][0]["node"]
+    assert await admin(node, id=entry["id"]) == entry
+    other = Api(url, await make_token(Role.OPERATOR))
+    for found in (token, entry):
+        assert (await other.error(node, id=found["id"]))["extensions"]["code"] == "FORBIDDEN"
+    await other.http.aclose()
