@@ -24,8 +24,17 @@ FLEET: list[dict[str, Any]] = [
         "labels": {"gpu": "yes"},
     },
     {"name": "tokyo-1", "region": "asia-east", "routing_weight": 80, "max_concurrent_jobs": 4},
+    # Launches keep failing here, so it is ejected now and then.
+    {"name": "tokyo-2", "region": "asia-east", "routing_weight": 40, "max_concurrent_jobs": 4, "fail_launch": 0.7},
     {"name": "overflow", "region": "us-central", "routing_weight": 0, "max_concurrent_jobs": 20},
 ]
+IMPOSSIBLE: list[dict[str, Any]] = [
+    {"name": "render-film", "memory_limit_mb": 65_536},
+    {"name": "train-large-model", "host_selector": {"gpu": "h100"}},
+    {"name": "close-books", "region_preference": "eu-north", "region_required": True},
+]
+"""What no host of the fleet can take."""
+
 WORK = ("resize-images", "nightly-report", "train-model", "import-orders", "send-invoices", "index-search")
 DEMONSTRATOR = Actor("demo")
 
@@ -33,8 +42,10 @@ DEMONSTRATOR = Actor("demo")
 async def run_demonstration(service: Service) -> None:
     """Create a simulated fleet and submit jobs to it, without end."""
     for number, host in enumerate(FLEET):
-        config = {"accept": "any", "launch_ms": 50 + 40 * number, "fail_launch": 0.02, "seed": number}
+        fails = host.get("fail_launch", 0.02)
+        config = {"accept": "any", "launch_ms": 50 + 40 * number, "fail_launch": fails, "seed": number}
         values = {"executor_type": "simulated", "max_memory_mb": 16384, "max_cpu_cores": 16.0, **host, "config": config}
+        values.pop("fail_launch", None)
         await service.hosts.create(values, DEMONSTRATOR)
     rng = random.Random()  # noqa: S311 - a demonstration
     while True:
@@ -48,7 +59,7 @@ async def run_demonstration(service: Service) -> None:
 def _random_job(rng: random.Random) -> dict[str, Any]:
     name = rng.choice(WORK)
     seconds = round(rng.uniform(0.5, 8), 1)
-    exit_code = 1 if rng.random() < 0.08 else 0
+    exit_code = 1 if rng.random() < 0.15 else 0
     job: dict[str, Any] = {
         "image": f"registry.example/{name}:1.{rng.randrange(9)}",
         "name": name,
@@ -58,7 +69,11 @@ def _random_job(rng: random.Random) -> dict[str, Any]:
         "priority": rng.choice([0, 0, 0, 10]),
         "region_preference": rng.choice(["", "", "eu-central", "us-central", "asia-east"]),
         "labels": {"team": rng.choice(["search", "billing", "ml"])},
+        "max_attempts": rng.choice([1, 1, 3]),
+        "queue_timeout_seconds": 120,
     }
     if name == "train-model":
         job["host_selector"] = {"gpu": "yes"}
+    if rng.random() < 0.02:
+        job |= rng.choice(IMPOSSIBLE)
     return job

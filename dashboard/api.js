@@ -1,7 +1,17 @@
 // The public GraphQL API, over HTTP and as live events. Nothing here knows of pages.
 import { createClient as createSocket } from "./vendor/graphql-ws.js";
 import { createClient as createStream } from "./vendor/graphql-sse.js";
+import {
+  AnswersDocument,
+  EventsDocument,
+  NewestEventDocument,
+  ViewerDocument,
+} from "./operations.js";
 import { signal, useEffect, useRef, useState } from "./vendor/preact.js";
+
+/** @template Data, Variables @typedef {import("./operations.js").Document<Data, Variables>} Document */
+/** @typedef {{ __typename?: "ValidationFailed" | "NotFound" | "Conflict" | "RoutingRefused" }} Refusal */
+/** @typedef {import("./operations.js").EventPartsFragment} Event */
 
 export const ROOT = document.documentElement.dataset.root ?? "";
 
@@ -10,25 +20,40 @@ export class ApiError extends Error {
   constructor(message, code) {
     super(message);
     this.code = code;
+    /** @type {{ field: string, message: string, reason: string }[]} */
+    this.fields = [];
   }
 }
 
-/** The caller: undefined until it is known, null when nobody is signed in. */
+/**
+ * The caller: undefined until it is known, null when no user is signed in.
+ * @type {import("@preact/signals").Signal<import("./operations.js").ViewerQuery["viewer"] | null | undefined>}
+ */
 export const viewer = signal(undefined);
 /** "live", "connecting" or "offline", and since when. */
 export const connection = signal({ state: "connecting", since: Date.now() });
-/** The newest events, newest last. */
+/**
+ * The newest events, newest last.
+ * @type {import("@preact/signals").Signal<Event[]>}
+ */
 export const events = signal([]);
 const KEPT_EVENTS = 500;
 
-/** Executes a query or mutation; returns its data. */
-export async function request(query, variables = {}, { signal: abort } = {}) {
+/**
+ * Executes a query or mutation; returns its data.
+ * @template Data, Variables
+ * @param {Document<Data, Variables>} query
+ * @param {Variables} [variables]
+ * @param {{ signal?: AbortSignal }} [options]
+ * @returns {Promise<Data>}
+ */
+export async function request(query, variables, { signal: abort } = {}) {
   let response;
   try {
     response = await fetch(`${ROOT}/graphql`, {
       method: "POST",
       headers: { "Content-Type": "application/json", Accept: "application/json" },
-      body: JSON.stringify({ query, variables }),
+      body: JSON.stringify({ query, variables: variables ?? {} }),
       signal: abort,
     });
   } catch (error) {
@@ -45,19 +70,23 @@ export async function request(query, variables = {}, { signal: abort } = {}) {
   return answer.data;
 }
 
-/** Executes a mutation with one root field; a refusal that is data becomes an ApiError with its `fields`. */
+/**
+ * Executes a mutation with one root field; a refusal that is data becomes an ApiError with its `fields`.
+ * @template Data, Variables
+ * @param {Document<Data, Variables>} query
+ * @param {Variables} variables
+ * @returns {Promise<Exclude<Data[Exclude<keyof Data, "__typename">], Refusal>>}
+ */
 export async function mutate(query, variables) {
   const [result] = Object.values(await request(query, variables));
   if (["ValidationFailed", "NotFound", "Conflict", "RoutingRefused"].includes(result?.__typename)) {
     const error = new ApiError(result.message, result.__typename);
-    error.fields = result.fields ?? [];
+    const { field, message } = result;
+    error.fields = result.fields ?? (field ? [{ field, message, reason: message.replace(`${field}: `, "") }] : []);
     throw error;
   }
   return result;
 }
-
-/** Does `name`, a mutation of one host or job by its id. */
-export const change = (name, id) => mutate(`mutation Change($id: ID!) { ${name}(id: $id) { __typename ... on UserError { message } } }`, { id });
 
 export async function signIn(token) {
   const response = await fetch(`${ROOT}/session`, { method: "POST", headers: { Authorization: `Bearer ${token}` } });
@@ -76,7 +105,7 @@ export async function signOut() {
 
 export async function loadViewer() {
   try {
-    viewer.value = (await request("{ viewer { name role expiresAt } }")).viewer;
+    viewer.value = (await request(ViewerDocument)).viewer;
   } catch (error) {
     if (error.code !== "UNAUTHENTICATED") throw error;
   }
@@ -132,7 +161,14 @@ function subscribeOnce(query, variables, next, done) {
   );
 }
 
-/** Subscribes again whenever it was interrupted; `variables` is asked each time. Returns a function that ends it. */
+/**
+ * Subscribes again whenever it was interrupted; `variables` is asked each time. Returns a function that ends it.
+ * @template Data, Variables
+ * @param {Document<Data, Variables>} query
+ * @param {() => Variables} variables
+ * @param {(data: Data) => void} next
+ * @param {(error?: ApiError) => boolean | void} [ended] false: do not subscribe again
+ */
 export function follow(query, variables, next, ended = () => {}) {
   let stop = () => {};
   let wait = 250;
@@ -147,7 +183,7 @@ export function follow(query, variables, next, ended = () => {}) {
   const connect = async () => {
     try {
       // Only a WebSocket that fails while the server answers is one that is blocked.
-      await request("{ __typename }");
+      await request(AnswersDocument);
     } catch (error) {
       again(error);
       return;
@@ -171,9 +207,6 @@ export function follow(query, variables, next, ended = () => {}) {
   };
 }
 
-const EVENTS = `subscription Events($after: String) { routingEventBatches(after: $after, everyMs: 500) {
-  cursor kind at message hostName actor attempt job { id name image } host { id name } } }`;
-
 let cursor;
 let followers = 0;
 let stopEvents = () => {};
@@ -193,7 +226,7 @@ export async function followEvents() {
   const number = ++followers;
   while (cursor === undefined && viewer.value && number === followers) {
     try {
-      cursor = (await request("{ eventCursor }")).eventCursor;
+      cursor = (await request(NewestEventDocument)).eventCursor;
     } catch {
       setConnection("offline");
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -201,7 +234,7 @@ export async function followEvents() {
   }
   if (!viewer.value || number !== followers) return;
   const stop = follow(
-    EVENTS,
+    EventsDocument,
     () => ({ after: cursor }),
     ({ routingEventBatches: news }) => {
       cursor = news.at(-1).cursor;
@@ -228,11 +261,16 @@ const REFRESH_MS = 1000;
 /**
  * The result of a query: {data, error, loading, reload}. It is read again when its variables change, when an event
  * comes that `concerns` it, at most once a second, every `everyMs` while the page is seen, and when the connection is back.
+ * @template Data, Variables
+ * @param {Document<Data, Variables>} query
+ * @param {Variables} [variables]
+ * @param {((event: Event) => boolean) | null} [concerns]
+ * @returns {{ data: Data | undefined, error: ApiError | undefined, loading: boolean, reload: () => void }}
  */
-export function useQuery(query, variables = {}, concerns = null, everyMs = 0) {
-  const key = JSON.stringify(variables);
+export function useQuery(query, variables, concerns = null, everyMs = 0) {
+  const key = JSON.stringify(variables ?? {});
   const [state, setState] = useState({ data: undefined, error: undefined, loading: true });
-  const latest = useRef({});
+  const latest = useRef({ concerns });
   const load = useRef(() => {});
   latest.current = { concerns };
   useEffect(() => {

@@ -101,10 +101,10 @@ addEventListener("keydown", (event) => {
     palette.value = true;
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog") || !viewer.value) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || /** @type {Element} */ (event.target).closest("input, select, textarea, dialog") || !viewer.value) return;
   if (event.key === "/") {
     event.preventDefault();
-    document.querySelector('main input[type="search"]')?.focus();
+    /** @type {HTMLElement | null} */ (document.querySelector('main input[type="search"]'))?.focus();
   } else if (event.key === "g") {
     prefix = Date.now();
   } else if (Date.now() - prefix < 1500) {

@@ -2,12 +2,17 @@
 import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useRef } from "./vendor/preact.js";
 
-export function Chart({ buckets, series }) {
-  const element = useRef();
-  const chart = useRef();
+/**
+ * @param {{ points: { start: string }[], summary: string,
+ *   series: { label: string, tone: string, dash?: number[], of: (point: any) => number | null }[] }} props
+ */
+export function Chart({ points, series, summary }) {
+  const element = useRef(null);
+  const chart = useRef(null);
+  /** @type {uPlot.AlignedData} */
   const data = [
-    buckets.map(({ start }) => new Date(start) / 1000),
-    ...series.map(({ of }) => buckets.map(({ figures }) => of(figures))),
+    points.map(({ start }) => new Date(start).getTime() / 1000),
+    ...series.map(({ of }) => points.map(of)),
   ];
   useEffect(() => {
     const box = element.current;
@@ -45,6 +50,5 @@ export function Chart({ buckets, series }) {
   const latest = useRef(data);
   latest.current = data;
   useEffect(() => chart.current?.setData(data));
-  const totals = series.map(({ label, of }) => `${label} ${buckets.reduce((sum, { figures }) => sum + of(figures), 0)}`);
-  return html`<div class="chart" ref=${element} role="img" aria-label="In the whole time: ${totals.join(", ")}"></div>`;
+  return html`<div class="chart" ref=${element} role="img" aria-label=${summary}></div>`;
 }

@@ -1,12 +1,9 @@
 // Creating and editing a host. Errors of the API stand at their fields.
 import { mutate } from "./api.js";
-import { Dialog, Field } from "./ui.js";
+import { CreateHostDocument, UpdateHostDocument } from "./operations.js";
+import { Dialog, Field, contentOf } from "./ui.js";
 import { html, useState } from "./vendor/preact.js";
 
-const RESULT = `__typename ... on ExecutorHost { id name health { status error } } ... on UserError { message }
-  ... on ValidationFailed { fields { field message } }`;
-const CREATE = `mutation CreateHost($input: HostInput!) { createHost(input: $input) { ${RESULT} } }`;
-const UPDATE = `mutation UpdateHost($id: ID!, $input: HostPatch!) { updateHost(id: $id, input: $input) { ${RESULT} } }`;
 const EXAMPLES = {
   DOCKER: { url: "unix:///var/run/docker.sock" },
   CLOUDRUN: { project: "my-project", region: "europe-west1" },
@@ -34,16 +31,20 @@ export function HostForm({ host, onClose, onDone }) {
   };
   const submit = async (event) => {
     event.preventDefault();
-    const form = Object.fromEntries(new FormData(event.target));
+    const form = contentOf(event.target);
     const number = (text) => (text === "" ? null : Number(text));
     const read = { routingWeight: number, maxConcurrentJobs: number, maxMemoryMb: number, maxCpuCores: number, labels: JSON.parse, config: JSON.parse };
     try {
+      /** @type {any} */
       const input = { isActive: form.isActive === "on" };
       for (const name of NAMED) {
         // What was not changed is not sent: a limit that is shown may be the engine's own.
         if (!host || form[name] !== String(shown[name])) input[name] = parse(name, form[name], read[name] ?? String);
       }
-      onDone(host ? await mutate(UPDATE, { id: host.id, input }) : await mutate(CREATE, { input: { ...input, executorType: type } }));
+      if (host && input.config) {
+        input.config = patchOf(first.config, input.config);
+      }
+      onDone(host ? await mutate(UpdateHostDocument, { id: host.id, input }) : await mutate(CreateHostDocument, { input: { ...input, executorType: type } }));
     } catch (error) {
       setProblem(error);
     }
@@ -74,11 +75,21 @@ export function HostForm({ host, onClose, onDone }) {
   </${Dialog}>`;
 }
 
+/** The JSON merge patch (RFC 7396) that makes one object of another. */
+function patchOf(before, after) {
+  const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  const removed = Object.keys(before).filter((key) => !(key in after));
+  return Object.fromEntries([
+    ...removed.map((key) => [key, null]),
+    ...Object.entries(after).map(([key, value]) => [key, isObject(value) && isObject(before[key]) ? patchOf(before[key], value) : value]),
+  ]);
+}
+
 function parse(field, text, read) {
   try {
     return read(text);
   } catch {
-    const message = "must be JSON";
-    throw Object.assign(new Error(`${field}: ${message}`), { fields: [{ field, message }] });
+    const reason = "Must be JSON.";
+    throw Object.assign(new Error(`${field}: ${reason}`), { fields: [{ field, reason }] });
   }
 }

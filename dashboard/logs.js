@@ -1,17 +1,23 @@
 // The output of a job: all of it in the page, so that the browser's own search finds every line.
 import { follow, request } from "./api.js";
+import { LiveLogsDocument, StoredLogsDocument } from "./operations.js";
 import { Action, Empty, Panel, count, download } from "./ui.js";
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 
-const STORED = `query Logs($id: ID!, $after: String) { job(id: $id) { logs(first: 1000, after: $after) {
-  edges { node { cursor stream at text } } pageInfo { hasNextPage endCursor } } } }`;
-const LIVE = `subscription JobLogs($id: ID!, $after: String) { jobLogs(id: $id, after: $after) { cursor stream at text } }`;
 const BLOCK = 100;
 const FLUSH_MS = 100;
 
-/** The lines of a job, live until it has ended. */
+/** @typedef {import("./operations.js").LiveLogsSubscription["jobLogs"]} Line */
+
+/**
+ * The lines of a job, live until it has ended.
+ * @param {string} id
+ * @param {number} attempt
+ * @param {boolean} ended
+ * @returns {[Line[], string]}
+ */
 function useLines(id, attempt, ended) {
-  const [lines, setLines] = useState([]);
+  const [lines, setLines] = useState(/** @type {Line[]} */ ([]));
   const [state, setState] = useState("reading");
   useEffect(() => {
     let waiting = [];
@@ -36,7 +42,7 @@ function useLines(id, attempt, ended) {
     if (ended) {
       (async () => {
         for (let more = true; more && !abort.signal.aborted; ) {
-          const { job } = await request(STORED, { id, after: last }, { signal: abort.signal });
+          const { job } = await request(StoredLogsDocument, { id, after: last }, { signal: abort.signal });
           add(job.logs.edges.map(({ node }) => node));
           more = job.logs.pageInfo.hasNextPage;
         }
@@ -45,7 +51,7 @@ function useLines(id, attempt, ended) {
     } else {
       setState("live");
       stop = follow(
-        LIVE,
+        LiveLogsDocument,
         () => ({ id, after: last }),
         ({ jobLogs }) => {
           setState("live");
@@ -75,7 +81,7 @@ export function Logs({ job, ended }) {
   const [at, setAt] = useState(0);
   const [times, setTimes] = useState(false);
   const [following, setFollowing] = useState(true);
-  const box = useRef();
+  const box = useRef(null);
   const texts = useMemo(() => lines.map(({ text }) => text.replace(ESCAPES, "")), [lines]);
   const hits = useMemo(() => {
     const wanted = search.toLowerCase();

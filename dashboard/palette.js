@@ -1,13 +1,11 @@
 // Ctrl-K: pages, hosts and jobs by a part of their names.
 import { request } from "./api.js";
+import { FindDocument } from "./operations.js";
 import { go, href } from "./router.js";
 import { Dialog } from "./ui.js";
 import { html, signal, useEffect, useState } from "./vendor/preact.js";
 
 export const palette = signal(false);
-const FIND = `query Find($text: String!) {
-  hosts(filters: {nameContains: $text}, first: 6, orderBy: NAME) { edges { node { name } } }
-  jobs(filters: {nameContains: $text}, first: 6) { edges { node { id name image status } } } }`;
 
 export function Palette({ pages }) {
   return palette.value ? html`<${Open} pages=${pages} />` : null;
@@ -24,7 +22,7 @@ function Open({ pages }) {
     }
     const abort = new AbortController();
     const timer = setTimeout(async () => {
-      const data = await request(FIND, { text }, { signal: abort.signal }).catch(() => null);
+      const data = await request(FindDocument, { text }, { signal: abort.signal }).catch(() => null);
       if (data)
         setFound([
           ...data.hosts.edges.map(({ node }) => [node.name, "host", href(`/fleet/${encodeURIComponent(node.name)}`)]),

@@ -35,7 +35,7 @@ export const setQuery = (changes) =>
 
 // Links to pages of the dashboard do not load it again.
 addEventListener("click", (event) => {
-  const link = event.target.closest?.("a[href]");
+  const link = /** @type {HTMLAnchorElement | undefined} */ (/** @type {Element} */ (event.target).closest?.("a[href]"));
   if (!link || link.target || link.getAttribute("href").startsWith("#") || link.origin !== location.origin || link.hasAttribute("download")) return;
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();

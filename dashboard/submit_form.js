@@ -1,11 +1,10 @@
 // Submitting a job, new or like another one.
 import { mutate } from "./api.js";
+import { SubmitDocument } from "./operations.js";
 import { go, href } from "./router.js";
-import { Dialog, Field, TYPES, say } from "./ui.js";
+import { Dialog, Field, TYPES, contentOf, say } from "./ui.js";
 import { html, useState } from "./vendor/preact.js";
 
-const SUBMIT = `mutation Submit($input: JobInput!) { submitJob(input: $input) {
-  __typename ... on ContainerJob { id name status } ... on UserError { message } ... on ValidationFailed { fields { field message } } } }`;
 
 const KEPT = ["entryPoint", "workingDir", "user", "network", "readOnlyRoot", "executorRequired", "regionRequired", "strategy"];
 
@@ -17,18 +16,18 @@ export function SubmitForm({ like, onClose }) {
   const kept = Object.fromEntries(KEPT.filter((name) => like?.[name]).map((name) => [name, like[name]]));
   const submit = async (event) => {
     event.preventDefault();
-    const form = Object.fromEntries(new FormData(event.target));
+    const form = contentOf(event.target);
     const json = (name, usual) => {
       try {
         return form[name] ? JSON.parse(form[name]) : usual;
       } catch {
-        const message = "must be JSON";
-        throw Object.assign(new Error(`${name}: ${message}`), { fields: [{ field: name, message }] });
+        const reason = "Must be JSON.";
+        throw Object.assign(new Error(`${name}: ${reason}`), { fields: [{ field: name, reason }] });
       }
     };
     const given = (value) => (value === "" ? undefined : Number(value));
     try {
-      const job = await mutate(SUBMIT, {
+      const job = await mutate(SubmitDocument, {
         input: {
           ...kept,
           image: form.image,

@@ -14,6 +14,7 @@ export function duration(seconds) {
   if (seconds < 0.0995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds.toFixed(seconds < 9.95 ? 1 : 0)} s`;
   const whole = Math.round(seconds);
+  /** @type {[number, string][]} */
   const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   const first = parts.findIndex(([size]) => whole >= size);
   const [size, unit] = parts[first];
@@ -23,6 +24,7 @@ export function duration(seconds) {
 }
 
 export const memory = (mb) => (mb >= 10240 ? `${(mb / 1024).toFixed(0)} GiB` : mb >= 1024 ? `${+(mb / 1024).toFixed(1)} GiB` : `${mb} MiB`);
+export const millis = (at) => new Date(at).getTime();
 export const clockTime = (at) => new Date(at).toLocaleTimeString("en-GB");
 export const fullTime = (at) => `${new Date(at).toLocaleDateString("en-CA")} ${clockTime(at)}`;
 
@@ -33,13 +35,13 @@ setInterval(() => {
 }, 1000);
 
 export const Ago = ({ at }) =>
-  at ? html`<time datetime=${at} title=${fullTime(at)}>${duration(Math.max((now.value - new Date(at)) / 1000, 0))} ago</time>` : "–";
+  at ? html`<time datetime=${at} title=${fullTime(at)}>${duration(Math.max((now.value - millis(at)) / 1000, 0))} ago</time>` : "–";
 
 /** A duration that grows until its end is known. */
 export const Lasting = ({ since, until, done }) => {
   if (!since) return "–";
-  const end = until ? new Date(until) : done ? new Date(since) : now.value;
-  return duration(Math.max((end - new Date(since)) / 1000, 0));
+  const end = until ? millis(until) : done ? millis(since) : now.value;
+  return duration(Math.max((end - millis(since)) / 1000, 0));
 };
 
 // ---------------------------------------------------------------- states: by icon and text, never by colour alone
@@ -60,12 +62,16 @@ export const State = ({ of }) => {
   return html`<span class="badge ${tone}"><i aria-hidden="true">${icon}</i>${words(of)}</span>`;
 };
 
+/**
+ * @param {{ health: { status: string }, isActive: boolean, isDraining: boolean, ejectedUntil: string | null,
+ *   cooldownUntil: string | null }} host
+ */
 export const hostStates = (host) => [
   host.health.status,
   ...(host.isActive ? [] : ["INACTIVE"]),
   ...(host.isDraining ? ["DRAINING"] : []),
-  ...(host.ejectedUntil && new Date(host.ejectedUntil) > now.value ? ["EJECTED"] : []),
-  ...(host.cooldownUntil && new Date(host.cooldownUntil) > now.value ? ["COOLDOWN"] : []),
+  ...(host.ejectedUntil && millis(host.ejectedUntil) > now.value ? ["EJECTED"] : []),
+  ...(host.cooldownUntil && millis(host.cooldownUntil) > now.value ? ["COOLDOWN"] : []),
 ];
 
 export const Bar = ({ used, most, show = String }) =>
@@ -155,7 +161,7 @@ export const Question = () => {
 };
 
 export function Dialog({ title, onClose, children, kind = "" }) {
-  const element = useRef();
+  const element = useRef(null);
   useEffect(() => {
     element.current.showModal();
   }, []);
@@ -168,12 +174,18 @@ export function Dialog({ title, onClose, children, kind = "" }) {
 /** A form field; `errors` are the FieldErrors of the API, shown at the field that they name. */
 export function Field({ label, name, errors = [], children }) {
   const found = errors.filter(({ field }) => field === name || field.startsWith(`${name}.`));
-  return html`<div class="field"><label class="field">${label}${children}</label>${found.map(({ message }) => html`<span class="problem" role="alert">${message}</span>`)}</div>`;
+  return html`<div class="field"><label class="field">${label}${children}</label>${found.map(({ reason }) => html`<span class="problem" role="alert">${reason}</span>`)}</div>`;
 }
+
+/**
+ * What a form contains, by the names of its fields.
+ * @returns {Record<string, any>}
+ */
+export const contentOf = (form) => Object.fromEntries(new FormData(form));
 
 /** An input that reports its value when the user has stopped typing. */
 export function Search({ value, onValue, label }) {
-  const timer = useRef();
+  const timer = useRef(null);
   // What is being typed stays, whatever is drawn again meanwhile.
   const [text, setText] = useState(value ?? "");
   useEffect(() => setText(value ?? ""), [value]);

@@ -34,6 +34,8 @@ for (const [name, source] of Object.entries(bundles)) {
     metafile: true,
     outfile: `${target}/${name}.js`,
   });
+  // The names that it exports are those of its libraries, which have types.
+  await writeFile(`${target}/${name}.d.ts`, `${source.trim().replaceAll(/\n +/g, "\n")}\n`);
   const packages = new Set(Object.keys(metafile.inputs).map((path) => /^.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[0]));
   packages.delete(undefined);
   const licences = await Promise.all([...packages].sort().map(licence));

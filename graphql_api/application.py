@@ -75,7 +75,8 @@ def make_application(
     """
     environment = settings.CONTAINER_MANAGER
     try:
-        trusted = TrustedDocuments.load(environment.trusted_documents, schema._schema)  # noqa: SLF001
+        own = dashboard.documents()
+        trusted = TrustedDocuments.load(environment.trusted_documents, schema._schema, own)  # noqa: SLF001
     except ConfigurationError as error:
         sys.exit(str(error))
     view = GraphQLView(schema, no_auth=no_auth, allowed_origins=environment.allowed_origins, trusted=trusted)

@@ -4,6 +4,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+import orjson
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -35,6 +36,12 @@ class _Assets(StaticFiles):
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
         return response
+
+
+def documents() -> list[str]:
+    """The operations of the dashboard, as its scripts send them."""
+    lines = (FOLDER / "operations.js").read_text().splitlines()
+    return [orjson.loads(line.partition(" = ")[2].rstrip(";")) for line in lines if line.startswith("export const ")]
 
 
 def routes(view: GraphQLView) -> list[Route | Mount]:

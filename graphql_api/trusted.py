@@ -4,7 +4,7 @@ The file is what frontend tools write: a JSON object of documents by id (GraphQL
 persisted query manifest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ UNKNOWN = GraphQLError(
 
 
 class TrustedDocuments:
-    """The documents of a file, by id. Without a file every document may run."""
+    """The documents of a file, by id, and those of the dashboard. Without a file every document may run."""
 
-    def __init__(self, by_id: Mapping[str, str] | None = None) -> None:
+    def __init__(self, by_id: Mapping[str, str] | None = None, own: Iterable[str] = ()) -> None:
         self._by_id = by_id
-        self._texts = frozenset(by_id.values()) if by_id is not None else frozenset()
+        self._texts = frozenset([*by_id.values(), *own]) if by_id is not None else frozenset()
 
     @classmethod
-    def load(cls, path: str, schema: GraphQLSchema) -> "TrustedDocuments":
-        """Read the file and check each document against the schema.
+    def load(cls, path: str, schema: GraphQLSchema, own: Iterable[str]) -> "TrustedDocuments":
+        """Read the file and check each document against the schema. `own`: documents that may run besides.
 
         Raises:
             ConfigurationError: the file cannot be read, has another form, or has a document that is not valid.
@@ -59,7 +59,7 @@ class TrustedDocuments:
                 errors = [error]
             if errors:
                 raise ConfigurationError(f"{NAME}: document {key!r} is not valid: {errors[0].message}")
-        return cls(texts)
+        return cls(texts, own)
 
     def resolve(self, payload: Any) -> Any:
         """The payload of a request, with the text of the document that it names.

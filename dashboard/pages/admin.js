@@ -1,12 +1,8 @@
 import { may, mutate, useQuery, viewer } from "../api.js";
-import { Action, Ago, Empty, Field, Head, Loaded, Panel, State, fullTime, words } from "../ui.js";
+import { AuditLogDocument, CreateTokenDocument, RevokeTokenDocument, TokensDocument } from "../operations.js";
+import { Action, Ago, Empty, Field, Head, Loaded, Panel, State, contentOf, fullTime, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 
-const TOKENS = `query Tokens { tokens { id name role createdAt expiresAt lastUsedAt } }`;
-const AUDIT = `query Audit($after: String) { auditLog(first: 50, after: $after) { edges { node { id at actor address action target result detail } } pageInfo { hasNextPage endCursor } } }`;
-const CREATE = `mutation CreateToken($name: String!, $role: Role!, $days: Int) { createToken(name: $name, role: $role, expiresInDays: $days) {
-  __typename ... on NewApiToken { secret token { name } } ... on UserError { message } ... on ValidationFailed { fields { field message } } } }`;
-const REVOKE = `mutation RevokeToken($id: ID!) { revokeToken(id: $id) { __typename ... on ApiToken { name } ... on UserError { message } } }`;
 
 export function Admin() {
   if (!may("ADMIN")) return html`<${Head} title="Admin" /><${Empty}>This page needs a token with the role admin; yours is ${words(viewer.value?.role ?? "")}.</${Empty}>`;
@@ -14,15 +10,15 @@ export function Admin() {
 }
 
 function Tokens() {
-  const result = useQuery(TOKENS);
+  const result = useQuery(TokensDocument);
   const [problem, setProblem] = useState(null);
   const [made, setMade] = useState(null);
   const create = async (event) => {
     event.preventDefault();
-    const form = Object.fromEntries(new FormData(event.target));
+    const form = contentOf(event.target);
     setProblem(null);
     try {
-      setMade(await mutate(CREATE, { name: form.name, role: form.role, days: form.days ? Number(form.days) : null }));
+      setMade(await mutate(CreateTokenDocument, { name: form.name, role: form.role, days: form.days ? Number(form.days) : null }));
       event.target.reset();
       result.reload();
     } catch (error) {
@@ -44,7 +40,7 @@ function Tokens() {
       <tbody>${tokens.map((token) => html`<tr key=${token.id}><td class="name">${token.name}</td><td>${words(token.role)}</td><td><${Ago} at=${token.createdAt} /></td>
         <td>${token.expiresAt ? fullTime(token.expiresAt) : "never"}</td><td><${Ago} at=${token.lastUsedAt} /></td>
         <td><${Action} kind="danger" confirm="Revoke ${token.name}? Everything that uses it stops at once, its sessions in browsers too." run=${async () => {
-          await mutate(REVOKE, { id: token.id });
+          await mutate(RevokeTokenDocument, { id: token.id });
           result.reload();
           return `Token ${token.name} is revoked.`;
         }}>Revoke</${Action}></td></tr>`)}</tbody></table></div>`}</${Loaded}>
@@ -53,7 +49,7 @@ function Tokens() {
 
 function Audit() {
   const [after, setAfter] = useState([]);
-  const result = useQuery(AUDIT, { after: after.at(-1) });
+  const result = useQuery(AuditLogDocument, { after: after.at(-1) });
   return html`<${Panel} title="Audit log" aside=${html`<button class="link" onClick=${result.reload}>Read again</button>`}>
     <${Loaded} of=${result}>${({ auditLog }) => html`<div class="scroll" tabindex="0"><table>
       <thead><tr><th>When</th><th>Who</th><th>From</th><th>What</th><th>Target</th><th>Result</th><th>Detail</th></tr></thead>

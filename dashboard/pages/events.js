@@ -1,13 +1,13 @@
 import { connection, events, request } from "../api.js";
+import { EarlierEventsDocument } from "../operations.js";
 import { route, setQuery } from "../router.js";
 import { Events as List, Action, Head, Search, Select, count, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 
+/** @type {import("../operations.js").RoutingEventKind[]} */
 const KINDS = ["JOB_SUBMITTED", "JOB_ROUTED", "JOB_REFUSED", "JOB_PROGRESS", "JOB_LAUNCHED", "JOB_STARTED", "JOB_FINISHED", "JOB_RETRIED",
   "JOB_CANCEL_REQUESTED", "JOB_CANCELLED", "HOST_CREATED", "HOST_UPDATED", "HOST_HEALTH_CHANGED", "HOST_EJECTED", "HOST_COOLDOWN", "HOST_RESERVED",
-  "HOST_RELEASED", "HOST_DRAINED", "HOST_RESUMED", "HOST_LOST", "HOST_SWEPT", "HOST_DELETED"];
-const EARLIER = `query Earlier($before: String, $filters: RoutingEventFilter) { routingEvents(last: 100, before: $before, filters: $filters) {
-  edges { node { cursor kind at message hostName actor attempt job { id name image } host { id name } } } pageInfo { hasPreviousPage startCursor } } }`;
+  "HOST_RELEASED", "HOST_DRAINED", "HOST_EMPTY", "HOST_RESUMED", "HOST_LOST", "HOST_SWEPT", "HOST_DELETED"];
 
 export function EventsPage() {
   const { query } = route.value;
@@ -24,7 +24,7 @@ export function EventsPage() {
   const load = async () => {
     const kinds = query.kind ? KINDS.filter((kind) => kind === query.kind || kind.startsWith(`${query.kind}_`)) : undefined;
     const before = older.before ?? live[0]?.cursor;
-    const { routingEvents } = await request(EARLIER, { before, filters: kinds ? { kinds } : null });
+    const { routingEvents } = await request(EarlierEventsDocument, { before, filters: kinds ? { kinds } : null });
     setEarlier({
       key,
       list: [...routingEvents.edges.map(({ node }) => node), ...older.list],

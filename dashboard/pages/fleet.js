@@ -1,15 +1,23 @@
-import { change, may, mutate, useQuery } from "../api.js";
+import { may, mutate, useQuery } from "../api.js";
+import {
+  CheckHostsDocument,
+  DeclareHostLostDocument,
+  DeleteHostDocument,
+  DrainHostDocument,
+  FleetDocument,
+  HostDocument,
+  HostEventsDocument,
+  HostHistoryDocument,
+  ResumeHostDocument,
+} from "../operations.js";
 import { go, href, route, setQuery } from "../router.js";
 import { Action, Ago, Bar, Empty, Events, Head, JobLink, Labels, Lasting, Loaded, Panel, Search, Select, State, TYPES, count, fullTime, hostStates, memory, say, words } from "../ui.js";
+import { Chart } from "../chart.js";
 import { html, useState } from "../vendor/preact.js";
 import { HostForm } from "../host_form.js";
 
-const HOST = `id name executorType region routingWeight engine isActive isDraining ejectedUntil cooldownUntil
-  labelList { name value } health { status latencyMs error lastCheckedAt consecutiveFailures }
-  capacity { maxConcurrentJobs runningJobs availableSlots maxMemoryMb reservedMemoryMb maxCpuCores reservedCpuCores }`;
-const FLEET = `query Fleet { hosts(first: 1000, orderBy: NAME) {
-  edges { node { ${HOST} } } pageInfo { hasNextPage endCursor } } }`;
 
+/** @type {[string, string, (host: import("../operations.js").HostPartsFragment) => any][]} */
 const COLUMNS = [
   ["name", "Name", (host) => host.name],
   ["state", "State", (host) => hostStates(host).join()],
@@ -24,12 +32,12 @@ const COLUMNS = [
 const concernsHosts = (event) => event.kind.startsWith("HOST_") || ["JOB_ROUTED", "JOB_FINISHED", "JOB_CANCELLED"].includes(event.kind);
 
 export function Fleet() {
-  const result = useQuery(FLEET, {}, concernsHosts);
+  const result = useQuery(FleetDocument, {}, concernsHosts);
   const query = route.value.query;
   return html`
     <${Head} title="Fleet">
       ${may("ADMIN") && html`<${Action} run=${async () => {
-        const found = await mutate("mutation CheckAll { checkHealth { name health { status } } }");
+        const found = await mutate(CheckHostsDocument, {});
         return `${count(found.length, "host")} checked: ${found.filter(({ health }) => health.status === "HEALTHY").length} healthy.`;
       }}>Check all</${Action}>
       <button class="primary" onClick=${() => setQuery({ create: "1" })}>Create a host</button>`}
@@ -50,6 +58,7 @@ export function Fleet() {
     }} />`}`;
 }
 
+/** @param {import("../operations.js").HostPartsFragment} host */
 function matches(host, { q, type, state, region }) {
   const text = [host.name, host.region, ...host.labelList.map(({ name, value }) => `${name}=${value}`)].join(" ").toLowerCase();
   const states = hostStates(host);
@@ -74,6 +83,7 @@ function Hosts({ hosts, more, query }) {
   const sorted = [...found].sort((a, b) => (value(a) < value(b) ? -sign : value(a) > value(b) ? sign : a.name < b.name ? -1 : 1));
   if (hosts.length === 0) return html`<${Empty}>There is no host yet. Create one, and waiting jobs start by themselves.</${Empty}>`;
   if (found.length === 0) return html`<${Empty}>No host matches. <button class="link" onClick=${() => go(href("/fleet"))}>Clear the filters</button></${Empty}>`;
+  /** @type {[string, import("../operations.js").HostPartsFragment[]][]} */
   const groups = query.group ? Object.entries(Object.groupBy(sorted, (host) => host[query.group] || "none")).sort() : [["", sorted]];
   return html`<p class="soft">${count(found.length, "host")}${found.length < hosts.length ? ` of ${hosts.length}` : ""}${more ? ". The first 1,000 by name are shown; the API has all." : ""}</p>
     ${groups.map(([title, members]) => html`<section class="panel scroll" tabindex="0" key=${title}>
@@ -89,6 +99,7 @@ function Hosts({ hosts, more, query }) {
     </section>`)}`;
 }
 
+/** @param {{ host: import("../operations.js").HostPartsFragment }} props */
 const HostRow = ({ host }) => html`<tr>
   <td><a class="name" href=${href(`/fleet/${encodeURIComponent(host.name)}`)}>${host.name}</a></td>
   <td><span class="chips">${hostStates(host).map((state) => html`<${State} of=${state} />`)}</span></td>
@@ -103,25 +114,21 @@ const HostRow = ({ host }) => html`<tr>
 
 // ---------------------------------------------------------------- one host
 
-const ONE = `query Host($name: String!) { host(name: $name) { ${HOST} createdAt config
-  jobs(first: 25) { edges { node { id name image status startedAt finishedAt submittedAt } } }
-  decisions(first: 10) { edges { node { id decidedAt reason job { id name image } } } } } }`;
-const HISTORY = `query HostEvents($id: ID!) { routingEvents(last: 30, filters: {hostId: $id}) { edges { node {
-  cursor kind at message actor job { id name image } } } } }`;
 
 export function Host({ name }) {
   const concerns = (event) => event.host?.name === name || event.hostName === name;
-  const result = useQuery(ONE, { name }, concerns);
+  const result = useQuery(HostDocument, { name }, concerns);
   return html`<${Loaded} of=${result}>${({ host }) =>
     host === null
       ? html`<${Head} title=${name} /><${Empty}>There is no host of this name. It may have been deleted. <a href=${href("/fleet")}>All hosts</a></${Empty}>`
       : html`<${OneHost} host=${host} reload=${result.reload} />`}</${Loaded}>`;
 }
 
+/** @param {{ host: NonNullable<import("../operations.js").HostQuery["host"]>, reload: () => void }} props */
 function OneHost({ host, reload }) {
   const [editing, setEditing] = useState(false);
-  const act = (name, done) => async () => {
-    await change(name, host.id);
+  const act = (document, done) => async () => {
+    await mutate(document, { id: host.id });
     reload();
     return done;
   };
@@ -129,17 +136,17 @@ function OneHost({ host, reload }) {
     <${Head} title=${host.name} badge=${hostStates(host).map((state) => html`<${State} of=${state} />`)}>
       ${may("ADMIN") && html`
         ${host.isDraining
-          ? html`<${Action} run=${act("resumeHost", "The host takes jobs again.")}>Resume</${Action}>`
-          : html`<${Action} run=${act("drainHost", "The host takes no new jobs.")}>Drain</${Action}>`}
+          ? html`<${Action} run=${act(ResumeHostDocument, "The host takes jobs again.")}>Resume</${Action}>`
+          : html`<${Action} run=${act(DrainHostDocument, "The host takes no new jobs.")}>Drain</${Action}>`}
         <${Action} run=${async () => {
-          const [found] = await mutate("mutation Check($id: ID!) { checkHealth(hostIds: [$id]) { health { status error } } }", { id: host.id });
+          const [found] = await mutate(CheckHostsDocument, { ids: [host.id] });
           reload();
           return `${words(found.health.status)}. ${found.health.error ?? ""}`;
         }}>Check</${Action}>
         <button onClick=${() => setEditing(true)}>Edit</button>
-        ${host.health.status !== "HEALTHY" && html`<${Action} kind="danger" confirm="${host.name} will not come back: its jobs run again elsewhere. If they still run there, they run twice." run=${act("declareHostLost", "Its jobs run again elsewhere.")}>Declare lost</${Action}>`}
+        ${host.health.status !== "HEALTHY" && html`<${Action} kind="danger" confirm="${host.name} will not come back: its jobs run again elsewhere. If they still run there, they run twice." run=${act(DeclareHostLostDocument, "Its jobs run again elsewhere.")}>Declare lost</${Action}>`}
         <${Action} kind="danger" confirm="Delete host ${host.name}? Its past decisions stay." run=${async () => {
-          await change("deleteHost", host.id);
+          await mutate(DeleteHostDocument, { id: host.id });
           go(href("/fleet"));
           return `Host ${host.name} was deleted.`;
         }}>Delete</${Action}>`}
@@ -174,6 +181,7 @@ function OneHost({ host, reload }) {
           <td class="soft"><${Ago} at=${node.decidedAt} /></td><td><${JobLink} job=${node.job} /></td><td>${node.reason}</td></tr>`)}</tbody></table>`}
       </${Panel}>
     </div>
+    <${History} host=${host} />
     <${HostEvents} host=${host} />
     ${editing && html`<${HostForm} host=${host} onClose=${() => setEditing(false)} onDone=${() => {
       setEditing(false);
@@ -183,7 +191,31 @@ function OneHost({ host, reload }) {
 }
 
 function HostEvents({ host }) {
-  const result = useQuery(HISTORY, { id: host.id }, (event) => event.host?.id === host.id);
-  return html`<${Panel} title="Events"><${Loaded} of=${result}>${({ routingEvents }) =>
-    html`<${Events} list=${routingEvents.edges.map(({ node }) => node).reverse()} />`}</${Loaded}></${Panel}>`;
+  const result = useQuery(HostEventsDocument, { name: host.name }, (event) => event.host?.id === host.id);
+  return html`<${Panel} title="Events"><${Loaded} of=${result}>${({ host: found }) =>
+    html`<${Events} list=${(found?.events.edges ?? []).map(({ node }) => node)} />`}</${Loaded}></${Panel}>`;
+}
+
+const RANGES = [["1", "last hour"], ["12", "last 12 hours"], ["168", "last week"], ["2160", "last 90 days"]];
+const HISTORY_MS = 60_000;
+
+function History({ host }) {
+  const [hours, setHours] = useState("1");
+  // To the minute, so that it is not asked for at each drawing.
+  const since = new Date(Math.floor(Date.now() / HISTORY_MS) * HISTORY_MS - Number(hours) * 3600e3).toISOString();
+  const result = useQuery(HostHistoryDocument, { name: host.name, since }, null, HISTORY_MS);
+  return html`<${Panel} title="Use over time" aside=${html`<${Select} label="Range" value=${hours} onValue=${setHours} options=${RANGES} />`}>
+    <${Loaded} of=${result}>${({ host: found }) => {
+      const points = found?.history ?? [];
+      if (points.length < 2) return html`<${Empty}>It is recorded once a minute; come back soon.</${Empty}>`;
+      const most = Math.max(...points.map(({ mostJobs }) => mostJobs));
+      const latencies = points.flatMap(({ latencyMs }) => (latencyMs === null ? [] : [latencyMs]));
+      const slowest = latencies.length ? `, probes took up to ${Math.max(...latencies).toFixed(0)} ms` : "";
+      return html`<${Chart} points=${points} summary=${`At most ${count(most, "job")} at the same time${slowest}`} series=${[
+        { label: "jobs", of: ({ runningJobs }) => runningJobs, tone: "--accent" },
+        { label: "most jobs", of: ({ mostJobs }) => mostJobs, tone: "--soft", dash: [5, 4] },
+        { label: "latency in ms", of: ({ latencyMs }) => latencyMs, tone: "--bad" },
+      ]} /><p class="soft">At most ${count(most, "job")} at the same time${slowest}.</p>`;
+    }}</${Loaded}>
+  </${Panel}>`;
 }

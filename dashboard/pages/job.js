@@ -1,46 +1,38 @@
-import { change, may, useQuery } from "../api.js";
+import { may, mutate, useQuery } from "../api.js";
+import { CancelJobDocument, JobDocument, JobEventsDocument, JobsAheadDocument, RetryJobDocument } from "../operations.js";
 import { href } from "../router.js";
 import { Logs } from "../logs.js";
 import { SubmitForm } from "../submit_form.js";
-import { Action, Ago, Empty, Events, Head, HostLink, Labels, Lasting, Loaded, Panel, State, clockTime, count, duration, fullTime, memory, words } from "../ui.js";
+import { Action, Ago, Empty, Events, Head, HostLink, Labels, Lasting, Loaded, Panel, State, clockTime, count, duration, fullTime, memory, millis, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 import { reasons } from "./overview.js";
 
-const JOB = `query Job($id: ID!) { job(id: $id) {
-  id name image status labels labelList { name value } command entryPoint environmentNames workingDir user network readOnlyRoot
-  memoryLimitMb cpuLimit timeoutSeconds priority preferredExecutor executorRequired regionPreference regionRequired hostSelector strategy
-  maxAttempts attempt executionId exitCode error failure message routingReason submittedBy cancelledBy cancelRequestedAt
-  submittedAt queuedAt routedAt startedAt finishedAt notBefore queuedSeconds runSeconds host { id name } reservedHost { name }
-  waitingOn { message verdict rejections { code hosts } suggestions { message hosts } }
-  timeline { step at attempt hostName actor message }
-  attempts { id attempt status hostName exitCode error failure startedAt finishedAt }
-  decisions { id attempt reason decidedAt strategy replay host { name }
-    hosts(first: 30) { pageInfo { hasNextPage } edges { node { hostName verdict weight chosen checks { code passed needed available message } } } } } } }`;
-const AHEAD = `query Ahead { jobs(orderBy: QUEUE, first: 100) { edges { node { id name image priority submittedAt } } } }`;
-const EVENTS = `query JobEvents($id: ID!) { routingEvents(last: 100, filters: {jobId: $id}) { edges { node { cursor kind at message actor host { name } } } } }`;
+/** @typedef {import("../operations.js").JobPartsFragment} JobParts */
+
 const ENDED = ["SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"];
 
 export function Job({ id }) {
-  const result = useQuery(JOB, { id }, (event) => event.job?.id === id);
+  const result = useQuery(JobDocument, { id }, (event) => event.job?.id === id);
   return html`<${Loaded} of=${result}>${({ job }) =>
     job === null
       ? html`<${Head} title="Job" /><${Empty}>There is no such job. It may have been deleted after its retention time. <a href=${href("/jobs")}>All jobs</a></${Empty}>`
       : html`<${OneJob} job=${job} reload=${result.reload} />`}</${Loaded}>`;
 }
 
+/** @param {{ job: JobParts, reload: () => void }} props */
 function OneJob({ job, reload }) {
   const [again, setAgain] = useState(false);
   const ended = ENDED.includes(job.status);
-  const act = (name, done) => async () => {
-    await change(name, job.id);
+  const act = (document, done) => async () => {
+    await mutate(document, { id: job.id });
     reload();
     return done;
   };
   return html`
     <${Head} title=${job.name || job.image} badge=${html`<${State} of=${job.status} />`}>
       ${may("OPERATOR") && html`
-        ${!ended && html`<${Action} kind="danger" disabled=${job.cancelRequestedAt !== null} run=${act("cancelJob", "The job is being cancelled.")}>Cancel</${Action}>`}
-        ${ended && job.status !== "SUCCEEDED" && html`<${Action} run=${act("retryJob", "Another attempt was opened.")}>Retry</${Action}>`}
+        ${!ended && html`<${Action} kind="danger" disabled=${job.cancelRequestedAt !== null} run=${act(CancelJobDocument, "The job is being cancelled.")}>Cancel</${Action}>`}
+        ${ended && job.status !== "SUCCEEDED" && html`<${Action} run=${act(RetryJobDocument, "Another attempt was opened.")}>Retry</${Action}>`}
         <button onClick=${() => setAgain(true)}>Submit again…</button>`}
     </${Head}>
     <${VerdictNotice} job=${job} ended=${ended} />
@@ -70,6 +62,7 @@ function OneJob({ job, reload }) {
     ${again && html`<${SubmitForm} like=${job} onClose=${() => setAgain(false)} />`}`;
 }
 
+/** @param {{ job: JobParts, ended: boolean }} props */
 function VerdictNotice({ job, ended }) {
   if (job.message) return html`<div class="notice" role="status">${job.message}</div>`;
   if (!ended) return job.cancelRequestedAt ? html`<div class="notice warn">Its container is being stopped${job.cancelledBy && `, as ${job.cancelledBy} asked`}.</div>` : null;
@@ -80,15 +73,16 @@ function VerdictNotice({ job, ended }) {
   return html`<div class="notice ${job.status === "CANCELLED" ? "" : "bad"}">${who}${why}${code}${job.error}</div>`;
 }
 
+/** @param {{ job: JobParts }} props */
 function Waiting({ job }) {
   const { waitingOn } = job;
-  const queue = useQuery(AHEAD, {}, (event) => ["JOB_ROUTED", "JOB_SUBMITTED", "JOB_CANCELLED"].includes(event.kind));
+  const queue = useQuery(JobsAheadDocument, {}, (event) => ["JOB_ROUTED", "JOB_SUBMITTED", "JOB_CANCELLED"].includes(event.kind));
   const place = queue.data?.jobs.edges.findIndex(({ node }) => node.id === job.id) ?? -1;
   const ahead = place > 0 ? queue.data.jobs.edges.slice(0, place) : [];
   return html`<${Panel} title="Why it waits" aside=${html`<${State} of=${waitingOn.verdict} />`}>
     <p>${waitingOn.message}</p>
     <p class="soft">${reasons(waitingOn.rejections)}</p>
-    ${job.notBefore && new Date(job.notBefore) > Date.now() && html`<p>Not routed before ${clockTime(job.notBefore)}.</p>`}
+    ${job.notBefore && millis(job.notBefore) > Date.now() && html`<p>Not routed before ${clockTime(job.notBefore)}.</p>`}
     ${waitingOn.suggestions.length > 0 && html`<h3>What would help, each checked by routing again</h3><ul>${waitingOn.suggestions.map(({ message, hosts }) =>
       html`<li>${message} <span class="soft">${count(hosts, "host")} could take it then.</span></li>`)}</ul>`}
     ${place >= 0 && html`<p class="soft">${place === 0 ? "It is first in the queue." : html`${count(place, "job")} ${place === 1 ? "comes" : "come"} before it, like ${ahead.slice(0, 3).map(({ node }, i) => html`${i ? ", " : ""}<a href=${href(`/jobs/${node.id}`)}>${node.name || node.image}</a>`)}.`}</p>`}
@@ -98,9 +92,10 @@ function Waiting({ job }) {
 const TONES = { SUCCEEDED: "good", FAILED: "bad", TIMED_OUT: "bad" };
 const LONG_GAP = 60;
 
+/** @param {{ entries: JobParts["timeline"] }} props */
 function Timeline({ entries }) {
   return html`<ol class="timeline">${entries.map((entry, i) => {
-    const since = i ? (new Date(entry.at) - new Date(entries[i - 1].at)) / 1000 : 0;
+    const since = i ? (millis(entry.at) - millis(entries[i - 1].at)) / 1000 : 0;
     return html`<li key=${i} class=${TONES[entry.step] ?? ""}>
       <span class="dot" aria-hidden="true"></span>
       <span><strong>${words(entry.step)}</strong>${entry.hostName && html` on <${HostLink} name=${entry.hostName} />`}${entry.actor && html` by ${entry.actor}`}
@@ -111,6 +106,7 @@ function Timeline({ entries }) {
   })}</ol>`;
 }
 
+/** @param {{ decisions: JobParts["decisions"] }} props */
 function Why({ decisions }) {
   const [chosen, setChosen] = useState(0);
   if (decisions.length === 0) return html`<${Panel} title="Why here"><${Empty}>Nothing was decided yet.</${Empty}></${Panel}>`;
@@ -142,7 +138,7 @@ function Why({ decisions }) {
 }
 
 function JobEvents({ id }) {
-  const result = useQuery(EVENTS, { id }, (event) => event.job?.id === id);
+  const result = useQuery(JobEventsDocument, { id }, (event) => event.job?.id === id);
   return html`<${Panel} title="Events"><${Loaded} of=${result}>${({ routingEvents }) => html`<${Events} list=${routingEvents.edges.map(({ node }) => node)} />`}</${Loaded}></${Panel}>`;
 }
 

@@ -1,15 +1,10 @@
-import { change, may, mutate, useQuery } from "../api.js";
+import { may, mutate, useQuery } from "../api.js";
+import { CancelJobDocument, CancelJobsDocument, ComparedJobsDocument, JobsDocument, RetryJobDocument, RetryJobsDocument } from "../operations.js";
 import { href, route, setQuery } from "../router.js";
 import { Action, Ago, Empty, Head, HostLink, JobLink, Labels, Lasting, Loaded, Search, Select, State, ask, count, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 import { SubmitForm } from "../submit_form.js";
 
-const JOBS = `query Jobs($filters: JobFilter, $order: JobOrder!, $after: String, $first: Int) {
-  jobs(filters: $filters, orderBy: $order, after: $after, first: $first) {
-    totalCount { count isExact }
-    edges { node { id name image status labelList { name value } priority attempt maxAttempts exitCode failure error submittedBy
-      submittedAt queuedAt routedAt startedAt finishedAt host { name } } }
-    pageInfo { hasNextPage hasPreviousPage endCursor } } }`;
 export const STATUSES = ["PENDING", "ROUTED", "LAUNCHING", "RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED"];
 export const FAILURES = ["EXIT_CODE", "OUT_OF_MEMORY", "TIMEOUT", "QUEUE_TIMEOUT", "NOT_STARTED", "HOST_FAULT", "VANISHED", "SERVICE_ERROR"];
 const ORDERS = [["SUBMITTED_DESC", "Newest first"], ["SUBMITTED_ASC", "Oldest first"], ["FINISHED_DESC", "Last ended first"], ["QUEUE", "Queue order"]];
@@ -49,8 +44,9 @@ export function Jobs() {
   const [columns, setColumns] = useState(stored);
   const [selected, setSelected] = useState([]);
   const filters = filtersOf(query);
-  const variables = { filters, order: query.order ?? "SUBMITTED_DESC", first: 50, after: query.after };
-  const result = useQuery(JOBS, variables, (event) => event.kind.startsWith("JOB_") && !query.after);
+  /** @type {import("../operations.js").JobsQueryVariables} */
+  const variables = { filters, order: /** @type {any} */ (query.order ?? "SUBMITTED_DESC"), first: 50, after: query.after };
+  const result = useQuery(JobsDocument, variables, (event) => event.kind.startsWith("JOB_") && !query.after);
   const set = (changes) => setQuery({ after: undefined, ...changes });
   const toggle = (id) => setSelected((all) => (all.includes(id) ? all.filter((one) => one !== id) : [...all, id]));
   const choose = (name, on) => {
@@ -94,42 +90,41 @@ export function Jobs() {
         ${query.after && html`<button onClick=${() => set({})}>Newest</button>`}
         ${jobs.pageInfo.hasNextPage && html`<button onClick=${() => setQuery({ after: jobs.pageInfo.endCursor })}>${jobs.edges.length < 50 ? "Search further" : "Next page"}</button>`}
         ${may("OPERATOR") && selected.length > 0 && html`
-          <${Action} run=${() => each(selected, "cancelJob", "cancelled")} confirm="Cancel ${count(selected.length, "job")}?">Cancel selected</${Action}>
-          <${Action} run=${() => each(selected, "retryJob", "retried")}>Retry selected</${Action}>`}
+          <${Action} run=${() => each(selected, CancelJobDocument, "cancelled")} confirm="Cancel ${count(selected.length, "job")}?">Cancel selected</${Action}>
+          <${Action} run=${() => each(selected, RetryJobDocument, "retried")}>Retry selected</${Action}>`}
         ${may("OPERATOR") && Object.keys(filters).length > 0 && jobs.totalCount.count > 0 && html`
-          <${Action} run=${() => changeAll("cancelJobs", filters, "Cancel", "cancelled")}>Cancel all that match…</${Action}>
-          <${Action} run=${() => changeAll("retryJobs", filters, "Retry", "retried")}>Retry all that match…</${Action}>`}
+          <${Action} run=${() => changeAll(CancelJobsDocument, filters, "Cancel", "cancelled")}>Cancel all that match…</${Action}>
+          <${Action} run=${() => changeAll(RetryJobsDocument, filters, "Retry", "retried")}>Retry all that match…</${Action}>`}
       </div>`}</${Loaded}>
     ${query.submit && html`<${SubmitForm} onClose=${() => setQuery({ submit: undefined })} />`}`;
 }
 
-const ALL = (name) => `mutation All($filters: JobFilter!, $dry: Boolean!) { ${name}(filters: $filters, dryRun: $dry) { matched changed more } }`;
-
-async function changeAll(name, filters, verb, done) {
-  const planned = await mutate(ALL(name), { filters, dry: true });
+/**
+ * @typedef {import("../operations.js").Exact<{ filters: import("../operations.js").JobFilter, dryRun: boolean }>} Wanted
+ * @param {import("../api.js").Document<any, Wanted>} document
+ */
+async function changeAll(document, filters, verb, done) {
+  const planned = await mutate(document, { filters, dryRun: true });
   if (planned.matched === 0) return `No job that matches can be ${done}.`;
   const many = `${count(planned.matched, "job")}${planned.more ? ", the oldest of those that match" : ""}`;
   if (!(await ask(`${verb} ${many}?`))) return "";
-  const { changed } = await mutate(ALL(name), { filters, dry: false });
+  const { changed } = await mutate(document, { filters, dryRun: false });
   return `${count(changed, "job")} ${done}.`;
 }
 
-async function each(ids, name, done) {
-  const results = await Promise.allSettled(ids.map((id) => change(name, id)));
+/** @param {import("../api.js").Document<any, { id: string }>} document */
+async function each(ids, document, done) {
+  const results = await Promise.allSettled(ids.map((id) => mutate(document, { id })));
   const refused = results.filter(({ status }) => status === "rejected");
-  return `${count(ids.length - refused.length, "job")} ${done}.${refused.length ? ` ${refused[0].reason.message}` : ""}`;
+  return `${count(ids.length - refused.length, "job")} ${done}.${refused.length ? ` ${/** @type {PromiseRejectedResult} */ (refused[0]).reason.message}` : ""}`;
 }
 
 // ---------------------------------------------------------------- two jobs beside each other
 
-const COMPARED = `query Compared($a: ID!, $b: ID!) { a: job(id: $a) { ...Spec } b: job(id: $b) { ...Spec } }
-  fragment Spec on ContainerJob { id name image status command entryPoint environmentNames labelList { name value }
-    memoryLimitMb cpuLimit timeoutSeconds priority preferredExecutor regionPreference hostSelector strategy attempt exitCode failure error
-    routingReason host { name } submittedAt startedAt finishedAt queuedSeconds runSeconds submittedBy }`;
 
 export function Compare() {
   const [a, b] = (route.value.query.ids ?? "").split(",");
-  const result = useQuery(COMPARED, { a: a || "-", b: b || "-" });
+  const result = useQuery(ComparedJobsDocument, { a: a || "-", b: b || "-" });
   const text = (value) => (value && typeof value === "object" ? JSON.stringify(value) : String(value ?? "–"));
   return html`<${Head} title="Two jobs" />
     <${Loaded} of=${result}>${(found) =>

@@ -1,4 +1,5 @@
 import { ROOT, signIn } from "../api.js";
+import { contentOf } from "../ui.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 
 export function Login() {
@@ -10,7 +11,7 @@ export function Login() {
     setBusy(true);
     setProblem("");
     try {
-      await signIn(new FormData(event.target).get("token").trim().replace(/^Bearer\s+/i, ""));
+      await signIn(contentOf(event.target).token.trim().replace(/^Bearer\s+/i, ""));
     } catch (error) {
       setProblem(error.message);
       setBusy(false);

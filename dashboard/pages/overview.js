@@ -1,23 +1,13 @@
 import { events, useQuery } from "../api.js";
+import { OverviewDocument } from "../operations.js";
 import { href } from "../router.js";
 import { Chart } from "../chart.js";
 import { Ago, Bar, Empty, Events, Head, HostLink, Loaded, Panel, State, count, duration, hostStates, memory, number, words } from "../ui.js";
 import { html } from "../vendor/preact.js";
 
-const OVERVIEW = `query Overview {
-  jobStats(buckets: 60) {
-    unfinished { pending routed launching running }
-    total { succeeded failed timedOut cancelled queueTime { p50 p95 } runTime { p50 p95 } failures { reason attempts } }
-    buckets { start figures { submitted succeeded failed timedOut } }
-  }
-  queue { groups { verdict jobs oldestSubmittedAt rejections { code hosts } } }
-  capacity { executorType region hosts availableHosts
-    capacity { maxConcurrentJobs runningJobs availableSlots maxMemoryMb reservedMemoryMb } }
-  hosts(first: 1000) { edges { node { id name isActive isDraining ejectedUntil cooldownUntil health { status error lastCheckedAt } } } }
-}`;
 
 export function Overview() {
-  const result = useQuery(OVERVIEW, {}, () => true, 5000);
+  const result = useQuery(OverviewDocument, {}, () => true, 5000);
   return html`<${Head} title="Overview" />
     <${Loaded} of=${result}>${(data) => html`<${Summary} data=${data} />`}</${Loaded}>
     <${Panel} title="Last events" aside=${html`<a href=${href("/events")}>All events</a>`}>
@@ -25,6 +15,13 @@ export function Overview() {
     </${Panel}>`;
 }
 
+const SERIES = [
+  { label: "submitted", of: ({ figures }) => figures.submitted, tone: "--accent" },
+  { label: "succeeded", of: ({ figures }) => figures.succeeded, tone: "--good" },
+  { label: "failed", of: ({ figures }) => figures.failed + figures.timedOut, tone: "--bad", dash: [5, 4] },
+];
+
+/** @param {{ data: import("../operations.js").OverviewQuery }} props */
 function Summary({ data: { jobStats, queue, capacity, hosts } }) {
   const { unfinished, total, buckets } = jobStats;
   const all = hosts.edges.map(({ node }) => node);
@@ -39,11 +36,7 @@ function Summary({ data: { jobStats, queue, capacity, hosts } }) {
     </div>
     <div class="grid">
       <${Panel} title="Jobs per minute" aside=${html`<span class="soft">last hour</span>`}>
-        <${Chart} buckets=${buckets} series=${[
-          { label: "submitted", of: (figures) => figures.submitted, tone: "--accent" },
-          { label: "succeeded", of: (figures) => figures.succeeded, tone: "--good" },
-          { label: "failed", of: (figures) => figures.failed + figures.timedOut, tone: "--bad", dash: [5, 4] },
-        ]} />
+        <${Chart} points=${buckets} series=${SERIES} summary=${`In the whole time: ${SERIES.map(({ label, of }) => `${label} ${buckets.reduce((sum, bucket) => sum + of(bucket), 0)}`).join(", ")}`} />
         <dl class="facts">
           <dt>Time in the queue</dt><dd>${duration(total.queueTime.p50)} median, 95 % at most ${duration(total.queueTime.p95)}</dd>
           <dt>Run time</dt><dd>${duration(total.runTime.p50)} median, 95 % at most ${duration(total.runTime.p95)}</dd>

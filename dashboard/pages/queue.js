@@ -1,16 +1,14 @@
 import { useQuery } from "../api.js";
+import { QueueDocument } from "../operations.js";
 import { href } from "../router.js";
 import { Ago, Empty, Head, JobLink, Labels, Loaded, Panel, State, count, number } from "../ui.js";
 import { html } from "../vendor/preact.js";
 import { reasons } from "./overview.js";
 
-const QUEUE = `query Queue { queue { pending active oldestSubmittedAt groups { verdict jobs oldestSubmittedAt rejections { code hosts } } }
-  jobs(orderBy: QUEUE, first: 100) { edges { node { id name image priority labelList { name value } submittedAt
-    waitingOn { verdict message } } } pageInfo { hasNextPage } } }`;
 const concerns = ({ kind }) => ["JOB_SUBMITTED", "JOB_ROUTED", "JOB_REFUSED", "JOB_CANCELLED", "JOB_RETRIED"].includes(kind) || kind.startsWith("HOST_");
 
 export function Queue() {
-  const result = useQuery(QUEUE, {}, concerns);
+  const result = useQuery(QueueDocument, {}, concerns);
   return html`<${Head} title="Queue" />
     <${Loaded} of=${result}>${({ queue, jobs }) => {
       const never = queue.groups.filter(({ verdict }) => verdict === "NEVER");

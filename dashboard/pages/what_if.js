@@ -1,29 +1,27 @@
 import { request, useQuery } from "../api.js";
+import { PlanDocument, SandboxDocument } from "../operations.js";
 import { Action, Empty, Head, HostLink, JobLink, Loaded, Panel, State, count, memory, words } from "../ui.js";
 import { html, useState } from "../vendor/preact.js";
 
-const FLEET = `query WhatIf { hosts(first: 1000, orderBy: NAME) { edges { node { id name executorType region routingWeight isActive isDraining
-    capacity { maxConcurrentJobs runningJobs maxMemoryMb maxCpuCores } } } }
-  jobs(orderBy: QUEUE, first: 100) { edges { node { id name image } } pageInfo { hasNextPage } } }`;
-const PLAN = `query Plan($jobs: [JobInput!]!, $assume: [HostAssumption!]) { planRouting(jobs: $jobs, assume: $assume) {
-  waitingPlaced waiting(first: 100) { hostName job { id } } placements {
-  __typename ... on Placement { reason host { name } } ... on RoutingRefused { message verdict suggestions { message hosts } } ... on ValidationFailed { message } ... on NotFound { message } } } }`;
 const MOST_JOBS = 100;
 
 export function WhatIf() {
-  const fleet = useQuery(FLEET);
+  const fleet = useQuery(SandboxDocument);
   return html`<${Head} title="What if" />
     <p class="soft">Change the fleet here and see where jobs would go. Nothing is written: it is the service's own routing, on the fleet as it is now with your changes.</p>
     <${Loaded} of=${fleet}>${(data) => html`<${Sandbox} hosts=${data.hosts.edges.map(({ node }) => node)} waiting=${data.jobs.edges.map(({ node }) => node)} />`}</${Loaded}>`;
 }
 
 function Sandbox({ hosts, waiting }) {
-  const [changes, setChanges] = useState({});
+  /** @typedef {Record<string, Partial<import("../operations.js").HostAssumption>>} Changes */
+  const [changes, setChanges] = useState(/** @type {Changes} */ ({}));
   const [text, setText] = useState(JSON.stringify([{ image: "busybox", memoryLimitMb: 512, cpuLimit: 1 }], null, 2));
   const [result, setResult] = useState(null);
+  /** @type {(id: string, name: string, value: unknown, usual: unknown) => void} */
   const change = (id, name, value, usual) =>
     setChanges((all) => {
-      const { [name]: _, ...others } = all[id] ?? {};
+      /** @type {Record<string, unknown>} */
+      const { [name]: _, ...others } = /** @type {any} */ (all[id] ?? {});
       const next = value === usual ? others : { ...others, [name]: value };
       const { [id]: __, ...rest } = all;
       return Object.keys(next).length ? { ...rest, [id]: next } : rest;
@@ -37,7 +35,7 @@ function Sandbox({ hosts, waiting }) {
     }
     if (!Array.isArray(jobs) || jobs.length > MOST_JOBS) throw new Error(`Give a list of at most ${MOST_JOBS} jobs.`);
     const assume = Object.entries(changes).map(([hostId, values]) => ({ hostId, ...values }));
-    const [before, after] = await Promise.all([request(PLAN, { jobs, assume: [] }), request(PLAN, { jobs, assume })]);
+    const [before, after] = await Promise.all([request(PlanDocument, { jobs, assume: [] }), request(PlanDocument, { jobs, assume })]);
     setResult({ jobs, waiting, before: before.planRouting, after: after.planRouting });
   };
   if (hosts.length === 0) return html`<${Empty}>There is no host to change yet.</${Empty}>`;

@@ -139,7 +139,7 @@ async def test_a_job_is_submitted_watched_and_submitted_again(browser: Browser, 
         dialog = page.get_by_role("dialog")
         await dialog.get_by_label("Image").fill("NOT AN IMAGE")
         await dialog.get_by_role("button", name="Submit").click()
-        await expect(dialog.get_by_role("alert")).to_contain_text("is not an image reference")
+        await expect(dialog.get_by_role("alert")).to_contain_text("Is not an image reference")
         await dialog.get_by_label("Image").fill(IMAGE)
         await dialog.get_by_label("Name", exact=True).fill("from the page")
         script = "for i in $(seq 300); do echo line $i; done; echo trouble >&2; sleep 2; echo the end; exit 7"
@@ -196,7 +196,7 @@ async def test_a_fleet_is_changed_and_planned(browser: Browser, served: Served) 
         await dialog.get_by_label("Name", exact=True).fill("bad name!")
         await dialog.get_by_label("Type").select_option("SIMULATED")
         await dialog.get_by_role("button", name="Create and check").click()
-        await expect(dialog.get_by_role("alert")).to_contain_text("must begin with a letter or digit")
+        await expect(dialog.get_by_role("alert")).to_contain_text("Must begin with a letter or digit")
         await dialog.get_by_label("Name", exact=True).fill("new")
         await dialog.get_by_label("Labels").fill('{"gpu": "no", "rack": "row 7, left"}')
         await dialog.get_by_role("button", name="Create and check").click()
@@ -292,12 +292,32 @@ async def test_operations_are_edited_and_run_in_the_browser(browser: Browser, se
                 await asyncio.to_thread(served.query, served.token, SUBMIT, input={"image": "x"})
 
 
-def test_the_vendored_bundles_are_what_their_libraries_give(tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of the dashboard, with what they are made by."""
     if shutil.which("npm") is None:
         pytest.skip("Node.js is not installed (Debian: apt-get install nodejs npm).")
-    for name in ("package.json", "package-lock.json", "vendor.mjs"):
-        shutil.copy(ROOT / "dashboard" / name, tmp_path)
-    subprocess.run(["npm", "ci", "--silent"], cwd=tmp_path, check=True, timeout=120)
-    subprocess.run(["node", "vendor.mjs"], cwd=tmp_path, check=True, timeout=60)
-    vendored = {path.name: path.read_bytes() for path in (ROOT / "dashboard" / "vendor").iterdir()}
-    assert {path.name: path.read_bytes() for path in (tmp_path / "vendor").iterdir()} == vendored
+    without = shutil.ignore_patterns("node_modules", "__pycache__")
+    folder = shutil.copytree(ROOT / "dashboard", tmp_path_factory.mktemp("sources") / "dashboard", ignore=without)
+    subprocess.run(["npm", "ci", "--silent"], cwd=folder, check=True, timeout=180)
+    return folder
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """The files that scripts make of others."""
+    files = [*(folder / "vendor").iterdir(), folder / "operations.js", folder / "operations.d.ts"]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def test_what_is_made_is_up_to_date(sources: Path) -> None:
+    subprocess.run(["node", "vendor.mjs"], cwd=sources, check=True, timeout=60)
+    schema = str(ROOT / "graphql_api" / "schema.graphql")
+    subprocess.run(["node", "operations.mjs", schema], cwd=sources, check=True, timeout=60)
+    assert made(sources) == made(ROOT / "dashboard")
+
+
+def test_the_scripts_fit_the_types_of_the_schema(sources: Path) -> None:
+    done = subprocess.run(
+        ["npx", "tsc", "-p", "jsconfig.json"], cwd=sources, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == ""

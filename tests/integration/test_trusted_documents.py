@@ -12,6 +12,7 @@ from django.conf import settings
 
 from container_manager.domain.kinds import Role
 from graphql_api.application import make_application
+from graphql_api.dashboard import documents
 from tests.api import connect
 from tests.client import EVENTS, Api
 from tests.server import make_token, serving
@@ -80,6 +81,13 @@ async def test_sockets_run_only_listed_documents(url: str) -> None:
                 assert (message["type"], message["payload"][0]["extensions"]["code"]) == ("error", kind)
             else:
                 assert message["payload"]["data"] == {"hosts": {"edges": []}}
+    await api.http.aclose()
+
+
+async def test_the_dashboard_goes_on_working(url: str) -> None:
+    api = Api(url, await make_token(Role.ADMIN))
+    (viewer,) = [text for text in documents() if text.startswith("query Viewer")]
+    assert (await api(viewer))["role"] == "ADMIN"
     await api.http.aclose()
 
 
