@@ -20,12 +20,12 @@ FLEET: list[dict[str, Any]] = [
         "name": "iowa-gpu",
         "region": "us-central",
         "routing_weight": 20,
-        "max_concurrent_jobs": 2,
+        "max_concurrent_jobs": 3,
         "labels": {"gpu": "yes"},
     },
     {"name": "tokyo-1", "region": "asia-east", "routing_weight": 80, "max_concurrent_jobs": 4},
     # Launches keep failing here, so it is ejected now and then.
-    {"name": "tokyo-2", "region": "asia-east", "routing_weight": 40, "max_concurrent_jobs": 4, "fail_launch": 0.7},
+    {"name": "tokyo-2", "region": "asia-east", "routing_weight": 40, "max_concurrent_jobs": 4, "fail_launch": 0.9},
     {"name": "overflow", "region": "us-central", "routing_weight": 0, "max_concurrent_jobs": 20},
 ]
 IMPOSSIBLE: list[dict[str, Any]] = [

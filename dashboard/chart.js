@@ -2,6 +2,11 @@
 import uPlot from "./vendor/uplot.js";
 import { html, useEffect, useRef } from "./vendor/preact.js";
 
+const DAY = 86_400;
+const STEPS = [60, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, DAY, 7 * DAY, 14 * DAY];
+const hourOf = (time) => new Date(time * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+const dayOf = (time) => new Date(time * 1000).toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+
 /**
  * @param {{ points: { start: string }[], summary: string,
  *   series: { label: string, tone: string, dash?: number[], of: (point: any) => number | null }[] }} props
@@ -27,7 +32,7 @@ export function Chart({ points, series, summary }) {
           legend: { live: false },
           cursor: { drag: { x: false, y: false } },
           scales: { y: { range: (_, least, most) => [0, Math.max(most, 5)] } },
-          axes: [{ ...axis, values: (_, times) => times.map((time) => new Date(time * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) }, { ...axis, size: 40 }],
+          axes: [{ ...axis, size: 30, incrs: STEPS, values: (_, times) => times.map(times.at(-1) - times[0] > DAY ? dayOf : hourOf) }, { ...axis, size: 40 }],
           series: [{}, ...series.map(({ label, tone, dash }) => ({ label, dash, width: 2, stroke: style.getPropertyValue(tone), points: { show: false } }))],
         },
         latest.current,

@@ -35,13 +35,14 @@ setInterval(() => {
 }, 1000);
 
 export const Ago = ({ at }) =>
-  at ? html`<time datetime=${at} title=${fullTime(at)}>${duration(Math.max((now.value - millis(at)) / 1000, 0))} ago</time>` : "–";
+  at ? html`<time datetime=${at} title=${fullTime(at)}>${since(millis(at))}</time>` : "–";
+const since = (at) => (now.value - at < 1000 ? "now" : `${duration((now.value - at) / 1000)} ago`);
 
 /** A duration that grows until its end is known. */
-export const Lasting = ({ since, until, done }) => {
-  if (!since) return "–";
-  const end = until ? millis(until) : done ? millis(since) : now.value;
-  return duration(Math.max((end - millis(since)) / 1000, 0));
+export const Lasting = ({ since: begin, until, done }) => {
+  if (!begin) return "–";
+  const end = until ? millis(until) : done ? millis(begin) : now.value;
+  return html`<span class="lasting">${duration(Math.max((end - millis(begin)) / 1000, 0))}</span>`;
 };
 
 // ---------------------------------------------------------------- states: by icon and text, never by colour alone

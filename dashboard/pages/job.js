@@ -68,7 +68,7 @@ function VerdictNotice({ job, ended }) {
   if (!ended) return job.cancelRequestedAt ? html`<div class="notice warn">Its container is being stopped${job.cancelledBy && `, as ${job.cancelledBy} asked`}.</div>` : null;
   if (job.status === "SUCCEEDED") return null;
   const who = job.status === "CANCELLED" ? `Cancelled${job.cancelledBy ? ` by ${job.cancelledBy}` : ""}. ` : "";
-  const why = job.failure ? `${words(job.failure)[0].toUpperCase()}${words(job.failure).slice(1)}. ` : "";
+  const why = job.failure && job.failure !== "EXIT_CODE" ? `${words(job.failure)[0].toUpperCase()}${words(job.failure).slice(1)}. ` : "";
   const code = job.exitCode === null ? "" : `Exit code ${job.exitCode}. `;
   return html`<div class="notice ${job.status === "CANCELLED" ? "" : "bad"}">${who}${why}${code}${job.error}</div>`;
 }
@@ -115,6 +115,8 @@ function Why({ decisions }) {
   const checks = hosts.flatMap((host) => host.checks);
   const codes = [...new Set(checks.filter(({ passed }) => !passed).map(({ code }) => code))];
   const passed = [...new Set(checks.map(({ code }) => code))].filter((code) => !codes.includes(code));
+  // Only where all of them were in the draw: preferences come before weights.
+  const drawnFrom = Number(/by weight \d+ of (\d+)/.exec(decision.reason)?.[1]);
   const total = hosts.filter(({ verdict }) => verdict === "FEASIBLE").reduce((sum, { weight }) => sum + weight, 0);
   return html`<${Panel} title=${decision.host ? "Why here" : "Why not yet"} aside=${html`<span class="actions">
       ${decisions.length > 1 && html`<select aria-label="Decision" onChange=${({ target }) => setChosen(Number(target.value))}>${decisions.map((one, i) =>
@@ -127,7 +129,7 @@ function Why({ decisions }) {
         <td><${HostLink} name=${host.hostName} />${host.chosen && html` <strong>chosen</strong>`}</td>
         <td><${State} of=${host.verdict} /></td>
         <td class="number">${host.weight}</td>
-        <td class="number">${host.verdict === "FEASIBLE" && total && decision.strategy === "WEIGHTED" ? `${Math.round((100 * host.weight) / total)} %` : "–"}</td>
+        <td class="number">${host.verdict === "FEASIBLE" && drawnFrom === total ? `${Math.round((100 * host.weight) / total)} %` : "–"}</td>
         ${codes.map((code) => {
           const check = host.checks.find((one) => one.code === code);
           return check === undefined ? html`<td key=${code}></td>` : html`<td key=${code} class=${check.passed ? "" : "fail"} title=${check.message}>${check.passed ? "✓" : "✕"} ${check.passed ? "" : html`needs ${check.needed}, has ${check.available}`}</td>`;

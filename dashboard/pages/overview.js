@@ -56,7 +56,7 @@ function Summary({ data: { jobStats, queue, capacity, hosts } }) {
       </${Panel}>
       <${Panel} title="Free capacity">
         ${capacity.length === 0 ? html`<${Empty}>No host, no capacity.</${Empty}>` : html`<div class="scroll" tabindex="0"><table>
-          <thead><tr><th>Type and region</th><th>Hosts that take jobs</th><th>Slots used</th><th>Memory reserved</th></tr></thead>
+          <thead><tr><th>Type and region</th><th>Free hosts</th><th>Slots used</th><th>Memory reserved</th></tr></thead>
           <tbody>${capacity.map((group) => html`<tr>
             <td><a href=${href("/fleet", { type: group.executorType, region: group.region })}>${words(group.executorType)}</a> <span class="soft">${group.region || "no region"}</span></td>
             <td>${group.availableHosts} of ${group.hosts}</td>

@@ -40,7 +40,7 @@ function Sandbox({ hosts, waiting }) {
   };
   if (hosts.length === 0) return html`<${Empty}>There is no host to change yet.</${Empty}>`;
   return html`
-    <div class="grid">
+    <div class="grid uneven">
       <${Panel} title="Fleet" aside=${html`<span class="soft">${count(Object.keys(changes).length, "host")} changed</span>`}><div class="scroll" tabindex="0"><table>
         <thead><tr><th>Host</th><th>Active</th><th>Drained</th><th>Weight</th><th>Slots</th><th>Memory, MiB</th></tr></thead>
         <tbody>${hosts.map((host) => {
