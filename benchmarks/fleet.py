@@ -35,7 +35,7 @@ def empty() -> None:
     """Empty the database."""
     from django.core.management import call_command
 
-    call_command("flush", verbosity=0, interactive=False)
+    call_command("flush", verbosity=0, interactive=False, inhibit_post_migrate=True)
     from container_manager.store.installation import identify
 
     identify()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -102,15 +103,26 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield started
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1360), ("dark", 360)])
-async def test_every_page_has_no_barrier_and_fits(browser: Browser, served: Served, theme: Any, width: int) -> None:
+@pytest.mark.parametrize("width", [1360, 360])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_every_page_has_no_barrier_and_fits(
+    browser: Browser, served: Served, theme: Any, width: int, tmp_path: Path
+) -> None:
+    # Of each page, to be looked at.
+    shots = Path(os.environ.get("SCREENSHOTS", tmp_path / "screenshots"))
+
+    async def check(name: str) -> None:
+        await watched.check(name)
+        file = re.sub(r"\W+", "-", name).strip("-") or "overview"
+        await page.screenshot(path=shots / f"{file}-{theme}-{width}.png")
+
     window = {"viewport": {"width": width, "height": 800}, "color_scheme": theme}
     async with opened(browser, served, None, **window) as watched:
         page = watched.page
         await page.get_by_label("API token").fill("cm_wrong")
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("alert")).to_contain_text("The token is unknown")
-        await watched.check("login")
+        await check("login")
         await page.get_by_label("API token").fill(f"Bearer {served.token}")
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("navigation")).to_be_visible()
@@ -122,12 +134,12 @@ async def test_every_page_has_no_barrier_and_fits(browser: Browser, served: Serv
         }.items():  # fmt: skip
             await page.goto(served.url + path)
             await expect(page.get_by_text(wanted).first).to_be_visible()
-            await watched.check(path)
+            await check(path)
         for name, wanted in {"works": "done", "breaks": "Exit code 3", "waits": "What would help"}.items():
             await page.goto(served.url + "/jobs")
             await page.get_by_role("link", name=name).click()
             await expect(page.get_by_text(wanted).first).to_be_visible()
-            await watched.check(name)
+            await check(name)
 
 
 async def test_a_job_is_submitted_watched_and_submitted_again(browser: Browser, served: Served, engine: Engine) -> None:
