@@ -710,11 +710,12 @@ export type SandboxQuery = { hosts: { edges: Array<{ node: { id: string, name: s
 export type PlanQueryVariables = Exact<{
   jobs: Array<JobInput> | JobInput;
   assume?: Array<HostAssumption> | HostAssumption | null | undefined;
+  addHosts?: Array<HostInput> | HostInput | null | undefined;
 }>;
 
 
 export type PlanQuery = { planRouting: { waitingPlaced: number, waiting: Array<{ hostName: string, job: { id: string } | null }>, placements: Array<
-      | { __typename: 'Placement', reason: string, host: { name: string } }
+      | { __typename: 'Placement', reason: string, hostName: string }
       | { __typename: 'RoutingRefused', message: string, verdict: Verdict, suggestions: Array<{ message: string, hosts: number }> }
       | { __typename: 'ValidationFailed', message: string }
       | { __typename: 'NotFound', message: string }

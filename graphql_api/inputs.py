@@ -145,7 +145,7 @@ def changes(patch: HostPatch) -> dict[str, Any]:
 
 
 READ_AT_ONCE = 200
-LARGEST_BATCH, LARGEST_PLAN, LARGEST_CHECK = 10_000, 1000, 1000
+LARGEST_BATCH, LARGEST_PLAN, LARGEST_CHECK, LARGEST_ADDITION = 10_000, 1000, 1000, 100
 
 
 def at_most(count: int, argument: str, limit: int = LARGEST_BATCH) -> None:

@@ -31,9 +31,13 @@ from graphql_api.filters import (
     search,
 )
 from graphql_api.inputs import (
+    LARGEST_ADDITION,
     LARGEST_PLAN,
     HostAssumption,
+    HostInput,
     JobInput,
+    at_most,
+    given,
     read_assumptions,
     read_jobs,
 )
@@ -175,15 +179,21 @@ class Query:
         f"At most {LARGEST_PLAN} jobs at a time."
     )
     async def plan_routing(
-        self, info: Info, jobs: list[JobInput], assume: list[HostAssumption] | None = None
+        self,
+        info: Info,
+        jobs: list[JobInput],
+        assume: list[HostAssumption] | None = None,
+        add_hosts: list[HostInput] | None = None,
     ) -> RoutingPlan:
+        at_most(len(add_hosts or []), "addHosts", LARGEST_ADDITION)
+        added = [given(entry) for entry in add_hosts or []]
         read = await read_jobs(jobs, "jobs", LARGEST_PLAN)
         specs = [entry for entry in read if isinstance(entry, JobSpec)]
         planned: Iterator[Any]
         waiting: Sequence[Decision] = ()
         try:
-            plan = await info.context.service.decisions.plan(specs, read_assumptions(assume or []))
-            planned, waiting = iter(planned_results(plan.decisions)), plan.waiting
+            plan, supposed = await info.context.service.decisions.plan(specs, read_assumptions(assume or []), added)
+            planned, waiting = iter(planned_results(plan.decisions, supposed)), plan.waiting
         except UserError as error:
             planned = repeat(as_type(error))
         return RoutingPlan(

@@ -71,7 +71,9 @@ class _Fleet(Collector):
     def _queue(self) -> Iterator[Metric]:
         now, jobs, ages = clock.now(), dict[_Labels, float](), dict[_Labels, float]()
         for group in self._groups:
-            of = (group.verdict.lower(), group.rejections[0][0] if group.rejections else "")
+            # Of what they wait for, the check that most hosts fail.
+            code, _ = max(group.rejections, key=lambda counted: counted[1], default=("", 0))
+            of = (group.verdict.lower(), code)
             jobs[of] = jobs.get(of, 0) + group.jobs
             ages[of] = max(ages.get(of, 0), (now - group.oldest).total_seconds())
         labels = ("verdict", "code")

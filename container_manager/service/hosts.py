@@ -12,7 +12,7 @@ from django.db.models import Q
 
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind
-from container_manager.errors import NO_HOST, Conflict, NotFound, UserError
+from container_manager.errors import NO_HOST, Conflict, FieldError, NotFound, UserError, ValidationFailed
 from container_manager.executors.configs import CONFIGS, region_of
 from container_manager.executors.secrets import hide_secrets, keep_secrets, merged
 from container_manager.models import ExecutorHost
@@ -84,9 +84,7 @@ class Hosts:
             ValidationFailed: values are invalid.
             Conflict: a host with this name exists.
         """
-        spec = read_host(values)
-        fields = _fields(spec)
-        fields["config"] = read_config(fields["executor_type"], spec.config)
+        fields = read_new(values)
         fields |= await self._probed(ExecutorHost(**fields))
         message = f"Host {{}} was created, {fields.get('health_status', HealthStatus.UNKNOWN)}."
         return await self._save(HostChange(None, fields, actor, "createHost", EventKind.HOST_CREATED, message))
@@ -151,10 +149,10 @@ class Hosts:
         try:
             if is_twice:
                 raise Conflict(f"name: {name} is given twice.")
-            fields = _fields(read_host(values))
             if host is None:
-                read_config(fields["executor_type"], fields.get("config", {}))
+                read_new(values)
                 return Applied(name, Change.CREATED, "", None if dry_run else await self.create(values, actor))
+            fields = _fields(read_host(values))
             if fields.pop("executor_type") != host.executor_type:
                 raise Conflict(
                     f"executorType: host {name} is {host.executor_type.upper()}, which cannot be changed; delete it, "
@@ -270,6 +268,20 @@ class Hosts:
     async def _save(self, change: HostChange) -> ExecutorHost:
         host: ExecutorHost = await self._writer.write_for_client(host_changes.save_hosts, change)
         return host
+
+
+def read_new(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a host to create.
+
+    Raises:
+        ValidationFailed: values are invalid; each is named, with `prefix` before it.
+    """
+    try:
+        spec = read_host(values)
+        return {**_fields(spec), "config": read_config(spec.executor_type, spec.config)}
+    except ValidationFailed as error:
+        fields = [FieldError(prefix + entry.field, prefix + entry.message) for entry in error.fields]
+        raise ValidationFailed(fields) from error
 
 
 def _merged_config(host: ExecutorHost, patch: Mapping[str, Any]) -> dict[str, Any]:

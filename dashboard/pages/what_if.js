@@ -4,6 +4,10 @@ import { Action, Empty, Head, HostLink, JobLink, Loaded, Panel, State, count, me
 import { html, useState } from "../vendor/preact.js";
 
 const MOST_JOBS = 100;
+/** @type {import("../operations.js").HostInput} */
+const NEW_HOST = { name: "", executorType: "DOCKER", region: "", routingWeight: 100, maxConcurrentJobs: 10, maxMemoryMb: 16384 };
+
+const CONFIGS = { DOCKER: undefined, SIMULATED: { accept: "any" } };
 
 export function WhatIf() {
   const fleet = useQuery(SandboxDocument);
@@ -16,7 +20,10 @@ function Sandbox({ hosts, waiting }) {
   /** @typedef {Record<string, Partial<import("../operations.js").HostAssumption>>} Changes */
   const [changes, setChanges] = useState(/** @type {Changes} */ ({}));
   const [text, setText] = useState(JSON.stringify([{ image: "busybox", memoryLimitMb: 512, cpuLimit: 1 }], null, 2));
+  const [added, setAdded] = useState(/** @type {import("../operations.js").HostInput[]} */ ([]));
   const [result, setResult] = useState(null);
+  const add = () => setAdded((all) => [...all, { ...NEW_HOST, name: `new-host-${all.length + 1}` }]);
+  const setNew = (at, values) => setAdded((all) => all.map((host, i) => (i === at ? { ...host, ...values } : host)));
   /** @type {(id: string, name: string, value: unknown, usual: unknown) => void} */
   const change = (id, name, value, usual) =>
     setChanges((all) => {
@@ -35,13 +42,15 @@ function Sandbox({ hosts, waiting }) {
     }
     if (!Array.isArray(jobs) || jobs.length > MOST_JOBS) throw new Error(`Give a list of at most ${MOST_JOBS} jobs.`);
     const assume = Object.entries(changes).map(([hostId, values]) => ({ hostId, ...values }));
-    const [before, after] = await Promise.all([request(PlanDocument, { jobs, assume: [] }), request(PlanDocument, { jobs, assume })]);
+    const [before, after] = await Promise.all([request(PlanDocument, { jobs, assume: [] }), request(PlanDocument, { jobs, assume, addHosts: added })]);
+    const wrong = after.planRouting.placements.find(({ __typename }) => __typename === "ValidationFailed");
+    if (wrong) throw new Error(/** @type {any} */ (wrong).message);
     setResult({ jobs, waiting, before: before.planRouting, after: after.planRouting });
   };
   if (hosts.length === 0) return html`<${Empty}>There is no host to change yet.</${Empty}>`;
   return html`
     <div class="grid uneven">
-      <${Panel} title="Fleet" aside=${html`<span class="soft">${count(Object.keys(changes).length, "host")} changed</span>`}><div class="scroll" tabindex="0"><table>
+      <${Panel} title="Fleet" aside=${html`<span class="soft">${count(Object.keys(changes).length, "host")} changed, ${added.length} added</span>`}><div class="scroll" tabindex="0"><table>
         <thead><tr><th>Host</th><th>Active</th><th>Drained</th><th>Weight</th><th>Slots</th><th>Memory, MiB</th></tr></thead>
         <tbody>${hosts.map((host) => {
           const now = { ...host, maxConcurrentJobs: host.capacity.maxConcurrentJobs, maxMemoryMb: host.capacity.maxMemoryMb, ...changes[host.id] };
@@ -50,11 +59,22 @@ function Sandbox({ hosts, waiting }) {
           return html`<tr key=${host.id} class=${changes[host.id] ? "chosen" : ""}><td><${HostLink} name=${host.name} /><br /><span class="soft">${words(host.executorType)} ${host.region}</span></td>
             <td>${box("isActive")}</td><td>${box("isDraining")}</td><td>${amount("routingWeight", host.routingWeight)}</td>
             <td>${amount("maxConcurrentJobs", host.capacity.maxConcurrentJobs)}</td><td>${amount("maxMemoryMb", host.capacity.maxMemoryMb)}</td></tr>`;
-        })}</tbody></table></div></${Panel}>
+        })}${added.map((host, at) => {
+          const text = (name, label) => html`<input aria-label="${label}: new host ${at + 1}" placeholder=${label} value=${host[name]} onInput=${({ target }) => setNew(at, { [name]: target.value })} />`;
+          const amount = (name, label) => html`<input type="number" min="0" aria-label="${label}: new host ${at + 1}" value=${host[name] ?? ""} onInput=${({ target }) => setNew(at, { [name]: target.value === "" ? null : Number(target.value) })} />`;
+          return html`<tr key=${`new-${at}`} class="chosen"><td>${text("name", "Name")}${text("region", "Region")}
+              <select aria-label="Type: new host ${at + 1}" onChange=${({ target }) => setNew(at, { executorType: target.value, config: CONFIGS[target.value] })}>${Object.keys(CONFIGS).map((type) => html`<option value=${type}>${words(type)}</option>`)}</select></td>
+            <td colspan="2"><button onClick=${() => setAdded((all) => all.filter((_, i) => i !== at))}>Remove</button></td>
+            <td>${amount("routingWeight", "Weight")}</td><td>${amount("maxConcurrentJobs", "Slots")}</td><td>${amount("maxMemoryMb", "Memory")}</td></tr>`;
+        })}</tbody></table></div>
+        <div class="actions"><button onClick=${add}>Add a host</button></div></${Panel}>
       <${Panel} title="Jobs" aside=${html`<span class="soft">after those that wait already</span>`}>
         <p>${waiting.length === 0 ? "No job waits." : `${count(waiting.length, "job")} ${waiting.length === 1 ? "waits" : "wait"} already and ${waiting.length === 1 ? "is" : "are"} planned first.`}</p>
         <label class="field">A list of job inputs<textarea rows="14" value=${text} onInput=${({ target }) => setText(target.value)}></textarea></label>
-        <div class="actions"><${Action} kind="primary" run=${plan}>Plan</${Action}><button onClick=${() => setChanges({})} disabled=${Object.keys(changes).length === 0}>Undo all changes</button></div>
+        <div class="actions"><${Action} kind="primary" run=${plan}>Plan</${Action}><button onClick=${() => {
+          setChanges({});
+          setAdded([]);
+        }} disabled=${Object.keys(changes).length + added.length === 0}>Undo all changes</button></div>
       </${Panel}>
     </div>
     ${result && html`<${Outcome} ...${result} />`}`;
@@ -62,7 +82,7 @@ function Sandbox({ hosts, waiting }) {
 
 function Outcome({ jobs, waiting, before, after }) {
   const place = (placement) =>
-    placement.__typename === "Placement" ? html`<${HostLink} name=${placement.host.name} />` : html`${placement.verdict ? html`<${State} of=${placement.verdict} />` : ""} ${placement.message}`;
+    placement.__typename === "Placement" ? html`<${HostLink} name=${placement.hostName} />` : html`${placement.verdict ? html`<${State} of=${placement.verdict} />` : ""} ${placement.message}`;
   const placed = ({ placements, waitingPlaced }) => waitingPlaced + placements.filter(({ __typename }) => __typename === "Placement").length;
   const hostOf = (plan, job) => plan.waiting.find((entry) => entry.job?.id === job.id)?.hostName;
   const rows = [
@@ -74,7 +94,7 @@ function Outcome({ jobs, waiting, before, after }) {
     ...jobs.map((job, i) => {
       const [one, other] = [before.placements[i], after.placements[i]];
       const help = other.suggestions?.[0]?.message;
-      const differs = one.host?.name !== other.host?.name || one.__typename !== other.__typename;
+      const differs = one.hostName !== other.hostName || one.__typename !== other.__typename;
       return [job.name || job.image, job.memoryLimitMb ? memory(job.memoryLimitMb) : "", place(one), html`${place(other)}${help && html`<br /><span class="soft">${help}</span>`}`, differs];
     }),
   ];

@@ -7,7 +7,7 @@ export const EMBEDDED = [
   "HostVerdictEdge", "JobFigures", "JobStats", "JobStatsBucket", "JobStatsGroup", "Label", "LogConnection", "LogEdge",
   "LogLine", "Mount", "NewApiToken", "NotFound", "PageInfo", "Placement", "Quantiles", "QueueGroup", "QueueSummary",
   "RegistryLogin", "RejectionCount", "RoutingDecisionConnection", "RoutingDecisionEdge", "RoutingEventConnection",
-  "RoutingEventEdge", "RoutingPlan", "RoutingRefused", "SimulatedSettings", "Suggestion", "TimelineEntry", "TotalCount",
+  "RoutingEventEdge", "RoutingPlan", "RoutingRefused", "SimulatedSettings", "Suggestion", "TimelineEntry", "Tmpfs", "TotalCount",
   "UnfinishedJobs", "ValidationFailed", "Viewer", "VpcSettings", "WaitingPlacement",
 ];
 

@@ -75,6 +75,11 @@ class TransportHandler(BaseGraphQLTransportWSHandler[Context, None]):
         except TimeoutError:
             await operation.send_initial_errors([limits.too_long()])
 
+    @staticmethod
+    def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:  # noqa: ARG004 - the library's signature
+        # A document that is wrong is the end of its operation, and not of all others on the connection.
+        return None
+
     async def handle_task_exception(self, error: Exception) -> None:
         # A client that disconnects is nothing to log.
         if not isinstance(error, WebSocketDisconnected):

@@ -52,6 +52,12 @@ def _shown(texts: list[str]) -> list[str]:
     return texts
 
 
+@strawberry.type(description="A file system in memory that is mounted into a container.")
+class Tmpfs:
+    path: str = strawberry.field(description="Where it is mounted.")
+    size_mb: int = strawberry.field(description="MiB that it can hold.")
+
+
 @strawberry.type
 class ContainerJob(Node):
     name: str
@@ -109,6 +115,14 @@ class ContainerJob(Node):
     @strawberry.field(description="The same as `labels`, by name.")
     def label_list(self) -> list[Label]:
         return labels_of(self.row.labels)
+
+    @strawberry.field(description="The same as `hostSelector`, by name.")
+    def host_selector_list(self) -> list[Label]:
+        return labels_of(self.row.host_selector)
+
+    @strawberry.field(description="The same as `tmpfs`, by path.")
+    def tmpfs_list(self) -> list[Tmpfs]:
+        return [Tmpfs(path=path, size_mb=size) for path, size in sorted(self.row.tmpfs.items())]
 
     @strawberry.field(description="How long the latest attempt has waited for a host, or had waited when it got one.")
     def queued_seconds(self) -> float | None:

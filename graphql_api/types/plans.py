@@ -1,7 +1,7 @@
 """Plans, and the summary of what waits."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Self
@@ -9,6 +9,7 @@ from typing import Annotated, Self
 import strawberry
 from graphql import GraphQLError
 
+from container_manager import models
 from container_manager.domain.kinds import ExecutorType
 from container_manager.routing import types as routing_types
 from container_manager.routing.advice import advise
@@ -31,11 +32,15 @@ class Placement:
     executor_type: ExecutorType
     strategy: Strategy
     reason: str
+    host_name: str
     decision: strawberry.Private[routing_types.Decision]
     most: strawberry.Private[int]
+    supposed: strawberry.Private[models.ExecutorHost | None]
 
-    @strawberry.field
+    @strawberry.field(description="Where it would go. The id of a host that is only supposed exists nowhere else.")
     async def host(self, info: Info) -> ExecutorHost:
+        if self.supposed is not None:
+            return ExecutorHost.of(self.supposed)
         found = await host(info, self._state.id)
         if found is None:
             raise GraphQLError(f"Host {self._state.name} has just been deleted.", extensions={"code": "NOT_FOUND"})
@@ -55,9 +60,13 @@ class Placement:
         return self.decision.host
 
     @classmethod
-    def of(cls, decision: routing_types.Decision, state: HostState, most: int) -> Self:
+    def of(
+        cls, decision: routing_types.Decision, state: HostState, most: int, supposed: models.ExecutorHost | None
+    ) -> Self:
         return cls(
             most=most,
+            supposed=supposed,
+            host_name=state.name,
             executor_type=ExecutorType(state.executor_type),
             strategy=Strategy(decision.evaluation.requirements.strategy),
             reason=decision.reason,
@@ -65,8 +74,13 @@ class Placement:
         )
 
 
-def planned(decisions: Sequence[routing_types.Decision]) -> list[Placement | RoutingRefused]:
-    """The results of a plan. Suggestions are for the fleet as the plan has filled it, computed once per evaluation."""
+def planned(
+    decisions: Sequence[routing_types.Decision], supposed: Mapping[int, models.ExecutorHost]
+) -> list[Placement | RoutingRefused]:
+    """The results of a plan. `supposed`: the hosts that were added to the fleet.
+
+    Suggestions are for the fleet as the plan has filled it, computed once per evaluation.
+    """
     asked: dict[int, asyncio.Task[list[routing_types.Suggestion]]] = {}
 
     async def suggestions(evaluation: Evaluation) -> list[routing_types.Suggestion]:
@@ -79,7 +93,7 @@ def planned(decisions: Sequence[routing_types.Decision]) -> list[Placement | Rou
     return [
         RoutingRefused.by(decision, partial(suggestions, decision.evaluation))
         if decision.host is None
-        else Placement.of(decision, decision.host, most)
+        else Placement.of(decision, decision.host, most, supposed.get(decision.host.id))
         for decision in decisions
     ]
 

@@ -233,6 +233,15 @@ async def test_a_fleet_is_changed_and_planned(browser: Browser, served: Served) 
         await page.get_by_role("button", name="Plan").click()
         await expect(page.get_by_text("1 of 1 now, 0 with the changes")).to_be_visible()
         await expect(page.get_by_text("≠ changed")).to_be_visible()
+        await page.get_by_role("button", name="Add a host").click()
+        await page.get_by_label("Region: new host 1").fill("eu-central")
+        await watched.check("what if, with a new host")
+        await page.get_by_role("button", name="Plan").click()
+        await expect(page.get_by_text("1 of 1 now, 1 with the changes")).to_be_visible()
+        await expect(page.get_by_role("link", name="new-host-1")).to_be_visible()
+        await page.get_by_label("Name: new host 1").fill("frankfurt-1")
+        await page.get_by_role("button", name="Plan").click()
+        await expect(page.get_by_text("addHosts.0.name: frankfurt-1 exists already.")).to_be_visible()
 
 
 async def test_all_jobs_that_match_are_cancelled_after_a_question(browser: Browser, served: Served) -> None:

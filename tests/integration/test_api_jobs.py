@@ -155,3 +155,18 @@ async def test_hosts_are_drained_and_resumed_by_a_filter(admin: Api) -> None:
     drained = await admin("{ hosts(filters: {isDraining: true}) { edges { node { region } } } }")
     assert [edge["node"]["region"] for edge in drained["edges"]] == ["eu", "eu"]
     assert await admin(resume, filters={"isDraining": True}, dry=False) == {"matched": 2, "changed": 2, "more": False}
+
+
+async def test_what_is_json_is_also_there_as_types(admin: Api, sim: dict) -> None:
+    job = await admin.submit(
+        labels={"team": "ml"}, hostSelector={"zone": "b", "disk": "ssd"}, tmpfs=[{"path": "/scratch", "sizeMb": 64}]
+    )
+    query = """query($id: ID!) { job(id: $id) { labelList { name value } hostSelector hostSelectorList { name value }
+        tmpfs tmpfsList { path sizeMb } } }"""
+    assert await admin(query, id=job["id"]) == {
+        "labelList": [{"name": "team", "value": "ml"}],
+        "hostSelector": {"zone": "b", "disk": "ssd"},
+        "hostSelectorList": [{"name": "disk", "value": "ssd"}, {"name": "zone", "value": "b"}],
+        "tmpfs": {"/scratch": 64},
+        "tmpfsList": [{"path": "/scratch", "sizeMb": 64}],
+    }

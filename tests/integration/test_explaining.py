@@ -98,6 +98,35 @@ async def test_a_plan_names_bad_assumptions(admin: Api, simulated: Hosts) -> Non
     assert "at most 1000" in many["message"]
 
 
+async def test_a_plan_supposes_further_hosts(admin: Api, simulated: Hosts) -> None:
+    await simulated(name="small", max_memory_mb=512)
+    query = """query($jobs: [JobInput!]!, $hosts: [HostInput!]) { planRouting(jobs: $jobs, addHosts: $hosts) { placements {
+        __typename ... on Placement { hostName executorType host { id name capacity { availableSlots } jobs { edges { cursor } } }
+            hosts { edges { node { hostName host { name } } } } }
+        ... on ValidationFailed { fields { field message } } ... on RoutingRefused { rejections { code hosts } } } } }"""
+    job = {"image": "x", "memoryLimitMb": 4000}
+    large = {"name": "large", "executorType": "DOCKER", "maxConcurrentJobs": 1, "maxMemoryMb": 8000}
+    first, second = (await admin(query, jobs=[job, job], hosts=[large]))["placements"]
+    assert (first["hostName"], first["executorType"]) == ("large", "DOCKER")
+    assert first["host"] == {
+        "id": first["host"]["id"], "name": "large", "capacity": {"availableSlots": 1}, "jobs": {"edges": []},
+    }  # fmt: skip
+    assert [edge["node"] for edge in first["hosts"]["edges"]] == [
+        {"hostName": "large", "host": None}, {"hostName": "small", "host": {"name": "small"}},
+    ]  # fmt: skip
+    assert {entry["code"]: entry["hosts"] for entry in second["rejections"]} == {"SLOTS": 1, "MEMORY": 1}
+    for wrong, field in (
+        ({"name": "small"}, "name"),
+        ({"config": {"no": 1}}, "config.no"),
+        ({"maxConcurrentJobs": -1}, "maxConcurrentJobs"),
+    ):
+        (refused,) = (await admin(query, jobs=[job], hosts=[{**large, **wrong}]))["placements"]
+        assert [entry["field"] for entry in refused["fields"]] == [f"addHosts.0.{field}"]
+    assert await ExecutorHost.objects.acount() == 1
+    many = await admin.error(query, jobs=[job], hosts=[large] * 101)
+    assert many["message"] == "addHosts: 101 are too many; at most 100 at a time."
+
+
 async def test_a_plan_puts_those_who_wait_first(admin: Api, simulated: Hosts) -> None:
     host = await simulated(max_concurrent_jobs=0)
     await admin.submit()

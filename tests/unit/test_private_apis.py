@@ -84,6 +84,7 @@ def test_strawberrys_handlers_have_the_attributes_that_are_read() -> None:
         parameters(BaseGraphQLTransportWSHandler.__init__)
     )
     assert "completed" in inspect.getsource(Operation)
+    assert "_get_pre_execution_close_reason(result.errors[0])" in inspect.getsource(BaseGraphQLTransportWSHandler)
     assert parameters(GraphQL.execute_single) == [
         "self", "request", "request_adapter", "sub_response", "context", "root_value", "request_data",
     ]  # fmt: skip
