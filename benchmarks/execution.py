@@ -90,6 +90,15 @@ def _check(jobs: int) -> None:
     connection.close()
 
 
+def reference_rate(url: str) -> float | None:
+    """Transactions per second of pgbench, with three statements and 16 clients; None without pgbench."""
+    setup = (
+        "CREATE TABLE reference AS SELECT n AS id, 'a' AS state, 0 AS n FROM generate_series(1, 1000) n; "
+        "ALTER TABLE reference ADD PRIMARY KEY (id); CREATE TABLE reference_log (id integer, at timestamptz)"
+    )
+    return pgbench.rate(url, setup, REFERENCE, "DROP TABLE reference, reference_log")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database-url", default="")
@@ -101,13 +110,7 @@ def main() -> None:
     table = fleet.Table(postgresql=fleet.prepare(options.database_url) == "postgresql")
     fleet.empty()
     rate, starts = asyncio.run(drain(options.jobs, options.hosts, options.singles))
-    reference = None
-    if table.postgresql:
-        setup = (
-            "CREATE TABLE reference AS SELECT n AS id, 'a' AS state, 0 AS n FROM generate_series(1, 1000) n; "
-            "ALTER TABLE reference ADD PRIMARY KEY (id); CREATE TABLE reference_log (id integer, at timestamptz)"
-        )
-        reference = pgbench.rate(options.database_url, setup, REFERENCE, "DROP TABLE reference, reference_log")
+    reference = reference_rate(options.database_url) if table.postgresql else None
     figures = {"of pgbench": rate / reference, "pgbench/s": reference} if reference else {}
     table.row(f"{options.jobs} jobs, submission to committed end", **{"jobs/s": rate}, **figures)
     p95 = statistics.quantiles(starts, n=20)[-1]

@@ -1,26 +1,34 @@
 """Django's admin for every table. It shows everything and changes nothing by itself: actions go through the service."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib import admin, messages
+from django.core.paginator import Paginator
 from django.db.models import BinaryField, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.functional import cached_property
 
 from container_manager import models
-from container_manager.errors import UserError
+from container_manager.errors import Unavailable, UserError
 from container_manager.executors.configs import CONFIGS
 from container_manager.executors.secrets import hide_secrets
 from container_manager.service import Service
+from container_manager.store import threads
 from container_manager.store.transaction import Actor
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
+    _Paginator = Paginator[Any]
 else:
     _ModelAdmin = admin.ModelAdmin
+    _Paginator = Paginator
 
-LARGEST_PAGE, MOST_AT_ONCE = 100, 1000
+logger = logging.getLogger(__name__)
+
+LARGEST_PAGE, MOST_AT_ONCE, MOST_COUNTED = 100, 1000, 10_000
 WAIT_SECONDS = 15.0
 
 
@@ -32,13 +40,31 @@ class Caller(NamedTuple):
     actor: Actor
 
 
+class _Pages(_Paginator):
+    """Counts only so far, because the tables may be large."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: Any = self.object_list
+        return int(rows.order_by()[:MOST_COUNTED].count())
+
+
 class _Shown(_ModelAdmin):
     """Shows rows. Binary values, which are ciphertext or compressed, are left out."""
 
     show_full_result_count = False
+    paginator = _Pages
     list_per_page = LARGEST_PAGE
     list_max_show_all = LARGEST_PAGE
     ordering = ("-pk",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Rows without their binary values, which may be large, and which a list does not show."""
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.defer(*self._binary())
+
+    def _binary(self) -> list[str]:
+        return [field.name for field in self.opts.concrete_fields if isinstance(field, BinaryField)]
 
     def has_add_permission(self, request: HttpRequest, *_: Any) -> bool:
         return False
@@ -54,7 +80,8 @@ class _Shown(_ModelAdmin):
         return request.user.has_perm(f"container_manager.change_{self.opts.model_name}")
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
-        return [field.name for field in self.opts.concrete_fields if not isinstance(field, BinaryField)]
+        left_out = self._binary()
+        return [field.name for field in self.opts.concrete_fields if field.name not in left_out]
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         # Django's own log has only what its admin changes; the audit log has everything.
@@ -64,22 +91,33 @@ class _Shown(_ModelAdmin):
         self,
         request: HttpRequest,
         rows: QuerySet[Any],
-        change: Callable[[Service, Sequence[int], Actor], Awaitable[int]],
+        change: Callable[[Service, Sequence[int], Actor], Coroutine[Any, Any, int]],
     ) -> None:
         """Let the service change rows, at most `MOST_AT_ONCE`, and say how many it has changed."""
         caller: Caller | None = getattr(request, "container_manager", None)
         if caller is None:
             self.message_user(request, "No service runs in this process.", messages.ERROR)
             return
-        ids = [row.pk for row in rows.order_by("pk")[:MOST_AT_ONCE]]
-        work = _counted(change(caller.service, ids, caller.actor))
-        changed = asyncio.run_coroutine_threadsafe(work, caller.loop).result(WAIT_SECONDS)
+        ids = list(rows.order_by("pk").values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
+        if len(ids) > MOST_AT_ONCE:
+            self.message_user(request, f"Select at most {MOST_AT_ONCE} at a time.", messages.ERROR)
+            return
+        work = change(caller.service, ids, caller.actor)
+        try:
+            changed = asyncio.run_coroutine_threadsafe(work, caller.loop).result(WAIT_SECONDS)
+        except TimeoutError:
+            self.message_user(
+                request, "It takes long and goes on; the audit log shows what was done.", messages.WARNING
+            )
+            return
+        except (Unavailable, *threads.DATABASE_AWAY) as error:
+            logger.warning("an action of the admin was cut short: %r", error)
+            self.message_user(
+                request, "The database does not answer; the audit log shows what was done.", messages.ERROR
+            )
+            return
         level = messages.SUCCESS if changed == len(ids) else messages.WARNING
         self.message_user(request, f"{changed} of {len(ids)} were changed.", level)
-
-
-async def _counted(work: Awaitable[int]) -> int:
-    return await work
 
 
 async def _each(change: Callable[[int, Actor], Awaitable[object]], ids: Iterable[int], actor: Actor) -> int:

@@ -16,13 +16,14 @@ class NotFound(UserError):
 
 
 class Conflict(UserError):
-    """The request is well formed but does not fit the present state. A message about one field begins with it."""
+    """The request is well formed but does not fit the present state.
 
-    @property
-    def field(self) -> str | None:
-        """The field of the input that does not fit, by its name in the API."""
-        name, colon, _ = str(self).partition(": ")
-        return name if colon and name.isidentifier() else None
+    `field`: the field of the input that does not fit, by its name in the API; the message begins with it.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message if field is None else f"{field}: {message}")
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)

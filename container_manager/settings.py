@@ -22,7 +22,7 @@ SHARES_METRICS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 SECRET_KEY = CONTAINER_MANAGER.secret_keys()[0]
 DEBUG = False
 ALLOWED_HOSTS = list(CONTAINER_MANAGER.allowed_hosts)
-# The admin's pages; none of these has tables of its own here, but for the types of content.
+# The pages of the admin. Of these, only contenttypes has a table here.
 INSTALLED_APPS = [
     "container_manager",
     "django.contrib.admin.apps.SimpleAdminConfig",
@@ -30,6 +30,9 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.messages",
 ]
+CSRF_COOKIE_HTTPONLY = True
+# Of messages as well, which have the settings of a session's cookie.
+CSRF_COOKIE_SAMESITE = SESSION_COOKIE_SAMESITE = "Strict"
 MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware", "django.contrib.messages.middleware.MessageMiddleware"]
 # Its users are known by their tokens, so it needs no sessions.
 SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E410"]

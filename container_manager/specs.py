@@ -72,7 +72,10 @@ def _has_no_nul(text: str) -> str:
 
 
 def _can_be_kept(config: dict[str, Any]) -> dict[str, Any]:
-    written = orjson.dumps(config)
+    try:
+        written = orjson.dumps(config)
+    except orjson.JSONEncodeError as error:
+        raise ValueError("is nested too deeply") from error
     if len(written) > LARGEST_CONFIG:
         raise ValueError(f"has {len(written)} bytes; at most {LARGEST_CONFIG} are allowed")
     if rb"\u0000" in written:

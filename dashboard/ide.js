@@ -54,5 +54,16 @@ function fetcher(operation, { headers, documentAST } = {}) {
   return isSubscription(documentAST, operation.operationName) ? follow(operation, headers ?? {}) : send(operation, headers);
 }
 
-const editor = createElement(GraphiQL, { fetcher, defaultQuery: START, shouldPersistHeaders: false });
+// Variables may be secret, so nothing stays in the browser when the page is closed.
+const kept = new Map();
+const storage = {
+  getItem: (key) => kept.get(key) ?? null,
+  setItem: (key, value) => void kept.set(key, value),
+  removeItem: (key) => void kept.delete(key),
+  clear: () => kept.clear(),
+  get length() {
+    return kept.size;
+  },
+};
+const editor = createElement(GraphiQL, { fetcher, storage, defaultQuery: START, shouldPersistHeaders: false });
 createRoot(document.getElementById("ide")).render(editor);

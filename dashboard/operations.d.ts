@@ -1,4 +1,4 @@
-// Made by operations.mjs of operations.graphql.
+// Generated from operations.graphql by operations.mjs.
 /** The text of an operation, with the types of its data and its variables. */
 export type Document<Data, Variables> = string & { types?: (variables: Variables) => Data };
 

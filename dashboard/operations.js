@@ -1,4 +1,4 @@
-// Made by operations.mjs of operations.graphql.
+// Generated from operations.graphql by operations.mjs.
 export const ViewerDocument = "query Viewer{viewer{name role expiresAt}}";
 export const AnswersDocument = "query Answers{__typename}";
 export const NewestEventDocument = "query NewestEvent{eventCursor}";

@@ -27,7 +27,7 @@ const texts = operations.map((operation) => {
   const parts = [operation, ...[...needed(operation)].map((name) => fragments.get(name))];
   return [operation, stripIgnoredCharacters(parts.map(print).join("\n"))];
 });
-const note = "// Made by operations.mjs of operations.graphql.\n";
+const note = "// Generated from operations.graphql by operations.mjs.\n";
 const constants = texts.map(([{ name }, text]) => `export const ${name.value}Document = ${JSON.stringify(text)};\n`);
 await writeFile(`${target}/operations.js`, note + constants.join(""));
 

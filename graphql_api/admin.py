@@ -1,7 +1,10 @@
 """Django's admin at /admin/, for admins."""
 
+import asyncio
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -26,8 +29,8 @@ def routes(view: GraphQLView) -> list[BaseRoute]:
     """The routes of the admin; `view` knows who a request comes from."""
 
     async def page(request: Request) -> Response:
-        from container_manager import admin_pages  # noqa: PLC0415 - Django's admin takes a while to load
-
+        # In a thread, because Django's admin takes a while to load.
+        admin_pages = await asyncio.to_thread(import_module, "container_manager.admin_pages")
         context = await view.get_context(browser_session.navigating(request), Response())
         if context.identity is None:
             return RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
@@ -38,13 +41,20 @@ def routes(view: GraphQLView) -> list[BaseRoute]:
             body += chunk
             if len(body) > LARGEST_FORM:
                 return PlainTextResponse(f"A form has at most {LARGEST_FORM} bytes.\n", 413)
-        answer = await admin_pages.answer(dict(request.scope), body, context.service, context.actor)
+        scope = dict(request.scope)
+        origin = urlsplit(request.headers.get("origin", ""))
+        if origin.netloc == request.headers.get("host"):
+            # The scheme as the browser sees it, which a proxy may not tell.
+            scope["scheme"] = origin.scheme
+        answer = await admin_pages.answer(scope, body, context.service, context.actor)
+        for cookie in answer.cookies.values():
+            cookie["secure"] = scope["scheme"] == "https"
         response = Response(b"".join(answer), answer.status_code)
         response.raw_headers = [
             *((name.lower().encode(), value.encode()) for name, value in answer.items()),
             *((b"set-cookie", cookie.OutputString().encode()) for cookie in answer.cookies.values()),
             (b"content-security-policy", CONTENT_POLICY.encode()),
-            # Else forms would be sent from the origin "null", which Django does not believe.
+            # Else forms would be sent from the origin "null", which Django's CSRF check refuses.
             (b"referrer-policy", b"same-origin"),
         ]
         return response

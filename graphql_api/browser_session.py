@@ -52,10 +52,9 @@ def credentials(request: HTTPConnection) -> str | None:
 
 
 def navigating(request: Request) -> Request:
-    """The same request; one by which a user opens a page is believed like one of the service's own pages.
+    """The same request; one that opens a page (a typed address, a bookmark) counts as one of our own pages.
 
-    A page that is opened changes nothing, and no other site can read it: SameSite=Strict keeps the cookie from its
-    links.
+    To open a page changes nothing, and no other site can do it with the cookie, which is SameSite=Strict.
     """
     typed = request.headers.get("sec-fetch-site", "none") == "none"
     if request.method != "GET" or not typed or request.headers.get("origin"):

@@ -114,7 +114,7 @@ LISTS = {
     "ContainerJob.decisions": 2,
     "ContainerJob.attempts": 2,
     "ContainerJob.timeline": 6,
-    "ExecutorHost.history": 60,
+    "ExecutorHost.history": 2160,
     "Query.tokens": 20,
     "Query.capacity": 5,
     # They are executed for each event, for as long as the subscription lasts.

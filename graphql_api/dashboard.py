@@ -93,7 +93,9 @@ class EditorOr:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         if _reads_html(request) and not request.query_params:
-            await _html(request, "ide.html", EDITOR_POLICY)(scope, receive, send)
+            page = _html(request, "ide.html", EDITOR_POLICY)
+            page.headers["Vary"] = "Accept"
+            await page(scope, receive, send)
             return
         await self._view(scope, receive, send)
 

@@ -107,6 +107,8 @@ class DocumentCache(SchemaExtension):
             rules = context.validation_rules
             work = partial(validate, context.schema._schema, document, rules, hide_suggestions=hides)  # noqa: SLF001
             if errors := await threads.prepare_request(work) if len(query) > QUICKLY_CHECKED else work():
+                for error in errors:
+                    error.extensions = error.extensions or {"code": "GRAPHQL_VALIDATION_FAILED"}
                 return errors
             if len(query) <= LONGEST_CACHED:
                 self._keep(query, document)

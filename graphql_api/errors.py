@@ -69,7 +69,9 @@ class MaskInternalErrors(MaskErrors):
         shown = super()._process_errors(errors)
         for error in shown:
             if not error.extensions and error.path is None:
-                error.extensions = {"code": _code_of(error)}
+                # Validation has set its code; what is left are values of variables.
+                is_syntax = isinstance(error, GraphQLSyntaxError)
+                error.extensions = {"code": "GRAPHQL_PARSE_FAILED" if is_syntax else "BAD_USER_INPUT"}
         for error in errors:
             _forget_frames(error)
         return shown
@@ -96,13 +98,6 @@ class MaskInternalErrors(MaskErrors):
         masked = super().anonymise_error(error)
         masked.message, masked.extensions = shown.message, shown.extensions
         return masked
-
-
-def _code_of(error: GraphQLError) -> str:
-    """The code of an error of graphql-core, as Apollo's servers name them."""
-    if isinstance(error, GraphQLSyntaxError):
-        return "GRAPHQL_PARSE_FAILED"
-    return "BAD_USER_INPUT" if error.message.startswith("Variable ") else "GRAPHQL_VALIDATION_FAILED"
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -37,15 +37,17 @@ class HostUsage:
         due = time.monotonic()
         while True:
             beat()
+            pause = SAMPLE_SECONDS
             if FLEET in self._leader.nodes:
-                if await threads.read(lambda: host_usage.newly_empty().exists()):
+                if await threads.read(host_usage.must_record_empty):
                     await self._writer.write(host_usage.record_empty, None)
                 if time.monotonic() >= due:
                     due = time.monotonic() + SAMPLE_SECONDS
                     for rows in await threads.read(host_usage.sample):
                         await self._writer.write(host_usage.store, rows)
+                pause = max(due - time.monotonic(), 0)
             await asyncio.sleep(PAUSE_SECONDS)
-            await wait_for(self._wake, max(min(due - time.monotonic(), SAMPLE_SECONDS), 0))
+            await wait_for(self._wake, pause)
 
     async def stop(self) -> None:
         """Nothing to clean up."""

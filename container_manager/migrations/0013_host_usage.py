@@ -1,6 +1,7 @@
 from importlib import import_module
 
 from django.db import migrations, models
+from django.utils import timezone
 
 AddColumn = import_module("container_manager.migrations.0011_who_and_why").AddColumn
 
@@ -9,6 +10,12 @@ KINDS = """
     job_cancel_requested job_cancelled host_created host_updated host_health_changed host_ejected host_cooldown
     host_reserved host_released host_drained host_empty host_resumed host_lost host_swept host_deleted
 """
+
+
+def settle(apps, schema_editor):  # noqa: ARG001
+    """Drained hosts that are empty already have nothing to tell, least of all to processes of the version before."""
+    hosts = apps.get_model("container_manager", "ExecutorHost").objects.filter(is_draining=True)
+    hosts.exclude(containerjob__status__in=["routed", "launching", "running"]).update(empty_since=timezone.now())
 
 
 class Migration(migrations.Migration):
@@ -55,4 +62,5 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "usage of hosts",
             },
         ),
+        migrations.RunPython(settle, migrations.RunPython.noop),
     ]

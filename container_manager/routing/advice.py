@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice, zip_longest
 
 from container_manager.domain import capabilities
 from container_manager.routing.checks import cores
@@ -57,17 +58,18 @@ def _pairs(fleet: Fleet, evaluation: Evaluation) -> list[Suggestion]:
     found: dict[frozenset[str], Suggestion] = {}
     if not any(near.values()):
         return []
-    firsts: list[tuple[str, JobRequirements, int, HostState | None]] = [
-        (message, changed, 0, None) for message, changed in _changes_of_job(evaluation, near)
-    ]
-    firsts += [(message, job, at, host) for message, at, host in _changes_of_host(evaluation, near)]
+    of_job = [(message, changed, 0, None) for message, changed in _changes_of_job(evaluation, near)]
+    of_host = [(message, job, at, host) for message, at, host in _changes_of_host(evaluation, near)]
+    # In turn, so that both kinds are tried.
+    firsts = [entry for pair in zip_longest(of_job, of_host) for entry in pair if entry is not None]
     for first, changed, at, host in firsts[:MOST_FIRST]:
         with _supposed(fleet, at, host):
-            for second in list(_that_help(fleet, fleet.evaluate(changed))):
-                message = f"{first.removesuffix('.')}, and {second.message[0].lower()}{second.message[1:]}"
-                # The same two changes in the other order are the same suggestion.
-                parts = frozenset((first, second.message))
-                found.setdefault(parts, second._replace(message=message, changed=second.changed or host))
+            seconds = list(islice(_that_help(fleet, fleet.evaluate(changed)), MOST_PAIRS))
+        for second in seconds:
+            message = f"{first.removesuffix('.')}, and {second.message[0].lower()}{second.message[1:]}"
+            # The same two changes in the other order are the same suggestion.
+            parts = frozenset((first, second.message))
+            found.setdefault(parts, second._replace(message=message, changed=second.changed or host))
         if len(found) >= MOST_PAIRS:
             break
     return list(found.values())[:MOST_PAIRS]

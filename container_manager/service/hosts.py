@@ -84,7 +84,9 @@ class Hosts:
             ValidationFailed: values are invalid.
             Conflict: a host with this name exists.
         """
-        fields = read_new(values)
+        return await self._create(read_new(values), actor)
+
+    async def _create(self, fields: dict[str, Any], actor: Actor) -> ExecutorHost:
         fields |= await self._probed(ExecutorHost(**fields))
         message = f"Host {{}} was created, {fields.get('health_status', HealthStatus.UNKNOWN)}."
         return await self._save(HostChange(None, fields, actor, "createHost", EventKind.HOST_CREATED, message))
@@ -105,15 +107,14 @@ class Hosts:
             NotFound: there is no such host.
             Conflict: the name exists, or the host holds jobs and the config points to another place.
         """
-        fields = _fields(read_host(values))
         host = await self._one(host_id)
-        moves = False
+        return await self._change(host, _changes(host, _fields(read_host(values))), actor)
+
+    async def _change(self, host: ExecutorHost, fields: dict[str, Any], actor: Actor) -> ExecutorHost:
+        """Save `_changes`, after a probe of a new config."""
+        host_id, moves = host.pk, False
         if "config" in fields:
-            fields["config"] = _merged_config(host, fields["config"])
             node, moves = host.node, any(fields["config"].get(key) != host.config.get(key) for key in PLACE)
-            if host.region == region_of(host.executor_type, host.config):
-                # The region came from the config, so it follows the new one.
-                fields.setdefault("region", region_of(host.executor_type, fields["config"]))
             for name, value in fields.items():
                 setattr(host, name, value)
             host.pk = None
@@ -134,45 +135,55 @@ class Hosts:
         """
         names = [str(values.get("name", "")) for values in inputs]
         known = {host.name: host for host in await self.matching(Q(name__in=names), usage=False)}
-        twice = {name for name, times in Counter(names).items() if times > 1}
-        return await asyncio.gather(
-            *(
-                self._apply(values, known.get(name), actor, is_twice=name in twice, dry_run=dry_run)
-                for name, values in zip(names, inputs, strict=True)
-            )
-        )
+        times = Counter(names)
+        work = [
+            self._apply(name, values, known.get(name), actor, is_twice=times[name] > 1, dry_run=dry_run)
+            for name, values in zip(names, inputs, strict=True)
+        ]
+        # All of them end, also when the database does not answer one.
+        answers = await asyncio.gather(*work, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Applied)]
 
     async def _apply(
-        self, values: Mapping[str, Any], host: ExecutorHost | None, actor: Actor, *, is_twice: bool, dry_run: bool
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        host: ExecutorHost | None,
+        actor: Actor,
+        *,
+        is_twice: bool,
+        dry_run: bool,
     ) -> Applied:
-        name = str(values.get("name", ""))
         try:
             if is_twice:
-                raise Conflict(f"name: {name} is given twice.")
+                raise Conflict(f"{name} is given twice.", "name")
             if host is None:
-                read_new(values)
-                return Applied(name, Change.CREATED, "", None if dry_run else await self.create(values, actor))
+                fields = read_new(values)
+                return Applied(name, Change.CREATED, "", None if dry_run else await self._create(fields, actor))
             fields = _fields(read_host(values))
             if fields.pop("executor_type") != host.executor_type:
                 raise Conflict(
-                    f"executorType: host {name} is {host.executor_type.upper()}, which cannot be changed; delete it, "
-                    "or choose another name."
+                    f"host {name} is {host.executor_type.upper()}, which cannot be changed; delete it, or choose "
+                    "another name.",
+                    "executorType",
                 )
-            if "config" in fields:
-                fields["config"] = _merged_config(host, fields["config"])
-            changed = [field for field, value in fields.items() if getattr(host, field) != value]
-            if not changed:
+            changes = {key: value for key, value in _changes(host, fields).items() if getattr(host, key) != value}
+            if not changes:
                 return Applied(name, Change.UNCHANGED, "", host)
-            difference = host_changes.difference(host, fields)
-            given = {field: values[field] for field in changed}
-            return Applied(
-                name, Change.UPDATED, difference, host if dry_run else await self.update(host.pk, given, actor)
-            )
+            difference = host_changes.difference(host, changes)
+            saved = host if dry_run else await self._change(host, changes, actor)
+            return Applied(name, Change.UPDATED, difference, saved)
+        except NotFound:
+            deleted = Conflict(f"host {name} has just been deleted; apply it again to create it.", "name")
+            return Applied(name, Change.REFUSED, "", deleted)
         except UserError as error:
             return Applied(name, Change.REFUSED, "", error)
 
     async def history(self, host_id: int, since: datetime, until: datetime) -> list[Usage]:
-        """The usage of a host by minute, or by hour when the range is long or long ago; oldest first."""
+        """The usage of a host by minute, or by hour when the range begins more than 12 hours ago; oldest first."""
         return await threads.read(host_usage.between, host_id, since, until)
 
     async def drain(self, host_id: int, actor: Actor) -> ExecutorHost:
@@ -282,6 +293,21 @@ def read_new(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     except ValidationFailed as error:
         fields = [FieldError(prefix + entry.field, prefix + entry.message) for entry in error.fields]
         raise ValidationFailed(fields) from error
+
+
+def _changes(host: ExecutorHost, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a host after a change, from those that were given.
+
+    Raises:
+        ValidationFailed: keys of the config are unknown or have invalid values, or a secret must be given again.
+    """
+    if "config" not in fields:
+        return fields
+    config = _merged_config(host, fields["config"])
+    if host.region == region_of(host.executor_type, host.config):
+        # The region came from the config, so it follows the new one.
+        fields = {"region": region_of(host.executor_type, config), **fields}
+    return {**fields, "config": config}
 
 
 def _merged_config(host: ExecutorHost, patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,16 +91,17 @@ def difference(host: ExecutorHost, values: dict[str, Any]) -> str:
 def _save_host(tx: Transaction, host: ExecutorHost, change: HostChange) -> object:
     name = change.values.get("name", host.name)
     if ExecutorHost.objects.filter(name=name).exclude(pk=host.pk).exists():
-        return Conflict(f"name: a host named {name!r} exists already.")
+        return Conflict(f"a host named {name!r} exists already.", "name")
     if change.moves and ContainerJob.objects.filter(host_id=host.pk, status__in=list(lifecycle.ACTIVE)).exists():
         return Conflict(
-            f"config: host {host.name} holds jobs; drain it and move it to another engine once they have ended."
+            f"host {host.name} holds jobs; drain it and move it to another engine once they have ended.", "config"
         )
     before = host.health_status
     if change.values.keys() & ROOM_FIELDS and (other := _same_engine(host, change.values)) is not None:
         return Conflict(
-            f"config: this is the engine of host {other.name}. Use that host; or give both hosts maxMemoryMb and "
-            "maxCpuCores, so that its room is not counted twice."
+            f"this is the engine of host {other.name}. Use that host; or give both hosts maxMemoryMb and maxCpuCores, "
+            "so that its room is not counted twice.",
+            "config",
         )
     for field, value in change.values.items():
         setattr(host, field, value)

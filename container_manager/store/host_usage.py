@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from container_manager import clock
 from container_manager.domain import lifecycle
@@ -70,11 +70,11 @@ def store(tx: Transaction, items: Sequence[list[tuple[object, ...]]]) -> list[No
 
 
 def between(host_id: int, since: datetime, until: datetime) -> list[Usage]:
-    """The usage of a host by minute, or by hour when the range is long or long ago; oldest first."""
-    recent = since >= clock.now() - KEPT[MINUTE]
-    rows = HostUsage.objects.filter(
-        host_id=host_id, seconds=MINUTE if recent else HOUR, start__gte=since, start__lt=until
-    )
+    """The usage of a host by minute, or by hour when the range begins more than 12 hours ago; oldest first."""
+    seconds = MINUTE if since >= clock.now() - KEPT[MINUTE] else HOUR
+    # The minute or hour in which the range begins belongs to it.
+    begin = since - timedelta(seconds=seconds)
+    rows = HostUsage.objects.filter(host_id=host_id, seconds=seconds, start__gt=begin, start__lt=until)
     return [_usage(row) for row in rows.order_by("start")]
 
 
@@ -99,6 +99,15 @@ def delete_old(tx: Transaction, items: Sequence[timedelta]) -> list[bool]:  # no
     return [len(pks) == DELETED_AT_ONCE] * len(items)
 
 
+RESUMED = Q(is_draining=False, empty_since__isnull=False)
+"""Hosts that a process of an earlier version has resumed, which does not know `empty_since`."""
+
+
+def must_record_empty() -> bool:
+    """Whether there is something for `record_empty` to do."""
+    return newly_empty().exists() or ExecutorHost.objects.filter(RESUMED).exists()
+
+
 def newly_empty() -> QuerySet[ExecutorHost]:
     """Drained hosts that have finished their last job, and of which no event says so yet."""
     holding = ContainerJob.objects.filter(host=OuterRef("pk"), status__in=list(lifecycle.ACTIVE))
@@ -108,7 +117,9 @@ def newly_empty() -> QuerySet[ExecutorHost]:
 @under_routing_lock
 def record_empty(tx: Transaction, items: Sequence[None]) -> list[None]:
     """Record that drained hosts are empty. Under the routing lock no host gets a job meanwhile."""
-    for host in newly_empty().defer("config").select_for_update():
-        ExecutorHost.objects.filter(pk=host.pk).update(empty_since=clock.now())
+    ExecutorHost.objects.filter(RESUMED).update(empty_since=None)
+    hosts = list(newly_empty().defer("config").order_by("pk").select_for_update())
+    ExecutorHost.objects.filter(pk__in=[host.pk for host in hosts]).update(empty_since=clock.now())
+    for host in hosts:
         tx.event(EventKind.HOST_EMPTY, f"Host {host.name} has finished its last job.", host=host)
     return [None] * len(items)

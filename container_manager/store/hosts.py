@@ -80,14 +80,16 @@ def free_memory(prefix: str = "") -> CombinedExpression:
 
 def free_millicores(prefix: str = "") -> CombinedExpression:
     """How many thousandths of a core of a host no job holds."""
-    return _limit(prefix, "max_cpu_cores", "reported_cpu_cores") - _held(prefix, Sum(_millis("cpu_limit")))
+    return _limit(prefix, "max_cpu_cores", "reported_cpu_cores") - _held(prefix, Sum(_as_integer("cpu_limit")))
 
 
 def _limit(prefix: str, *columns: str) -> Coalesce:
-    return Coalesce(*(_millis(f"{prefix}{column}") for column in columns), UNLIMITED, output_field=BigIntegerField())
+    return Coalesce(
+        *(_as_integer(f"{prefix}{column}") for column in columns), UNLIMITED, output_field=BigIntegerField()
+    )
 
 
-def _millis(column: str) -> Cast:
+def _as_integer(column: str) -> Cast:
     return Cast(F(column), BigIntegerField())
 
 

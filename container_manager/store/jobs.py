@@ -65,7 +65,7 @@ def _accept(job: ContainerJob, known: dict[str, ContainerJob], new_jobs: list[Co
     if first is not None:
         if first.idempotency_input in job.idempotency_inputs:
             return first
-        return Conflict("idempotencyKey: this key was used before with another input.")
+        return Conflict("this key was used before with another input.", "idempotencyKey")
     known.update(dict.fromkeys(job.idempotency_keys, job))
     new_jobs.append(_as_submitted(job))
     return job

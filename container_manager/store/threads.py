@@ -48,6 +48,7 @@ _writer = _lane("writer", 1, 60.0)
 _readers = _lane("reader", READERS, 20.0)
 _fanout = _lane("fanout", 1, 20.0)
 _brief = _lane("brief", 1, 5.0)
+_pages = _lane("pages", 1, 20.0)
 _reads_in: ContextVar[Lane] = ContextVar("reads_in", default=_readers)
 _interrupting = ThreadPoolExecutor(1, thread_name_prefix="store-interrupting")
 _computing = ThreadPoolExecutor(1, thread_name_prefix="computing")
@@ -69,6 +70,11 @@ async def read_briefly(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) 
     Used for tokens and readiness.
     """
     return await _run(_brief, partial(work, *args, **kwargs))
+
+
+async def make_page(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Make a page of Django's admin in a thread of its own: it may read long, and wait for what readers do."""
+    return await _run(_pages, partial(work, *args, **kwargs))
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def create(tx: Transaction, items: Sequence[NewToken]) -> list[Created | Conflic
 
 def _create(tx: Transaction, item: NewToken) -> Created | Conflict:
     if ApiToken.objects.filter(name=item.name).exists():
-        exists = Conflict(f"name: a token named {item.name!r} exists already.")
+        exists = Conflict(f"a token named {item.name!r} exists already.", "name")
         tx.audit(item.actor, "token create", item.name, exists)
         return exists
     secret = PREFIX + secrets.token_urlsafe(32)

@@ -60,8 +60,7 @@ async def events(info: Info, asked: Asked) -> Connection[RoutingEvent]:
         GraphQLError: BAD_USER_INPUT or CURSOR_EXPIRED, a client that follows the events would miss some.
     """
     # A client that goes back in time misses nothing.
-    follows = asked.position is not None and asked.search.order == paging.OLDEST_FIRST
-    after = asked.position[0] if follows and asked.position else None
+    after = asked.position[0] if asked.position and asked.search.order == paging.OLDEST_FIRST else None
     await check_known(info, after)
     try:
         found = await info.context.service.events.page(asked.search, asked.position, asked.limit, after)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,20 @@ def test_attack(tmp_path: Path) -> None:
     assert [row["what"] for row in rows] == [*classes, "memory, MB"]
     assert all(row["answers"] for row in rows[:-1])
     assert max(row["peak MB"] for row in rows[:-1]) < 300
+
+
+def test_peers(cluster: Postgres, tmp_path: Path) -> None:
+    options = ["--requests=32", "--rounds=1", "--hosts=3", f"--database-url={cluster.database()}"]
+    rows = run(tmp_path, "peers", *options)
+    assert [row["what"].split(",")[0] for row in rows] == [
+        "bare ASGI answer", "bare insert mutation", "submitJob", "submitJob", "hosts(first: 50)", "pgbench's transaction",
+    ]  # fmt: skip
+    assert all(row["per s"] > 0 for row in rows)
+
+
+def test_dashboard(tmp_path: Path) -> None:
+    if shutil.which("chromium") is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium).")
+    rows = run(tmp_path, "dashboard", "--hosts=5", "--jobs=20", "--events=50", "--minutes=0.1")
+    assert [row["what"] for row in rows] == ["/", "/fleet", "/jobs", "/events", "/queue"]
+    assert all(row["MB after"] > 0 for row in rows)

@@ -1,14 +1,19 @@
 """Django's admin: every table can be seen, secrets cannot, and actions go through the service."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
+from unittest.mock import patch
 
 import httpx
 import pytest
 from django.apps import apps
 
 from container_manager.domain.kinds import Role
+from container_manager.errors import Unavailable
 from container_manager.models import ApiToken, AuditEntry, ContainerJob, ExecutorHost
+from graphql_api import browser_session
+from tests.api import make_hosts
 from tests.client import CREATE_HOST, Api
 from tests.eventually import eventually
 from tests.jobs import has_status
@@ -122,3 +127,48 @@ async def test_no_other_site_can_act(browser: httpx.AsyncClient, sim: dict, head
 async def test_a_form_that_is_too_large_is_refused(browser: httpx.AsyncClient) -> None:
     answer = await browser.post(HOSTS, content=b"x" * 1_100_000)
     assert answer.status_code == 413
+
+
+async def test_actions_of_many_admins_hold_up_no_read(browser: httpx.AsyncClient, admin: Api, sim: dict) -> None:
+    tokens = [await ApiToken.objects.acreate(name=f"old-{n}", role=Role.VIEWER, digest=str(n)) for n in range(6)]
+    done = await asyncio.gather(*(act(browser, TOKENS, "revoke", token.pk) for token in tokens))
+    assert done == ["1 of 1 were changed."] * 6
+
+
+async def test_more_than_one_action_changes_are_refused(browser: httpx.AsyncClient, sim: dict) -> None:
+    with patch("container_manager.admin.MOST_AT_ONCE", 1):
+        await make_hosts(2)
+        ids = [pk async for pk in ExecutorHost.objects.values_list("pk", flat=True)]
+        assert await act(browser, HOSTS, "drain", *ids) == "Select at most 1 at a time."
+    assert not await ExecutorHost.objects.filter(is_draining=True).aexists()
+
+
+async def test_an_action_without_the_database_says_so(browser: httpx.AsyncClient, sim: dict) -> None:
+    async def fails(*_: object) -> None:
+        raise Unavailable("no")
+
+    with patch("container_manager.service.hosts.Hosts.drain", fails):
+        said = await act(browser, HOSTS, "drain", (await ExecutorHost.objects.aget()).pk)
+    assert said == "The database does not answer; the audit log shows what was done."
+
+
+async def test_cookies_are_secure_behind_a_proxy_with_tls(browser: httpx.AsyncClient) -> None:
+    host = browser.base_url.netloc.decode()
+    page = await browser.get(HOSTS, headers={"Origin": f"https://{host}"})
+    cookie = page.headers["set-cookie"]
+    assert all(part in cookie for part in ("csrftoken=", "HttpOnly", "SameSite=Strict", "Secure"))
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
+    assert token is not None
+    form = {"csrfmiddlewaretoken": token[1], "action": "drain", "index": "0"}
+    secret = re.search(r"csrftoken=(\w+)", cookie)
+    assert secret is not None
+    headers = {
+        "Origin": f"https://{host}",
+        "Cookie": f"csrftoken={secret[1]}; {browser_session.COOKIE}={browser.cookies[browser_session.COOKIE]}",
+    }
+    assert (await browser.post(HOSTS, data=form, headers=headers)).status_code == 302
+
+
+async def test_what_needs_users_with_passwords_is_not_there(browser: httpx.AsyncClient) -> None:
+    for path in ("password_change/", "r/1/1/", "autocomplete/"):
+        assert (await browser.get(f"/admin/{path}")).status_code == 404

@@ -605,6 +605,9 @@ async def test_an_operation_has_a_time_limit(admin: Api, monkeypatch: pytest.Mon
     [
         ("{ eventCursor", "GRAPHQL_PARSE_FAILED"),
         ("{ eventCursors }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query { hosts(first: $first) { edges { cursor } } }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query($first: Int) { eventCursor }", "GRAPHQL_VALIDATION_FAILED"),
+        ("query($first: String) { hosts(first: $first) { edges { cursor } } }", "GRAPHQL_VALIDATION_FAILED"),
         ("query($first: Int!) { hosts(first: $first) { edges { cursor } } }", "BAD_USER_INPUT"),
     ],
 )

@@ -1,11 +1,14 @@
 """Hosts described by what they should be, and partial changes of their settings."""
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from container_manager.domain.lifecycle import JobStatus
+from container_manager.errors import NotFound
 from container_manager.models import AuditEntry, ExecutorHost
+from container_manager.service.hosts import Hosts
 from tests.api import UPDATE_HOST, make_hosts, make_job
 from tests.client import CREATE_HOST, USER_ERRORS, Api
 
@@ -146,3 +149,32 @@ async def test_settings_are_typed_and_have_their_defaults(admin: Api) -> None:
         "registryLogins": [{"registry": "r.io", "username": "me"}],
     }  # fmt: skip
     assert simulated == {"__typename": "SimulatedSettings", "accept": "preferred", "runMs": 5_000_000_000}
+
+
+async def test_a_host_that_is_deleted_meanwhile_is_a_conflict(admin: Api, sim: dict) -> None:
+    async def deletes(self: Hosts, *_: object) -> ExecutorHost:
+        raise NotFound("There is no such host.")
+
+    with patch.object(Hosts, "_save", deletes):
+        (applied,) = await admin(APPLY, inputs=[{"name": "sim", "executorType": "SIMULATED", "routingWeight": 3}])
+    assert (applied["change"], applied["result"]["__typename"]) == ("REFUSED", "Conflict")
+    assert applied["result"]["message"] == "name: host sim has just been deleted; apply it again to create it."
+
+
+async def test_a_region_from_the_config_follows_it(admin: Api) -> None:
+    config = {"project": "p-1", "region": "europe-west1", "endpoint": "localhost:1", "plaintext": True}
+    cloud = {"name": "cloud", "executorType": "CLOUDRUN", "config": config}
+    assert changes(await admin(APPLY, inputs=[cloud])) == ["CREATED"]
+    moved = {**cloud, "config": {"region": "us-east1"}}
+    (planned,) = await admin(APPLY, inputs=[moved], dryRun=True)
+    assert planned["difference"] == "region: 'europe-west1' to 'us-east1'; config: changed"
+    await admin(APPLY, inputs=[moved])
+    assert (await ExecutorHost.objects.aget()).region == "us-east1"
+
+
+async def test_a_config_that_is_nested_too_deeply_is_refused(admin: Api, sim: dict) -> None:
+    config: dict[str, Any] = {}
+    for _ in range(300):
+        config = {"a": config}
+    refused = await admin(UPDATE_HOST, id=sim["id"], input={"config": config})
+    assert refused["fields"] == [{"field": "config", "message": "config: is nested too deeply."}]

@@ -14,6 +14,7 @@ from container_manager.store.transaction import commit_one
 from graphql_api.ids import to_global
 from tests.api import host_mutation, make_hosts, make_job
 from tests.client import Api
+from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
 from tests.jobs import has_status
 
@@ -91,6 +92,41 @@ async def test_a_drained_host_says_when_it_is_empty(admin: Api, sim: dict) -> No
     assert event["host"]["emptySince"] is not None
     await admin(host_mutation("resumeHost"), id=sim["id"])
     assert (await ExecutorHost.objects.aget()).empty_since is None
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_minute_or_hour_in_which_a_range_begins_belongs_to_it() -> None:
+    hour = (timezone.now() - timedelta(days=1)).replace(minute=0, second=0, microsecond=0)
+    minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=30)
+    values: dict[str, Any] = dict.fromkeys(host_usage.COLUMNS[3:], 1)
+
+    def starts() -> list[list[Any]]:
+        for seconds, start in ((3600, hour), (60, minute)):
+            HostUsage.objects.create(host_id=1, seconds=seconds, start=start, **values)
+        ranges = [
+            (hour + timedelta(minutes=20), hour + timedelta(minutes=40)),
+            (minute + timedelta(seconds=30), timezone.now()),
+        ]
+        return [[usage.start for usage in host_usage.between(1, *wanted)] for wanted in ranges]
+
+    assert await sync_to_async(starts)() == [[hour], [minute]]
+
+
+async def test_a_host_is_empty_again_after_it_was_resumed(admin: Api, sim: dict) -> None:
+    kinds = "subscription { routingEvents(filters: {kinds: [HOST_EMPTY]}) { hostName } }"
+    async with admin.subscribe(kinds) as values:
+        await admin(host_mutation("drainHost"), id=sim["id"])
+        await anext(values)
+        # As a process of an earlier version does it, which leaves `empty_since` as it was.
+        await ExecutorHost.objects.aupdate(is_draining=False)
+        await admin.submit()
+        await eventually(_was_forgotten)
+        await admin(host_mutation("drainHost"), id=sim["id"])
+        await anext(values)
+
+
+async def _was_forgotten() -> bool:
+    return (await ExecutorHost.objects.aget()).empty_since is None
 
 
 async def test_a_host_is_not_empty_while_it_holds_a_job(admin: Api) -> None:
