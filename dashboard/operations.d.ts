@@ -158,11 +158,11 @@ export type JobFilter = {
   executorType?: ExecutorType | null | undefined;
   /** The name of the token that submitted it. */
   submittedBy?: string | null | undefined;
-  /** And these too. */
+  /** Conditions that must be met as well. */
   AND?: JobFilter | null | undefined;
-  /** Or else these. */
+  /** Conditions that may be met instead. */
   OR?: JobFilter | null | undefined;
-  /** And not these. */
+  /** Conditions that must not be met. */
   NOT?: JobFilter | null | undefined;
   /** A part of the name, in small or capital letters. */
   nameContains?: string | null | undefined;

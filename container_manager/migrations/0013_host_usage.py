@@ -15,7 +15,7 @@ KINDS = """
 def settle(apps, schema_editor):  # noqa: ARG001
     """Drained hosts that are empty already have nothing to tell, least of all to processes of the version before."""
     hosts = apps.get_model("container_manager", "ExecutorHost").objects.filter(is_draining=True)
-    hosts.exclude(containerjob__status__in=["routed", "launching", "running"]).update(empty_since=timezone.now())
+    hosts.exclude(jobs__status__in=["routed", "launching", "running"]).update(empty_since=timezone.now())
 
 
 class Migration(migrations.Migration):

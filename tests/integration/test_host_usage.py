@@ -2,11 +2,13 @@
 
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
+from container_manager import clock
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost, HostUsage
 from container_manager.store import host_usage
@@ -22,46 +24,51 @@ HISTORY = """query($id: ID!, $since: DateTime, $until: DateTime) { host(id: $id)
     start runningJobs mostJobs reservedMemoryMb reservedCpuCores latencyMs } } }"""
 
 
+FIGURES = {"jobs": 2, "most_jobs": 3, "memory_mb": 200, "cpu_cores": 1, "latency_ms": 4}
+
+
 def _sample() -> None:
     for rows in host_usage.sample():
         commit_one(host_usage.store, rows)
 
 
-def _samples() -> int:
+@pytest.mark.django_db(transaction=True)
+def test_samples_add_up_by_minute_and_by_hour() -> None:
+    now = timezone.now().replace(minute=30, second=20)
     host = ExecutorHostFactory(health_latency_ms=3.0)
     ExecutorHostFactory(name="idle")
-    ContainerJobFactory(host=host, status=JobStatus.RUNNING, memory_limit=100, cpu_limit=0.5)
-    _sample()
-    ContainerJobFactory.create_batch(2, host=host, status=JobStatus.RUNNING, memory_limit=100, cpu_limit=0.5)
-    ExecutorHost.objects.filter(pk=host.pk).update(health_latency_ms=5.0)
-    _sample()
-    # Both samples are of one minute, whatever the clock says.
-    start = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=5)
-    HostUsage.objects.filter(host_id=host.pk, seconds=60).delete()
-    HostUsage.objects.filter(host_id=host.pk, seconds=3600).update(start=start.replace(minute=0))
-    row = HostUsage.objects.filter(host_id=host.pk).first()
-    assert row is not None
-    row.pk, row.seconds, row.start = None, 60, start
-    row.save()
-    return int(host.pk)
+    with patch.object(clock, "now", lambda: now):
+        ContainerJobFactory(host=host, status=JobStatus.RUNNING, memory_limit=100, cpu_limit=0.5)
+        _sample()
+        ContainerJobFactory.create_batch(2, host=host, status=JobStatus.RUNNING, memory_limit=100, cpu_limit=0.5)
+        ExecutorHost.objects.filter(pk=host.pk).update(health_latency_ms=5.0)
+        _sample()
+        (minute,) = host_usage.between(host.pk, now - timedelta(hours=1), now)
+        (hour,) = host_usage.between(host.pk, now - timedelta(days=30), now)
+    assert minute == host_usage.Usage(start=now.replace(second=0, microsecond=0), **FIGURES)
+    assert hour == host_usage.Usage(start=now.replace(minute=0, second=0, microsecond=0), **FIGURES)
 
 
-async def test_usage_is_known_by_minute_and_by_hour(admin: Api) -> None:
-    pk = await sync_to_async(_samples)()
-    host = to_global("ExecutorHost", pk)
-    (minute,) = (await admin(HISTORY, id=host))["history"]
-    figures = {key: value for key, value in minute.items() if key != "start"}
-    assert figures == {
-        "runningJobs": 2, "mostJobs": 3, "reservedMemoryMb": 200, "reservedCpuCores": 1, "latencyMs": 4,
+async def test_a_client_reads_the_history_of_a_host(admin: Api) -> None:
+    (host,) = await make_hosts(1)
+    start = timezone.now().replace(second=0, microsecond=0) - timedelta(hours=3)
+    values = {
+        "samples": 2,
+        "jobs": 4,
+        "most_jobs": 3,
+        "memory_mb": 400,
+        "cpu_millis": 2000,
+        "answers": 2,
+        "latency_ms": 8,
+    }
+    await HostUsage.objects.acreate(host_id=host.pk, seconds=60, start=start, **values)
+    pk, since, until = to_global("ExecutorHost", host.pk), start - timedelta(hours=1), start + timedelta(hours=1)
+    (point,) = (await admin(HISTORY, id=pk, since=since.isoformat(), until=until.isoformat()))["history"]
+    assert point == {
+        "start": start.isoformat(), "runningJobs": 2, "mostJobs": 3, "reservedMemoryMb": 200, "reservedCpuCores": 1,
+        "latencyMs": 4,
     }  # fmt: skip
-    long_ago = (timezone.now() - timedelta(days=30)).isoformat()
-    (hour,) = (await admin(HISTORY, id=host, since=long_ago))["history"]
-    assert hour["start"].endswith(":00:00+00:00")
-    assert {key: value for key, value in hour.items() if key != "start"} == figures
-    assert (await admin(HISTORY, id=host, since=long_ago, until=(timezone.now() - timedelta(days=29)).isoformat()))[
-        "history"
-    ] == []
-    refused = await admin.error(HISTORY, id=host, since=timezone.now().isoformat(), until=long_ago)
+    refused = await admin.error(HISTORY, id=pk, since=until.isoformat(), until=since.isoformat())
     assert refused["message"] == "since: must be before until, by at most 90 days."
 
 

@@ -403,7 +403,7 @@ def test_two_changes_are_advised_where_one_is_not_enough() -> None:
     assert suggestions(fleet, memory=1000, region_preference="eu", region_required=True) == [
         "Ask for 512 MiB of memory instead of 1000, and require region us instead of eu.",
         "Ask for 512 MiB of memory instead of 1000, and do not require region eu.",
-        "Require region us instead of eu, and raise maxMemoryMb of host host-1 to 1000.",
+        "Raise maxMemoryMb of host host-1 to 1000, and require region us instead of eu.",
     ]
 
 
