@@ -19,8 +19,10 @@ from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.dataloader import DataLoader
 from strawberry.extensions import MaskErrors
 from strawberry.http.streaming import SSETransport
+from strawberry.schema import schema_converter
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
+from strawberry.types.field import StrawberryField
 from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
@@ -90,6 +92,15 @@ def test_strawberrys_handlers_have_the_attributes_that_are_read() -> None:
     ]  # fmt: skip
     assert "_provided_operation_name" in inspect.getsource(strawberry.types.ExecutionContext)
     assert {"load_fn", "cache"} <= set(parameters(DataLoader.__init__))
+
+
+def test_graphql_core_executes_the_fields_of_an_object_in_one_method() -> None:
+    assert parameters(Executor.execute_fields) == [
+        "self", "parent_type", "source_value", "path", "grouped_field_set", "position_context",
+    ]  # fmt: skip
+    # What plain fields are answered by, past the resolvers of the library.
+    assert "return self.default_resolver(source, self.python_name)" in inspect.getsource(StrawberryField.get_result)
+    assert "_get_basic_result._is_default = True" in inspect.getsource(schema_converter)
 
 
 def test_graphql_cores_validation_has_a_budget() -> None:

@@ -1,0 +1,103 @@
+"""Plain fields are answered past graphql-core: the answers, errors and their order are the same."""
+
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import strawberry
+
+from graphql_api import execution
+from graphql_api.execution import ExecutionContext, plain_fields
+
+
+@strawberry.enum
+class Colour(Enum):
+    RED = "r"
+    BLUE = "b"
+
+
+@strawberry.type
+class Thing:
+    name: str
+    size: int
+    colour: Colour
+    made_at: datetime
+    note: str | None
+    tags: list[str]
+
+    @strawberry.field
+    async def slow(self) -> str:
+        return self.name
+
+    @strawberry.field
+    def inner(self) -> "Thing | None":
+        return Thing(**{**vars(self), "name": f"{self.name}'s"}) if "'" not in self.name else None
+
+
+class Broken:
+    """In the place of a Thing whose attributes raise."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ValueError(f"no {name}")
+
+
+GOOD = {
+    "name": "a", "size": 3, "colour": Colour.BLUE, "made_at": datetime(2026, 1, 1, tzinfo=UTC), "note": None, "tags": ["x"],
+}  # fmt: skip
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def things(self) -> list[Thing | None]:
+        return [Thing(**GOOD), Thing(**{**GOOD, "note": "n"}), None]
+
+    @strawberry.field
+    def without_a_name(self) -> Thing | None:
+        return Thing(**{**GOOD, "name": None})
+
+    @strawberry.field
+    def too_large(self) -> Thing | None:
+        return Thing(**{**GOOD, "size": 2**40})
+
+    @strawberry.field
+    def of_no_colour(self) -> Thing | None:
+        return Thing(**{**GOOD, "colour": None, "note": 5})
+
+    @strawberry.field
+    def broken(self) -> Thing | None:
+        return Broken()  # type: ignore[return-value]
+
+
+SCHEMA = strawberry.Schema(query=Query, execution_context_class=ExecutionContext)
+ALL = "__typename name size colour madeAt note tags"
+QUERIES = [
+    f"{{ things {{ {ALL} slow inner {{ {ALL} inner {{ name }} }} }} }}",
+    "{ things { b: size a: name size name slow a2: slow ... on Thing { note } ...F } } fragment F on Thing { colour }",
+    *(
+        f"{{ {field} {{ {ALL} slow }} other: {field} {{ note }} }}"
+        for field in ("withoutAName", "tooLarge", "ofNoColour")
+    ),
+    "{ broken { name } again: broken { note size } }",
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+async def test_the_answer_is_that_of_graphql_core(query: str) -> None:
+    def shown(result: Any) -> tuple[Any, list[Any]]:
+        errors = [error.formatted for error in result.errors or ()]
+        return result.data, sorted(errors, key=lambda error: (error["path"], error["message"]))
+
+    ours = await SCHEMA.execute(query)
+    with patch.object(execution, "plain_fields", lambda _: {}):
+        theirs = await SCHEMA.execute(query)
+    assert shown(ours) == shown(theirs)
+    if ours.data:
+        assert str(ours.data) == str(theirs.data), "in the same order"
+
+
+def test_only_attributes_without_arguments_are_plain() -> None:
+    kind = SCHEMA._schema.get_type("Thing")
+    assert sorted(plain_fields(kind)) == ["colour", "madeAt", "name", "note", "size"]
