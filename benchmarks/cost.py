@@ -105,8 +105,12 @@ def ranks(values: list[float]) -> list[float]:
 
 def populate(hosts: int, jobs: int) -> dict[str, list[str]]:
     """Hosts, jobs with decisions, some of them waiting; the ids of some."""
+    from datetime import timedelta
+
+    from django.utils import timezone
+
     from container_manager.executors.output import Output, OutputLine
-    from container_manager.models import ContainerJob, ExecutorHost, JobOutput
+    from container_manager.models import ContainerJob, ExecutorHost, HostUsage, JobOutput
     from container_manager.store import bulk, outputs
     from container_manager.store import jobs as job_store
     from container_manager.store.transaction import Actor, commit_one
@@ -125,6 +129,15 @@ def populate(hosts: int, jobs: int) -> dict[str, list[str]]:
         bulk.insert(
             bulk.rows_of(JobOutput, [JobOutput(pk=job.pk, job_id=job.pk, attempt=1, lines=written) for job in batch])
         )
+    now = timezone.now().replace(second=0, microsecond=0)
+    HostUsage.objects.bulk_create(
+        HostUsage(
+            host_id=pk, seconds=60, start=now - timedelta(minutes=minute), samples=1, jobs=1, most_jobs=1, memory_mb=64,
+            cpu_millis=100, answers=1, latency_ms=2.0,
+        )
+        for pk in ExecutorHost.objects.values_list("pk", flat=True)
+        for minute in range(60)
+    )  # fmt: skip
     fleet.analyze()
     some = {"ExecutorHost": ExecutorHost, "ContainerJob": ContainerJob}
     return {

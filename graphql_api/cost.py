@@ -33,7 +33,7 @@ LONGEST_PAGE = 1000
 MOST_PLANNED_HOSTS = 2000
 """Hosts that all placements of a plan show together."""
 
-OPERATION, WRITTEN, LEAF, OBJECT = 100.0, 3.0, 0.25, 0.75
+OPERATION, WRITTEN, LEAF, OBJECT = 100.0, 3.0, 0.1, 0.75
 """What every operation costs, every field of the document, every plain value and every object of the answer."""
 
 PLANNED = 4.0
@@ -114,7 +114,6 @@ LISTS = {
     "ContainerJob.decisions": 2,
     "ContainerJob.attempts": 2,
     "ContainerJob.timeline": 6,
-    "ExecutorHost.history": 2160,
     "Query.tokens": 20,
     "Query.capacity": 5,
     # They are executed for each event, for as long as the subscription lasts.
@@ -129,6 +128,7 @@ LISTS = {
 """The assumed length of a list whose length the document does not give; else it is `USUAL_LENGTH` or `USUAL_PAGE`."""
 
 USUAL_LENGTH, USUAL_PAGE = 3, 50
+USUAL_HISTORY, LONGEST_HISTORY = 60, 90 * 24
 
 
 class _Measure:
@@ -207,6 +207,9 @@ class _Measure:
         sizes = {"RoutingPlan.placements": self._planned, "JobStats.buckets": self._buckets}
         if full in sizes:
             return sizes[full]
+        if full == "ExecutorHost.history":
+            # An hour of minutes, or the most hours that are kept.
+            return LONGEST_HISTORY if "since" in arguments else USUAL_HISTORY
         if full == "Placement.hosts":
             return min(self._page(arguments), max(MOST_PLANNED_HOSTS // self._planned, 1))
         if "first" in field.args:
