@@ -87,6 +87,8 @@ class DocumentCache(SchemaExtension):
                 context.graphql_document, self._unparsed = NO_DOCUMENT, error
                 context._provided_operation_name = None  # noqa: SLF001
         yield
+        if known is None:
+            _unlink_tokens(context.graphql_document)
 
     async def on_validate(self) -> AsyncIterator[None]:
         context = self.execution_context
@@ -118,6 +120,18 @@ class DocumentCache(SchemaExtension):
         self._valid[query] = document
         while sum(map(len, self._valid)) > CACHED_CHARACTERS:
             del self._valid[next(iter(self._valid))]
+
+
+def _unlink_tokens(document: DocumentNode | None) -> None:
+    """Part the tokens of a document from each other, so that it is freed as soon as it is not used.
+
+    Each refers to the one before and the one after it. In such circles they would stay until the garbage collector
+    comes, a megabyte for a large document.
+    """
+    token = document.loc.start_token if document and document.loc else None
+    while token is not None:
+        following, token.prev, token.next = token.next, None, None
+        token = following
 
 
 def _too_costly(context: ExecutionContext, document: DocumentNode) -> list[GraphQLError]:
