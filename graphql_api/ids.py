@@ -29,7 +29,7 @@ def to_pk(type_name: str, global_id: str, argument: str = "id") -> int:
     """
     kind, pk, *_ = split(global_id, argument)
     if kind != type_name:
-        bad_input(f"{argument}: {shown(global_id)} is the id of a {kind}, not of a {type_name}.")
+        bad_input(f"{argument}: {shown(global_id)} is an id of the type {kind}, not {type_name}.")
     return pk
 
 

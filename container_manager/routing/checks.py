@@ -81,6 +81,10 @@ def _free(used: int, limit: int | None, unit: Callable[[int], str]) -> str:
     return "unlimited" if limit is None else f"{unit(max(limit - used, 0))} free of {unit(limit)}"
 
 
+def _slots(number: int) -> str:
+    return "1 slot" if number == 1 else f"{number} slots"
+
+
 def _mebibytes(amount: int) -> str:
     return f"{amount} MiB"
 
@@ -190,7 +194,7 @@ CHECKS: list[Check] = [
         _nothing,
         lambda host, _: _room(1, host.jobs, host.max_jobs),
         lambda _: "1 slot",
-        lambda host: _free(host.jobs, host.max_jobs, "{} slots".format),
+        lambda host: _free(host.jobs, host.max_jobs, _slots),
     ),
     Check(
         "MEMORY",

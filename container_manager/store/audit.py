@@ -24,7 +24,9 @@ def record_refused(tx: Transaction, items: Sequence[tuple[Actor, str, str, int]]
     """Record what was refused lately, as (actor, action, result, count)."""
     now = bulk.as_moment(clock.now())
     for actor, action, result, count in items:
-        tx.audit_entries.append((now, actor.name, actor.address, action, "", result, f"{count} times"))
+        tx.audit_entries.append(
+            (now, actor.name, actor.address, action, "", result, "once" if count == 1 else f"{count} times")
+        )
     return [None] * len(items)
 
 

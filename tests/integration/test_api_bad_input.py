@@ -29,7 +29,10 @@ from tests.server import make_token
     ("query", "sentence"),
     [
         ('{ job(id: "nonsense") { id } }', "id: 'nonsense' is not an id."),
-        (f'{{ job(id: "{to_global("ExecutorHost", 1)}") {{ id }} }}', "of a ExecutorHost, not of a ContainerJob"),
+        (
+            f'{{ job(id: "{to_global("ExecutorHost", 1)}") {{ id }} }}',
+            "an id of the type ExecutorHost, not ContainerJob",
+        ),
         (f'{{ node(id: "{to_global("Teapot", 1)}") {{ id }} }}', "there is no type Teapot"),
         (f'{{ node(id: "{to_global("ContainerJob", 2**70)}") {{ id }} }}', "is not an id"),
         ('{ jobs(after: "x") { edges { cursor } } }', "after: 'x' is not a cursor."),
@@ -149,9 +152,7 @@ async def test_costly_documents_are_refused(admin: Api) -> None:
     )
     answer = await admin.post(bomb + " fragment f60 on ContainerJobConnection { pageInfo { hasNextPage } }")
     assert "its cost" in answer["errors"][0]["message"]
-    hidden = (
-        "{ jobs { ...{ edges { node { decisions { hosts(first: 100) { edges { node { checks { code } } } } } } } } } }"
-    )
+    hidden = "{ jobs(first: 100) { ...{ edges { node { decisions { hosts(first: 100) { edges { node { checks { code } } } } } } } } } }"
     assert "its cost" in (await admin.error(hidden))["message"]
     negative = "{ z: jobs(first: -100000) { edges { cursor } } " + wide[1:]
     assert any("its cost" in error["message"] for error in (await admin.post(negative))["errors"])
