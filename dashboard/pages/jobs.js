@@ -125,7 +125,7 @@ async function each(ids, document, done) {
 export function Compare() {
   const [a, b] = (route.value.query.ids ?? "").split(",");
   const result = useQuery(ComparedJobsDocument, { a: a || "-", b: b || "-" });
-  const text = (value) => (value && typeof value === "object" ? JSON.stringify(value) : String(value ?? "–"));
+  const text = (value) => (value && typeof value === "object" ? JSON.stringify(value) : String(value ?? "") || "–");
   return html`<${Head} title="Two jobs" />
     <${Loaded} of=${result}>${(found) =>
       !found.a || !found.b
