@@ -134,7 +134,7 @@ export type HostPatch = {
   config?: any;
   /** The region; "" when it has none. */
   region?: string | null | undefined;
-  /** Names and values for people and filters, as an object. */
+  /** All of its labels: they replace those that it has. */
   labels?: any;
   /** 0 to 1000: its share of the jobs. 0: only when no host with a weight can take the job. */
   routingWeight?: number | null | undefined;

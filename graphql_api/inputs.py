@@ -130,6 +130,12 @@ def given(value: Any) -> dict[str, Any]:
     }
 
 
+def _instead(name: str) -> str:
+    """What to send instead of null."""
+    empty = {"region": '""', "labels": "{}"}.get(name)
+    return "leave it out to keep its value" + (f", or send {empty} to empty it" if empty else "")
+
+
 def changes(patch: HostPatch) -> dict[str, Any]:
     """The fields of a patch that were given.
 
@@ -139,8 +145,7 @@ def changes(patch: HostPatch) -> dict[str, Any]:
     found = {name: entry for name, entry in vars(patch).items() if entry is not UNSET}
     nulls = [to_camel(name) for name, entry in found.items() if entry is None and name not in NULLABLE]
     if nulls:
-        message = "must not be null; leave it out to keep its value."
-        raise ValidationFailed([FieldError(name, f"{name}: {message}") for name in nulls])
+        raise ValidationFailed([FieldError(name, f"{name}: must not be null; {_instead(name)}.") for name in nulls])
     return found
 
 

@@ -96,7 +96,8 @@ class Mutation:
     @strawberry.mutation(
         permission_classes=[IsAdmin],
         description="Creates the hosts that do not exist and changes those that differ, by name; fields that are not "
-        f"given stay, and so do other hosts. Up to {LARGEST_CHECK} at a time, one result each, in order. With dryRun "
+        f"given, or null, stay, and so do other hosts; `config` is merged as by updateHost, and a limit that is null "
+        f"is removed. Up to {LARGEST_CHECK} at a time, one result each, in order. With dryRun "
         "it says what it would do.",
     )
     async def apply_hosts(self, info: Info, inputs: list[HostInput], dry_run: bool = False) -> list[AppliedHost]:

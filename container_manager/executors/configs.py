@@ -343,7 +343,7 @@ def config_errors(error: ValidationError, root: str = "config") -> Iterator[tupl
     for entry in error.errors():
         path = ".".join([root, *(str(part) for part in entry["loc"] if part != "[key]")])
         if entry["type"] == "extra_forbidden":
-            yield path, f"{path} is not a setting of this executor type."
+            yield path, f"{path}: is not a setting of this executor type."
             continue
         text = message_of(entry)
         if not entry["loc"]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from django.db.models import F, Q
+from pydantic.alias_generators import to_camel
 
 from container_manager import clock
 from container_manager.domain import lifecycle
@@ -82,10 +84,22 @@ def save_hosts(tx: Transaction, changes: Sequence[HostChange]) -> list[object]:
 
 
 def difference(host: ExecutorHost, values: dict[str, Any]) -> str:
-    """What these values will change, in words. A config is only named, because it may contain secrets."""
+    """What these values will change, by the names of the API. Of a config, which may have secrets, only the keys."""
     changed = [name for name, value in values.items() if getattr(host, name) != value]
-    shown = [f"{name}: {getattr(host, name)!r} to {values[name]!r}" for name in changed if name in SHOWN_FIELDS]
-    return "; ".join([*shown, *(["config: changed"] if "config" in changed else [])])
+    parts = [
+        f"{to_camel(name)}: {_written(getattr(host, name))} to {_written(values[name])}"
+        for name in changed
+        if name in SHOWN_FIELDS
+    ]
+    if "config" in changed:
+        old, new = host.config, values["config"]
+        keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        parts.append(f"config: {', '.join(keys)} changed")
+    return "; ".join(parts)
+
+
+def _written(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _save_host(tx: Transaction, host: ExecutorHost, change: HostChange) -> object:

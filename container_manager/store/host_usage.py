@@ -121,5 +121,5 @@ def record_empty(tx: Transaction, items: Sequence[None]) -> list[None]:
     hosts = list(newly_empty().defer("config").order_by("pk").select_for_update())
     ExecutorHost.objects.filter(pk__in=[host.pk for host in hosts]).update(empty_since=clock.now())
     for host in hosts:
-        tx.event(EventKind.HOST_EMPTY, f"Host {host.name} has finished its last job.", host=host)
+        tx.event(EventKind.HOST_EMPTY, f"Host {host.name} is drained and holds no job.", host=host)
     return [None] * len(items)

@@ -147,7 +147,7 @@ async def test_a_changed_config_is_named_and_not_shown(admin: Api, sim: dict) ->
     update = "mutation($id: ID!, $input: HostPatch!) { updateHost(id: $id, input: $input) { __typename } }"
     await admin(update, id=sim["id"], input={"routingWeight": 7, "config": {"accept": "any", "run_ms": 60}})
     entry = await AuditEntry.objects.order_by("pk").alast()
-    assert entry.detail == "routing_weight: 100 to 7; config: changed"
+    assert entry.detail == "routingWeight: 100 to 7; config: run_ms changed"
 
 
 async def test_what_a_role_may_not_do_is_audited(url: str, admin: Api, sim: dict, monkeypatch) -> None:

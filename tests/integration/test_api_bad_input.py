@@ -55,7 +55,7 @@ async def test_a_bad_argument_is_named(admin: Api, query: str, sentence: str) ->
         (
             {"config": {"launch_mss": 1}},
             "config.launch_mss",
-            "config.launch_mss is not a setting of this executor type.",
+            "config.launch_mss: is not a setting of this executor type.",
         ),
         ({"config": "text"}, "config", "must be an object"),
         ({"name": "no good"}, "name", "must begin with a letter"),

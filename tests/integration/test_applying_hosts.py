@@ -35,12 +35,12 @@ async def test_hosts_are_made_what_they_should_be(admin: Api) -> None:
     changed = fleet(routingWeight=9, config={"run_ms": 5})
     planned = await admin(APPLY, inputs=changed, dryRun=True)
     assert changes(planned) == ["UNCHANGED", "UPDATED"]
-    assert planned[1]["difference"] == "routing_weight: 7 to 9; config: changed"
+    assert planned[1]["difference"] == "routingWeight: 7 to 9; config: run_ms changed"
     assert planned[1]["result"]["routingWeight"] == 7
     applied = await admin(APPLY, inputs=changed)
     assert (applied[1]["result"]["routingWeight"], applied[1]["result"]["config"]) == (9, {"run_ms": 5})
     rows = [row async for row in AuditEntry.objects.filter(action="updateHost")]
-    assert [(row.target, row.detail) for row in rows] == [("us", "routing_weight: 7 to 9; config: changed")]
+    assert [(row.target, row.detail) for row in rows] == [("us", "routingWeight: 7 to 9; config: run_ms changed")]
 
 
 async def test_a_host_that_cannot_be_applied_hinders_no_other(admin: Api, sim: dict) -> None:
@@ -85,7 +85,8 @@ async def test_a_secret_does_not_follow_a_merged_address(admin: Api) -> None:
 async def test_null_is_refused_where_a_value_is_needed(admin: Api, sim: dict, name: str) -> None:
     query = "mutation($id: ID!, $input: HostPatch!) { updateHost(id: $id, input: $input) { ... on ValidationFailed { fields { field message reason } } } }"
     refused = await admin(query, id=sim["id"], input={name: None})
-    reason = "Must not be null; leave it out to keep its value."
+    empty = {"region": ', or send "" to empty it', "labels": ", or send {} to empty it"}.get(name, "")
+    reason = f"Must not be null; leave it out to keep its value{empty}."
     assert refused["fields"] == [{"field": name, "message": f"{name}: m{reason[1:]}", "reason": reason}]
 
 
@@ -167,7 +168,7 @@ async def test_a_region_from_the_config_follows_it(admin: Api) -> None:
     assert changes(await admin(APPLY, inputs=[cloud])) == ["CREATED"]
     moved = {**cloud, "config": {"region": "us-east1"}}
     (planned,) = await admin(APPLY, inputs=[moved], dryRun=True)
-    assert planned["difference"] == "region: 'europe-west1' to 'us-east1'; config: changed"
+    assert planned["difference"] == 'region: "europe-west1" to "us-east1"; config: region changed'
     await admin(APPLY, inputs=[moved])
     assert (await ExecutorHost.objects.aget()).region == "us-east1"
 

@@ -95,7 +95,7 @@ async def test_a_drained_host_says_when_it_is_empty(admin: Api, sim: dict) -> No
         await admin(host_mutation("drainHost"), id=sim["id"])
         event = await anext(values)
     assert await has_status(admin, job["id"], "SUCCEEDED")
-    assert (event["hostName"], event["message"]) == ("sim", "Host sim has finished its last job.")
+    assert (event["hostName"], event["message"]) == ("sim", "Host sim is drained and holds no job.")
     assert event["host"]["emptySince"] is not None
     await admin(host_mutation("resumeHost"), id=sim["id"])
     assert (await ExecutorHost.objects.aget()).empty_since is None
