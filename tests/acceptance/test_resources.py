@@ -82,7 +82,7 @@ async def test_two_hundred_thousand_lines_in_five_seconds(api: Api, served: Serv
 async def test_a_large_image_is_pulled_with_progress(api: Api, served: Served, engine: Engine) -> None:
     registry = engine.serve_registry(5002)
     image = f"{registry}/large:1"
-    await asyncio.to_thread(engine.push, image, ballast=200 * MEGABYTE)
+    await asyncio.to_thread(engine.push, image, ballast=500 * MEGABYTE)
     cursor = await api("{ eventCursor }")
     job = await api.submit(image=image, command=["echo", "here"])
     async with api.subscribe(EVENTS, after=cursor, filters={"kinds": ["JOB_PROGRESS", "JOB_LAUNCHED"]}) as events:
@@ -96,7 +96,7 @@ async def test_a_large_image_is_pulled_with_progress(api: Api, served: Served, e
                 shown = (await api(QUERY, id=job["id"]))["message"]
                 assert shown == "" or f" image '{image}' to host e" in shown
     assert told[0] == f"Pulling image '{image}' to host e."
-    assert any("of 1 layers" in message and "of 20" in message for message in told), told
+    assert any("of 1 layers" in message and "of 50" in message for message in told), told
     done = await ended(api, job["id"])
     assert (done["status"], done["message"]) == ("SUCCEEDED", "")
     lines = [edge["node"]["text"] for edge in done["logs"]["edges"]]

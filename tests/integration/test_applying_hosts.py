@@ -97,7 +97,9 @@ async def test_a_taken_name_is_a_conflict_of_that_field(admin: Api, sim: dict) -
 
 
 async def test_hosts_are_found_by_their_free_capacity(admin: Api) -> None:
-    small, large, open_ended = await make_hosts(3, max_concurrent_jobs=4, reported_cpu_cores=8)
+    # Of another node, so that no loop of this process runs their jobs.
+    far = {"executor_type": "docker", "config": {"node": "elsewhere"}}
+    small, large, open_ended = await make_hosts(3, max_concurrent_jobs=4, reported_cpu_cores=8, **far)
     await ExecutorHost.objects.filter(pk=small.pk).aupdate(max_memory_mb=1000, max_cpu_cores=1)
     await ExecutorHost.objects.filter(pk=large.pk).aupdate(reported_memory_mb=64_000, max_concurrent_jobs=2)
     await make_job(host=small, status=JobStatus.RUNNING, memory_limit=900, cpu_limit=0.75)
