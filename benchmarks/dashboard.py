@@ -1,6 +1,6 @@
 """The dashboard in Chromium, beside a large fleet and a stream of events.
 
-    python -m benchmarks.dashboard [--hosts 1000] [--jobs 100000] [--events 100] [--minutes 10] [--database-url URL]
+    python -m benchmarks.dashboard [--hosts 1000] [--jobs 100000] [--events 100] [--minutes 10] [--pages PAGE ...]
 
 For each page: when its first content is painted and when its data is there, the longest time for which its main thread
 was busy, and the memory of its scripts after the first part and at the end, each after a garbage collection. Chromium,
@@ -88,9 +88,9 @@ async def browse(url: str, arguments: argparse.Namespace, table: fleet.Table) ->
         await page.add_init_script(OBSERVE)
         session = await page.context.new_cdp_session(page)
         await session.send("Performance.enable")
-        for path, ready in PAGES.items():
-            seconds = arguments.minutes * 60 / len(PAGES)
-            table.row(path, **await measure(page, session, url + path, ready, seconds))
+        for path in arguments.pages:
+            seconds = arguments.minutes * 60 / len(arguments.pages)
+            table.row(path, **await measure(page, session, url + path, PAGES[path], seconds))
             assert not submitting.done(), submitting.exception()
         await browser.close()
     submitting.cancel()
@@ -114,7 +114,8 @@ if __name__ == "__main__":
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--events", type=float, default=100)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=10, help="of all pages together")
+    parser.add_argument("--pages", nargs="*", default=list(PAGES), choices=PAGES)
     parser.add_argument("--database-url", default="", help="PostgreSQL; otherwise a SQLite file of its own")
     parser.add_argument("--json", default="", help="a file for the figures, or - for stdout")
     main(parser.parse_args())

@@ -1,5 +1,5 @@
-import { may, mutate, useQuery } from "../api.js";
-import { CancelJobDocument, JobDocument, JobEventsDocument, JobsAheadDocument, RetryJobDocument } from "../operations.js";
+import { ROOT, may, mutate, useQuery } from "../api.js";
+import { CancelJobDocument, JobDocument, JobEventsDocument, JobsAheadDocument, RetryJobDocument, SubmitDocument } from "../operations.js";
 import { href } from "../router.js";
 import { Logs } from "../logs.js";
 import { SubmitForm } from "../submit_form.js";
@@ -53,6 +53,7 @@ function OneJob({ job, reload }) {
           <dt>Submitted</dt><dd><${Ago} at=${job.submittedAt} /> by ${job.submittedBy || "an earlier version"}, priority ${job.priority}</dd>
           <dt>Id</dt><dd class="mono">${job.id}</dd>
         </dl>
+        <details><summary>As a command that submits it again</summary><pre class="scroll" tabindex="0">${command(job)}</pre></details>
         <details><summary>As JSON</summary><pre class="scroll">${JSON.stringify(spec(job), null, 2)}</pre></details>
       </${Panel}>
     </div>
@@ -148,3 +149,9 @@ const SPEC = ["image", "name", "entryPoint", "command", "workingDir", "user", "n
   "priority", "preferredExecutor", "executorRequired", "regionPreference", "regionRequired", "hostSelector", "strategy", "labels", "maxAttempts"];
 const isEmpty = (value) => value === null || value === "" || value === false || (typeof value === "object" && Object.keys(value).length === 0);
 const spec = (job) => Object.fromEntries(SPEC.filter((name) => !isEmpty(job[name])).map((name) => [name, job[name]]));
+
+/** @param {JobParts} job */
+const command = (job) => {
+  const body = JSON.stringify({ query: SubmitDocument, variables: { input: spec(job) } }).replaceAll("'", String.raw`'\''`);
+  return `curl -s ${location.origin}${ROOT}/graphql -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '${body}'`;
+};

@@ -178,6 +178,32 @@ async def test_a_job_is_submitted_watched_and_submitted_again(browser: Browser, 
         await expect(page.get_by_text("It has written nothing.")).to_be_visible()
 
 
+async def test_a_job_is_shown_as_a_command_that_submits_it_again(browser: Browser, served: Served) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed (Debian: apt-get install curl).")
+    job = {
+        "image": "x:1",
+        "name": 'it\'s "quoted" $HOME',
+        "command": ["echo 'a b'"],
+        "labels": {"team": "ml"},
+        "priority": 3,
+    }
+    submitted = served.query(served.token, SUBMIT, input=job)
+    async with opened(browser, served, served.token) as watched:
+        page = watched.page
+        await page.goto(f"{served.url}/jobs/{submitted['id']}")
+        await page.get_by_text("As a command that submits it again").click()
+        command = await page.locator("pre", has_text="curl -s").inner_text()
+        await watched.check("a job as a command")
+    variables = {**os.environ, "TOKEN": served.token}
+    done = await asyncio.to_thread(subprocess.check_output, ["sh", "-c", command], env=variables, text=True)
+    again = json.loads(done)["data"]["submitJob"]
+    assert again["name"] == job["name"]
+    query = "query($id: ID!) { job(id: $id) { image command priority labels } }"
+    found = served.query(served.token, query, id=again["id"])
+    assert found == {name: job[name] for name in ("image", "command", "priority", "labels")}
+
+
 async def test_a_cut_connection_is_shown_and_leaves_no_gap(browser: Browser, served: Served, tmp_path: Path) -> None:
     async with opened(browser, served, served.token) as watched:
         page = watched.page
