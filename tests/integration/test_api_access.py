@@ -130,7 +130,7 @@ async def test_changes_are_audited(admin: Api, sim: dict) -> None:
     assert {entry.actor for entry in entries} == {(await ApiToken.objects.aget()).name}
     assert {entry.address for entry in entries} == {"127.0.0.1"}
     assert [entry.target for entry in entries] == ["sim", str(to_pk("ContainerJob", job["id"])), "sim"]
-    assert [entry.detail for entry in entries] == ["", "busybox:test", "is_draining: False to True"]
+    assert [entry.detail for entry in entries] == ["", "busybox:test", "isDraining: false to true"]
     assert {entry.result for entry in entries} == {"DONE"}
 
 

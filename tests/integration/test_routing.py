@@ -329,7 +329,7 @@ async def test_a_job_without_a_host_has_no_executor() -> None:
 
 async def test_a_bad_config_names_its_key() -> None:
     host = await make_host(executor_type="docker", config={"urll": "unix:///x"})
-    with pytest.raises(ExecutorConfigurationError, match=r"config\.urll is not a setting"):
+    with pytest.raises(ExecutorConfigurationError, match=r"config\.urll: is not a setting"):
         ExecutorFactory().get_executor(host)
 
 
