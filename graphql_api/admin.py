@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -37,10 +37,13 @@ def routes(view: GraphQLView) -> list[BaseRoute]:
         if not context.identity.may(Role.ADMIN):
             return PlainTextResponse("This needs a token with the role admin.\n", 403)
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST_FORM:
-                return PlainTextResponse(f"A form has at most {LARGEST_FORM} bytes.\n", 413)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_FORM:
+                    return PlainTextResponse(f"A form has at most {LARGEST_FORM} bytes.\n", 413)
+        except ClientDisconnect:
+            return Response()
         scope = dict(request.scope)
         origin = urlsplit(request.headers.get("origin", ""))
         if origin.netloc == request.headers.get("host"):

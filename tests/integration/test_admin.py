@@ -131,6 +131,8 @@ async def test_a_form_that_is_too_large_is_refused(browser: httpx.AsyncClient) -
 
 async def test_actions_of_many_admins_hold_up_no_read(browser: httpx.AsyncClient, admin: Api, sim: dict) -> None:
     tokens = [await ApiToken.objects.acreate(name=f"old-{n}", role=Role.VIEWER, digest=str(n)) for n in range(6)]
+    # The cookie of the forms, which the pages share.
+    await browser.get(TOKENS)
     done = await asyncio.gather(*(act(browser, TOKENS, "revoke", token.pk) for token in tokens))
     assert done == ["1 of 1 were changed."] * 6
 
@@ -172,3 +174,22 @@ async def test_cookies_are_secure_behind_a_proxy_with_tls(browser: httpx.AsyncCl
 async def test_what_needs_users_with_passwords_is_not_there(browser: httpx.AsyncClient) -> None:
     for path in ("password_change/", "r/1/1/", "autocomplete/"):
         assert (await browser.get(f"/admin/{path}")).status_code == 404
+
+
+async def test_a_browser_that_leaves_before_its_form_was_sent_is_no_error(
+    browser: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = browser.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    cookie = f"{browser_session.COOKIE}={browser.cookies[browser_session.COOKIE]}"
+    head = (
+        f"POST {HOSTS} HTTP/1.1\r\nHost: {url.netloc.decode()}\r\nSec-Fetch-Site: same-origin\r\nCookie: {cookie}\r\n"
+    )
+    writer.write(f"{head}Content-Length: 100\r\n\r\nhalf".encode())
+    await writer.drain()
+    # Answered while that request waits for the rest of its body.
+    assert (await browser.get("/admin/")).status_code == 200
+    writer.close()
+    await writer.wait_closed()
+    assert (await browser.get("/admin/")).status_code == 200
+    assert not [record for record in caplog.records if record.name == "uvicorn.error"]
