@@ -180,7 +180,7 @@ async def test_a_browser_that_leaves_before_its_form_was_sent_is_no_error(
     browser: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = browser.base_url
-    reader, writer = await asyncio.open_connection(url.host, url.port)
+    _, writer = await asyncio.open_connection(url.host, url.port)
     cookie = f"{browser_session.COOKIE}={browser.cookies[browser_session.COOKIE]}"
     head = (
         f"POST {HOSTS} HTTP/1.1\r\nHost: {url.netloc.decode()}\r\nSec-Fetch-Site: same-origin\r\nCookie: {cookie}\r\n"
