@@ -12,17 +12,14 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from container_manager.domain.kinds import Role
-from graphql_api import browser_session
+from graphql_api import browser_session, dashboard
 from graphql_api.view import GraphQLView
 
 STATIC = Path(str(files("django.contrib.admin"))) / "static"
 LARGEST_FORM = 1_000_000
 """Bytes."""
 
-CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
+CONTENT_POLICY = dashboard.CONTENT_POLICY.replace("form-action 'none'", "form-action 'self'")
 
 
 def routes(view: GraphQLView) -> list[BaseRoute]:
