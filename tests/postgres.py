@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -64,7 +65,9 @@ class Postgres:
         return f"postgresql://cm@127.0.0.1:{self._port}/{name}"
 
     def stop(self) -> None:
-        self.crash()
+        # A test that failed may have left it crashed.
+        with suppress(subprocess.CalledProcessError):
+            self.crash()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:

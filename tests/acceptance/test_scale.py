@@ -293,9 +293,8 @@ def test_processes_outlive_a_database_that_crashes_under_load(other_cluster: Pos
         # What needs the database, whether the token is still known or not.
         answer = httpx.post(f"{api.url}/graphql", json={"query": "{ eventCursor }"}, headers=headers)
         assert answer.json()["errors"][0]["extensions"] == {"code": "UNAVAILABLE"}
-        with pytest.raises(websockets.ConnectionClosed) as closed:
-            asyncio.run(_some_events(api))
-        assert closed.value.rcvd.code == 1013
+        # A token that was looked up within the last second still lets a client in; its events come later.
+        eventually_sync(lambda: asyncio.run(_close_code(api)) == 1013, 10, "connections are put off")
         other_cluster.resume()
         began, before = time.monotonic(), sum(len(load.acknowledged) for load in loads)
         for process in (api, worker):
@@ -318,6 +317,15 @@ def test_processes_outlive_a_database_that_crashes_under_load(other_cluster: Pos
         assert worker.terminate() == 0
         assert api.terminate() == 0
         assert "Traceback" not in api.stderr.read_text()
+
+
+async def _close_code(api: Served) -> int | None:
+    """Why a new WebSocket is closed; None if it is not."""
+    try:
+        async with Api(api.url, api.token).socket():
+            return None
+    except websockets.ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else None
 
 
 def _unready(process: Served) -> dict[str, Any] | None:
