@@ -27,6 +27,7 @@ LAYERS = [
     ["container_manager.store"],
     ["container_manager.models"],
     ["container_manager.fields"],
+    ["container_manager.client"],
     ["container_manager.crypto"],
     ["container_manager.settings"],
     ["container_manager.executors"],
@@ -50,6 +51,8 @@ NO_QUERIES = ("asgi", "container_manager.cli", "graphql_api")
 """They read and write through the service."""
 
 QUERY = re.compile(r"threads\.(?:read|write)\((?!startup\.prepare)|\.objects\b(?!\.none\(\))|commit_one")
+GENERATED = {"migrations", "generated"}
+CLIENT_NEEDS = {"anyio", "httpx", "httpx_sse", "pydantic"}
 LONGEST_MODULE, LONGEST_FUNCTION = 400, 60
 
 
@@ -57,7 +60,7 @@ def modules() -> dict[str, Path]:
     files = [ROOT / "asgi.py", *(ROOT / "container_manager").rglob("*.py"), *(ROOT / "graphql_api").rglob("*.py")]
     named = {}
     for path in files:
-        if "migrations" not in path.parts:
+        if not GENERATED & set(path.parts):
             parts = path.relative_to(ROOT).with_suffix("").parts
             named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return named
@@ -114,6 +117,13 @@ def test_the_pure_parts_import_the_standard_library_alone() -> None:
         if any(is_in(module, name) for name in PURE):
             outside = {name for name in imports(path) if name.split(".")[0] not in sys.stdlib_module_names}
             assert all(any(is_in(name, pure) for pure in PURE) for name in outside), (module, outside)
+
+
+def test_the_client_needs_no_part_of_the_service() -> None:
+    for module, path in modules().items():
+        if is_in(module, "container_manager.client"):
+            outside = {name for name in imports(path) if not is_in(name, "container_manager.client")}
+            assert {name.split(".")[0] for name in outside} <= CLIENT_NEEDS | sys.stdlib_module_names, module
 
 
 def test_a_verdict_depends_on_the_domain_and_the_executor_interface_alone() -> None:

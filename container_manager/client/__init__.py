@@ -1,0 +1,78 @@
+"""The client: `AsyncClient` for asyncio, `Client` for everything else."""
+
+from container_manager.client.asynchronous import AsyncClient, AsyncJob
+from container_manager.client.blocking import Client, Job
+from container_manager.client.errors import (
+    ClientError,
+    Conflict,
+    CursorExpired,
+    Forbidden,
+    JobFailed,
+    NotFound,
+    Refused,
+    RequestFailed,
+    Unauthenticated,
+    Unreachable,
+    ValidationFailed,
+)
+from container_manager.client.generated.enums import (
+    CheckCode,
+    ExecutorType,
+    FailureReason,
+    HealthStatus,
+    HostOrder,
+    JobOrder,
+    JobStatus,
+    LogStream,
+    RoutingEventKind,
+    Strategy,
+    Verdict,
+)
+from container_manager.client.generated.input_types import (
+    HostAssumption,
+    HostFilter,
+    HostInput,
+    HostPatch,
+    JobFilter,
+    JobInput,
+    RoutingEventFilter,
+)
+from container_manager.client.options import JobOptions, job_input
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJob",
+    "CheckCode",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "CursorExpired",
+    "ExecutorType",
+    "FailureReason",
+    "Forbidden",
+    "HealthStatus",
+    "HostAssumption",
+    "HostFilter",
+    "HostInput",
+    "HostOrder",
+    "HostPatch",
+    "Job",
+    "JobFailed",
+    "JobFilter",
+    "JobInput",
+    "JobOptions",
+    "JobOrder",
+    "JobStatus",
+    "LogStream",
+    "NotFound",
+    "Refused",
+    "RequestFailed",
+    "RoutingEventFilter",
+    "RoutingEventKind",
+    "Strategy",
+    "Unauthenticated",
+    "Unreachable",
+    "ValidationFailed",
+    "Verdict",
+    "job_input",
+]

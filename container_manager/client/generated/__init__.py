@@ -1,0 +1,1 @@
+"""Made by scripts/client of the schema and operations.graphql. Not to be edited."""
