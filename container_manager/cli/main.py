@@ -7,14 +7,22 @@ import click
 from container_manager.cli.audit import audit
 from container_manager.cli.check import check
 from container_manager.cli.keys import keys
+from container_manager.cli.remote import events, explaining, hosts, jobs, login
 from container_manager.cli.serve import demo, serve
 from container_manager.cli.token import token
 from container_manager.environment import ConfigurationError
 from container_manager.errors import UserError
 
+PROGRAM = "container-manager"
+
 
 class _Commands(click.Group):
     """Shows errors of the configuration and of users as one sentence, without a stack trace."""
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in (("Jobs, hosts and why (clients of a service)", OF_CLIENT), ("The service", OF_SERVICE)):
+            with formatter.section(title):
+                formatter.write_dl([(one.name or "", one.get_short_help_str(limit=78)) for one in commands])
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -29,7 +37,14 @@ def main() -> None:
     """Decides on which host each container job runs, runs it there, and explains the decision."""
 
 
-for command in (serve, demo, token, keys, audit, check):
+OF_SERVICE = (serve, demo, token, keys, audit, check)
+OF_CLIENT = (
+    *(jobs.submit, jobs.jobs, jobs.job, jobs.logs, jobs.cancel, jobs.retry),
+    *(explaining.explain, explaining.why_not, explaining.plan, explaining.queue),
+    *(hosts.hosts, events.events, events.top),
+    *(login.login, login.logout, login.contexts, login.completion),
+)
+for command in (*OF_SERVICE, *OF_CLIENT):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""What the client's commands share: their options, the connection, and how errors become exit codes."""
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import click
+
+from container_manager.cli.remote import contexts
+
+DONE, REFUSED, USAGE, NOT_FOUND, UNREACHABLE, NOT_ALLOWED = range(6)
+TIMED_OUT, NO_EXIT_CODE, INTERRUPTED = 124, 125, 130
+"""Of jobs without an exit code of their own, as `timeout`, `docker run` and shells have them."""
+
+FOLLOWING_PATIENCE = 600.0
+"""Seconds for which a command that follows something waits for a service that is away."""
+
+PLACE = ("server", "token", "context")
+"""The options that say which service is meant."""
+
+Command = Callable[..., Any]
+
+
+def remote(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Command:
+    """A command that gets a client as its first argument, and may return an exit code."""
+
+    @click.option("--server", envvar="CONTAINER_MANAGER_URL", help="Address of the service.")
+    @click.option("--token", envvar="CONTAINER_MANAGER_TOKEN", help="API token. CONTAINER_MANAGER_TOKEN hides it.")
+    @click.option("--context", envvar="CONTAINER_MANAGER_CONTEXT", help="A server kept by `login`.")
+    @click.option("--json", "as_json", is_flag=True, help="For programs: the API's objects as JSON.")
+    @functools.wraps(command)
+    def run(*, as_json: bool, **arguments: Any) -> None:
+        context = click.get_current_context()
+        if context.invoked_subcommand is not None:
+            return
+        place = {option: arguments.pop(option) or _of_group(context, option) for option in PLACE}
+
+        async def with_client() -> int | None:
+            from container_manager.client import AsyncClient
+
+            at = contexts.chosen(**place)
+            async with AsyncClient(at.server, at.token or None, patience=0) as client:
+                return await command(client, as_json=as_json, **arguments)
+
+        sys.exit(reported(with_client, as_json=as_json))
+
+    return run
+
+
+def _of_group(context: click.Context, option: str) -> str | None:
+    """An option of `hosts`, given before the name of a command below it."""
+    return context.parent.params.get(option) if context.parent is not None else None
+
+
+def reported(work: Callable[[], Coroutine[Any, Any, int | None]], *, as_json: bool = False) -> int:
+    """Run it; returns the exit code. Errors of the client are printed, in JSON if that is asked for."""
+    from container_manager.client import ClientError
+
+    try:
+        return asyncio.run(work()) or DONE
+    except ClientError as error:
+        code, kind, advice = _explained(error)
+        if as_json:
+            fields = [{"field": one.field, "reason": one.reason} for one in getattr(error, "fields", ())]
+            click.echo(json.dumps({"error": {"code": kind, "message": str(error), "fields": fields}}), err=True)
+        else:
+            click.echo(f"Error: {error}{f' {advice}' if advice else ''}", err=True)
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _explained(error: Exception) -> tuple[int, str, str]:
+    """The exit code, the name of the error for programs, and what to do about it."""
+    from container_manager import client
+
+    table: list[tuple[type[Exception], int, str, str]] = [
+        (client.NotFound, NOT_FOUND, "NOT_FOUND", ""),
+        (client.ValidationFailed, REFUSED, "VALIDATION_FAILED", ""),
+        (client.Conflict, REFUSED, "CONFLICT", ""),
+        (
+            client.Unreachable, UNREACHABLE, "UNREACHABLE",
+            "Start the service with `container-manager serve`, or name another one with --server or `login`.",
+        ),
+        (
+            client.Unauthenticated, NOT_ALLOWED, "UNAUTHENTICATED",
+            "Give it with --token or CONTAINER_MANAGER_TOKEN, or keep it with `container-manager login`.",
+        ),
+        (client.Forbidden, NOT_ALLOWED, "FORBIDDEN", ""),
+    ]  # fmt: skip
+    for kind, code, name, advice in table:
+        if isinstance(error, kind):
+            return code, name, advice
+    return REFUSED, getattr(error, "code", "") or "REFUSED", ""
+
+
+def pairs(_: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """A callback of click: NAME=VALUE options as a dictionary."""
+    wrong = next((value for value in values if not value.partition("=")[0] or "=" not in value), None)
+    if wrong is not None:
+        raise click.BadParameter(f"{wrong!r} is not NAME=VALUE.", param=param)
+    return dict(value.split("=", 1) for value in values)
