@@ -15,7 +15,7 @@ from container_manager import models
 from container_manager.errors import Unavailable, UserError
 from container_manager.executors.configs import CONFIGS
 from container_manager.executors.secrets import hide_secrets
-from container_manager.service import Service
+from container_manager.service import Service, current
 from container_manager.store import threads
 from container_manager.store.transaction import Actor
 
@@ -38,6 +38,17 @@ class Caller(NamedTuple):
     service: Service
     loop: asyncio.AbstractEventLoop
     actor: Actor
+
+
+NO_SERVICE = "No service runs in this process; use the dashboard or the command line of one that runs."
+
+
+def _in_project(request: HttpRequest) -> Caller | None:
+    """The user of a project's admin, if the service runs in the same process."""
+    here = current()
+    if here is None:
+        return None
+    return Caller(*here, Actor(request.user.get_username(), request.META.get("REMOTE_ADDR", "")))
 
 
 class _Pages(_Paginator):
@@ -94,9 +105,9 @@ class _Shown(_ModelAdmin):
         change: Callable[[Service, Sequence[int], Actor], Coroutine[Any, Any, int]],
     ) -> None:
         """Let the service change rows, at most `MOST_AT_ONCE`, and say how many it has changed."""
-        caller: Caller | None = getattr(request, "container_manager", None)
+        caller: Caller | None = getattr(request, "container_manager", None) or _in_project(request)
         if caller is None:
-            self.message_user(request, "No service runs in this process.", messages.ERROR)
+            self.message_user(request, NO_SERVICE, messages.ERROR)
             return
         ids = list(rows.order_by("pk").values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
         if len(ids) > MOST_AT_ONCE:
@@ -198,6 +209,7 @@ COLUMNS: dict[type[Model], tuple[str, ...]] = {
     models.JobOutput: ("job_id", "attempt", "part"),
     models.JobStatistics: ("dimension", "label", "key", "seconds", "start", "succeeded", "failed"),
     models.Leadership: ("duty", "owner", "expires_at"),
+    models.OutboxEntry: ("key", "actor"),
     models.QueueRefusal: ("class_key", "verdict", "message"),
     models.RoutingDecision: ("id", "job_id", "attempt", "host_name", "reason", "decided_at"),
     models.RoutingEvaluation: ("id",),

@@ -3,7 +3,10 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.core.checks import Tags, register
 from django.db.backends.signals import connection_created
+
+from container_manager import checks, configuration
 
 
 class ContainerManagerConfig(AppConfig):
@@ -11,9 +14,12 @@ class ContainerManagerConfig(AppConfig):
 
     name = "container_manager"
     verbose_name = "container-manager"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         connection_created.connect(_drop_notifications)
+        if configuration.is_embedded():
+            register(checks.of_project, Tags.database)
 
 
 def _drop_notifications(connection: Any, **_: Any) -> None:

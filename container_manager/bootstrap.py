@@ -5,9 +5,8 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from django.conf import settings
-
 from container_manager.domain.host_health import HealthStatus
+from container_manager.environment import runtime_folder
 from container_manager.errors import Conflict
 from container_manager.service import Service
 from container_manager.store.transaction import Actor
@@ -28,7 +27,7 @@ async def register_local_engine(service: Service) -> None:
         logger.warning("There is no token yet: make one with `container-manager token create --name me --role admin`.")
     if await service.hosts.any_exist():
         return
-    rootless = [Path(settings.RUNTIME_FOLDER, name) for name in ROOTLESS if settings.RUNTIME_FOLDER]
+    rootless = [Path(folder, name) for name in ROOTLESS if (folder := runtime_folder())]
     for path in [*map(Path, SOCKETS), *rootless]:
         if not await asyncio.to_thread(path.is_socket):
             continue

@@ -7,7 +7,8 @@ from functools import cache
 
 import orjson
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from django.conf import settings
+
+from container_manager import configuration
 
 
 class WrongKeyError(Exception):
@@ -26,7 +27,7 @@ def _derive(key: str, purpose: bytes) -> bytes:
 
 @cache
 def _keys() -> tuple[str, ...]:
-    return settings.CONTAINER_MANAGER.secret_keys()
+    return configuration.current().secret_keys()
 
 
 def encrypt(value: object) -> bytes:

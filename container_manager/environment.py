@@ -1,12 +1,13 @@
 """The CONTAINER_MANAGER_* variables as one typed, frozen value, validated before anything starts."""
 
+import difflib
 import ipaddress
 import os
 import secrets
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -15,7 +16,24 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 PREFIX = "CONTAINER_MANAGER_"
 
 # Read by the command-line client, which does not load the service.
-CLIENT_VARIABLES = frozenset({"URL", "TOKEN"})
+CLIENT_VARIABLES = frozenset({"URL", "TOKEN", "CONTEXT"})
+
+# A database host that vanishes without closing its connections is noticed within seconds, not TCP's own minutes.
+POSTGRESQL_OPTIONS: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+SQLITE_OPTIONS: dict[str, Any] = {
+    # A writer takes its lock at BEGIN. With deferred transactions, two readers that both
+    # start to write fail with "database is locked" whatever the timeout.
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-65536",
+}
+"""OPTIONS of Django's DATABASES; a project that gives its own database to the service needs those of SQLite."""
 
 MINIMUM_KEY_LENGTH = 32
 ROLES = ("viewer", "operator", "admin")
@@ -45,6 +63,10 @@ def _give_roles(values: tuple[str, ...]) -> tuple[str, ...]:
         if role not in ROLES or not group:
             raise ValueError(f"{value!r} must be one of {', '.join(ROLES)}, then = and a value of the claim")
     return values
+
+
+def _in_small_letters(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -88,7 +110,7 @@ class Environment(BaseModel):
     oidc_roles_claim: str = Field("groups", min_length=1, description="the claim with a user's groups or roles")
     oidc_name_claim: str = Field("sub", min_length=1, description="the claim with a user's name in the audit log")
     log_format: Literal["text", "json", ""] = Field("", description="`text` on a terminal, else `json`")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_in_small_letters)] = Field(
         "info", description="the lowest level that is logged"
     )
 
@@ -202,19 +224,40 @@ def _kept_key(path: Path) -> str:
     return key
 
 
-def read(environ: Mapping[str, str]) -> Environment:
-    """Read the service's variables from `environ`. Empty values count as not given.
+def runtime_folder() -> str:
+    """The user's folder for sockets; "" when there is none."""
+    return os.environ.get("XDG_RUNTIME_DIR", "")
+
+
+def sends_traces() -> bool:
+    """Whether a collector of traces is named, by OpenTelemetry's own variables."""
+    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{endpoint}") for endpoint in ("ENDPOINT", "TRACES_ENDPOINT"))
+
+
+def shares_metrics() -> bool:
+    """Whether worker processes share their metrics in a folder, as `serve --workers` lets them."""
+    return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+
+def read(environ: Mapping[str, str] | None = None, given: Mapping[str, Any] | None = None) -> Environment:
+    """Read the service's variables. Empty values count as not given.
+
+    Args:
+        environ: the process's environment when it is not given.
+        given: settings that are fixed already, by their names in capital letters.
 
     Raises:
         ConfigurationError: a variable is unknown or has an invalid value; the message names it.
     """
+    environ = os.environ if environ is None else environ
     names = {name.removeprefix(PREFIX): value for name, value in environ.items() if name.startswith(PREFIX) and value}
     for name in names:
         if name not in CLIENT_VARIABLES and name.lower() not in Environment.model_fields:
-            raise ConfigurationError(
-                f"{PREFIX}{name} is not a setting of container-manager; see the table in the README."
-            )
-    values = {name.lower(): value for name, value in names.items() if name not in CLIENT_VARIABLES}
+            close = difflib.get_close_matches(name.lower(), Environment.model_fields, 1)
+            meant = f"did you mean {PREFIX}{close[0].upper()}?" if close else "see the table in the README."
+            raise ConfigurationError(f"{PREFIX}{name} is not a setting of container-manager; {meant}")
+    values: dict[str, Any] = {name.lower(): value for name, value in names.items() if name not in CLIENT_VARIABLES}
+    values |= {name.lower(): value for name, value in (given or {}).items()}
     try:
         environment = Environment.model_validate(values)
     except ValidationError as error:

@@ -5,9 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from django.conf import settings
-from django.db import connection
-
+from container_manager import configuration
 from container_manager.aio import cancel_and_wait
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.fleet_check import FleetCheck
@@ -15,10 +13,13 @@ from container_manager.control.health import HealthLoop
 from container_manager.control.host_usage import HostUsage
 from container_manager.control.housekeeping import Housekeeping
 from container_manager.control.leader import Leader
+from container_manager.control.outbox import Outbox
 from container_manager.control.reconciler import Reconciler
 from container_manager.control.scheduler import Scheduler
+from container_manager.control.signals import Signals
 from container_manager.control.statistics import Statistics
 from container_manager.control.supervisor import Loop, Supervisor
+from container_manager.database import connection
 from container_manager.events.log import EventLog
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.observability import metrics
@@ -42,12 +43,13 @@ class Process:
     """
 
     def __init__(self, instance: str, *, runs_jobs: bool = True) -> None:
-        environment = settings.CONTAINER_MANAGER
+        environment = configuration.current()
         self.writer = Writer()
         self.factory = ExecutorFactory(self.writer.write, instance)
         self.events = EventLog(environment.listen_url or listen.default_url())
         # A process that runs no jobs does not use the engines of any node either.
         self.nodes = {"", environment.node} if runs_jobs else {""}
+        self.outbox = Outbox(self.writer)
         self._core = Supervisor([self.writer, self.events, FleetCheck()])
         self._loops = Supervisor(self._control_loops() if runs_jobs else [])
         self._sampling: asyncio.Task[None] | None = None
@@ -61,7 +63,7 @@ class Process:
         return [*self._core.loops, *self._loops.loops]
 
     def _control_loops(self) -> list[Loop]:
-        environment = settings.CONTAINER_MANAGER
+        environment = configuration.current()
         node, writer, factory = environment.node, self.writer, self.factory
         scheduler = Scheduler(writer)
         dispatcher = Dispatcher(writer, factory, node, environment.lease_seconds)
@@ -69,12 +71,13 @@ class Process:
         reconciler = Reconciler(writer, factory, leader, environment.orphan_grace_seconds)
         health = HealthLoop(writer, factory, leader, environment.probe_interval_seconds)
         # With PostgreSQL there may be other processes, whose commits come through the event log.
-        subscribe = self.events.on_read if environment.is_postgresql else writer.on_commit
+        subscribe = self.events.on_read if connection.vendor == "postgresql" else writer.on_commit
         counting = Statistics(writer, leader)
         usage = HostUsage(writer, leader)
-        for loop in (scheduler, dispatcher, health, reconciler, counting, usage):
+        signals = Signals(writer, environment.lease_seconds)
+        for loop in (scheduler, dispatcher, health, reconciler, counting, usage, signals):
             subscribe(loop.on_events)
-        slow: list[Loop] = [counting, usage, Housekeeping(writer, leader, environment)]
+        slow: list[Loop] = [counting, usage, signals, Housekeeping(writer, leader, environment), self.outbox]
         return [scheduler, dispatcher, leader, health, reconciler, *slow]
 
     async def start(self) -> None:

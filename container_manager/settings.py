@@ -7,17 +7,13 @@ from typing import Any
 
 import dj_database_url
 
-from container_manager.environment import ConfigurationError, read
+from container_manager.environment import POSTGRESQL_OPTIONS, SQLITE_OPTIONS, ConfigurationError, read
 
 CONTAINER_MANAGER = read(os.environ)
 # gRPC would write lines of its own to stderr, between our structured log lines.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 # OpenTelemetry reads its own variables; naming a collector also turns tracing on.
 os.environ.setdefault("OTEL_SERVICE_NAME", "container-manager")
-RUNTIME_FOLDER = os.environ.get("XDG_RUNTIME_DIR", "")
-SENDS_TRACES = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{endpoint}") for endpoint in ("ENDPOINT", "TRACES_ENDPOINT"))
-# `serve --workers` sets it: the folder in which worker processes share their metrics.
-SHARES_METRICS = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
 SECRET_KEY = CONTAINER_MANAGER.secret_keys()[0]
 DEBUG = False
@@ -59,16 +55,6 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 
 
-# A database host that vanishes without closing its connections is noticed within seconds, not TCP's own minutes.
-POSTGRESQL_OPTIONS = {
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-
-
 def _database() -> dict[str, Any]:
     url = CONTAINER_MANAGER.effective_database_url
     try:
@@ -78,13 +64,7 @@ def _database() -> dict[str, Any]:
     if database["ENGINE"] == "django.db.backends.postgresql":
         database["OPTIONS"] = {**POSTGRESQL_OPTIONS, **database.get("OPTIONS", {})}
     elif database["ENGINE"] == "django.db.backends.sqlite3":
-        database["OPTIONS"] = {
-            # A writer takes its lock at BEGIN. With deferred transactions, two readers that both
-            # start to write fail with "database is locked" whatever the timeout.
-            "transaction_mode": "IMMEDIATE",
-            "timeout": 20,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-65536",
-        }
+        database["OPTIONS"] = dict(SQLITE_OPTIONS)
         # Tests read and write from several threads, which an in-memory database does not allow.
         database["TEST"] = {"NAME": str(CONTAINER_MANAGER.home / "test.sqlite3")}
     return database

@@ -7,12 +7,12 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from django.conf import settings
 from django.core.management import call_command
-from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db import DatabaseError, OperationalError, connections
 from django.db.migrations.executor import MigrationExecutor
 
-from container_manager import clock
+from container_manager import clock, configuration
+from container_manager.database import ALIAS, atomic, connection
 from container_manager.domain.kinds import Role
 from container_manager.environment import ConfigurationError
 from container_manager.errors import Conflict
@@ -38,7 +38,7 @@ def prepare() -> None:
     """Take the database, bring its tables up to date, and check the secret key. A second call changes nothing.
 
     Raises:
-        ConfigurationError: another process serves from this SQLite database, or the secret key is wrong.
+        ConfigurationError: another process serves from this SQLite database, or as `migrate`.
     """
     _take_database()
     migrate()
@@ -47,12 +47,17 @@ def prepare() -> None:
 
 
 def migrate() -> None:
-    """Bring the tables up to date and check the secret key.
+    """Bring the tables up to date and check the secret key. In another project its own `migrate` does the former.
 
     Raises:
-        ConfigurationError: the database cannot be used, or the secret key is wrong.
+        ConfigurationError: the database cannot be used, the tables of a project are not those of this version, or the
+            secret key is wrong.
     """
-    path = Path(settings.DATABASES["default"]["NAME"])
+    if configuration.is_embedded():
+        check_database()
+        installation.note_key()
+        return
+    path = Path(connection.settings_dict["NAME"])
     try:
         if connection.vendor == "sqlite":
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,18 +83,20 @@ def check_database() -> None:
     Raises:
         ConfigurationError: they are not, the database cannot be used, or the secret key is wrong.
     """
-    path = Path(settings.DATABASES["default"]["NAME"])
+    path = Path(connection.settings_dict["NAME"])
+    create, upgrade = "start the service first", "start the service of this version, which upgrades them"
+    if configuration.is_embedded():
+        create = upgrade = "run `manage.py migrate`"
     try:
         if connection.vendor == "sqlite" and not path.exists():
-            raise ConfigurationError(f"There is no database {path} yet: start the service first.")
-        executor = MigrationExecutor(connection)
+            raise ConfigurationError(f"There is no database {path} yet: {create}.")
+        executor = MigrationExecutor(connections[ALIAS])
         newest = [node for app in APPS for node in executor.loader.graph.leaf_nodes(app)]
         if executor.migration_plan(newest):
-            raise ConfigurationError(
-                "The tables are those of an earlier version: start the service of this version, which upgrades them."
-            )
-        if unknown := set(executor.loader.applied_migrations) - set(executor.loader.disk_migrations):
-            name = max(name for _, name in unknown)
+            raise ConfigurationError(f"The tables are those of an earlier version: {upgrade}.")
+        later = set(executor.loader.applied_migrations) - set(executor.loader.disk_migrations)
+        if unknown := [name for app, name in later if app in APPS]:
+            name = max(unknown)
             raise ConfigurationError(f"The tables are those of a later version (they have {name}): use that version.")
         identify()
     except (OSError, DatabaseError) as error:
@@ -97,7 +104,7 @@ def check_database() -> None:
 
 
 def _migrate() -> None:
-    with transaction.atomic() if connection.vendor == "postgresql" else nullcontext():
+    with atomic() if connection.vendor == "postgresql" else nullcontext():
         if connection.vendor == "postgresql":
             with connection.cursor() as sql:
                 # Processes that start at the same time upgrade one after the other, and none may stand still in here.
@@ -106,7 +113,7 @@ def _migrate() -> None:
                 # A statement that waits for a table lock makes all other statements wait behind it.
                 sql.execute("SET LOCAL lock_timeout = '1s'")
         for app in APPS:
-            call_command("migrate", app, verbosity=0, interactive=False)
+            call_command("migrate", app, database=ALIAS, verbosity=0, interactive=False)
         if connection.vendor == "postgresql":
             with connection.cursor() as sql:
                 # After a restore from another cluster, whose transactions had higher numbers.
@@ -121,7 +128,7 @@ def _keep_local_engines() -> None:
     """SQLite serves one machine, so its local engines are this machine's, also when the machine had another name."""
     if connection.vendor != "sqlite":
         return
-    node = settings.CONTAINER_MANAGER.node
+    node = configuration.current().node
     for host in ExecutorHost.objects.exclude(node__in=["", node]):
         if not host.config.get("node"):
             logger.warning("host %s belongs to node %s now; this machine was called %s", host.name, node, host.node)
@@ -142,10 +149,9 @@ def first_token() -> str | None:
 
 def _take_database() -> None:
     global _held  # noqa: PLW0603 - the lock is held as long as the process lives
-    database = settings.DATABASES["default"]
-    if database["ENGINE"] != "django.db.backends.sqlite3" or _held is not None:
+    if connection.vendor != "sqlite" or _held is not None:
         return
-    path = Path(database["NAME"])
+    path = Path(connection.settings_dict["NAME"])
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypedDict
 
-from django.conf import settings
 from django.http.request import split_domain_port, validate_host
+from graphql import GraphQLError
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
@@ -21,12 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketClose
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from container_manager import startup
+from container_manager import configuration, startup
 from container_manager.aio import cancel_and_wait
-from container_manager.environment import ConfigurationError
+from container_manager.environment import ConfigurationError, sends_traces
 from container_manager.observability import tracing
 from container_manager.observability.exposition import CONTENT_TYPE, exposition
-from container_manager.service import Service, running
+from container_manager.service import Service, current, running
 from container_manager.store import threads
 from container_manager.store.tokens import digest
 from graphql_api import admin, auth, dashboard, memory
@@ -73,7 +73,7 @@ def make_application(
         serves: answer GraphQL, and not only probes and metrics.
         runs_jobs: run jobs.
     """
-    environment = settings.CONTAINER_MANAGER
+    environment = configuration.current()
     try:
         own = dashboard.documents()
         trusted = TrustedDocuments.load(environment.trusted_documents, schema._schema, own)  # noqa: SLF001
@@ -86,16 +86,20 @@ def make_application(
     pages = [
         Route("/graphql", dashboard.EditorOr(view)),
         WebSocketRoute("/graphql", view),
+        *dashboard.routes(view),
+        # A project has an admin of its own, which shows our tables, too.
+        *([] if configuration.is_embedded() else admin.routes(view)),
     ]
     return Starlette(
-        routes=[*probes, *([*pages, *dashboard.routes(view), *admin.routes(view)] if serves else [])],
+        routes=[*probes, *(pages if serves else [])],
         middleware=[
-            Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.CONTAINER_MANAGER.trusted_proxies)),
+            *([Middleware(Started)] if configuration.is_embedded() else []),
+            Middleware(ProxyHeadersMiddleware, trusted_hosts=list(configuration.current().trusted_proxies)),
             Middleware(SecureHeaders),
             Middleware(AllowedHosts, by_address=by_address),
             Middleware(
                 CORSMiddleware,
-                allow_origins=settings.CONTAINER_MANAGER.allowed_origins,
+                allow_origins=configuration.current().allowed_origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization", "Content-Type"],
             ),
@@ -106,6 +110,29 @@ def make_application(
         },
         lifespan=lambda _: _lifespan(populate, serves=serves, runs_jobs=runs_jobs),
     )
+
+
+class Started:
+    """Gives requests the service that runs in this process, for an application that is mounted into another one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"}:
+            here = current()
+            if here is None:
+                refusal = JSONResponse({"errors": [NOT_STARTED.formatted]}, 503)
+                await (refusal if scope["type"] == "http" else WebSocketClose(TRY_AGAIN_LATER))(scope, receive, send)
+                return
+            scope.setdefault("state", {})["service"] = here.service
+        await self._app(scope, receive, send)
+
+
+def _path(scope: Scope) -> str:
+    """The path below the one at which the application is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class SecureHeaders:
@@ -136,28 +163,48 @@ class AllowedHosts:
         self._by_address = by_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in {"http", "websocket"} and scope["path"] not in self._by_address:
+        if scope["type"] in {"http", "websocket"} and _path(scope) not in self._by_address:
             host = Headers(scope=scope).get("host", "")
             domain, _ = split_domain_port(host)
-            if not domain or not validate_host(domain, settings.ALLOWED_HOSTS):
-                message = f"Host {host!r} is not allowed; add its name to CONTAINER_MANAGER_ALLOWED_HOSTS.\n"
+            if not domain or not validate_host(domain, configuration.allowed_hosts()):
+                where = "ALLOWED_HOSTS" if configuration.is_embedded() else "CONTAINER_MANAGER_ALLOWED_HOSTS"
+                message = f"Host {host!r} is not allowed; add its name to {where}.\n"
                 refusal = PlainTextResponse(message, 400) if scope["type"] == "http" else WebSocketClose()
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
+NOT_STARTED = GraphQLError(
+    "The service has not started: use container_manager.embed.mount, or its lifespan in that of the application.",
+    extensions={"code": "UNAVAILABLE"},
+)
+
+
+@asynccontextmanager
+async def serving(runs_jobs: bool = True, drain_seconds: float = 0) -> AsyncIterator[Service]:
+    """A running service whose subscriptions are completed when the server is told to stop.
+
+    Raises:
+        ConfigurationError: it cannot start.
+    """
+    await threads.prepare(startup.prepare)
+    async with running(runs_jobs=runs_jobs) as service:
+        drain_on_signals(service.process, drain_seconds)
+        yield service
+
+
 @asynccontextmanager
 async def _lifespan(populate: Populate | None, *, serves: bool, runs_jobs: bool) -> AsyncIterator[State]:
     try:
-        if settings.SENDS_TRACES:
+        if sends_traces():
             tracing.configure()
+        # Before the service starts, because its errors end the process with a sentence.
         await threads.prepare(startup.prepare)
     except ConfigurationError as error:
         sys.exit(str(error))
     memory.tune()
-    async with running(runs_jobs=runs_jobs) as service:
-        drain_on_signals(service.process, settings.CONTAINER_MANAGER.drain_seconds if serves else 0)
+    async with serving(runs_jobs, configuration.current().drain_seconds if serves else 0) as service:
         populating = asyncio.create_task(_populate(service, populate)) if populate else None
         trimming = asyncio.create_task(memory.trim_regularly(), name="giving memory back")
         try:

@@ -11,7 +11,6 @@ from functools import lru_cache, partial
 from math import isfinite
 from typing import Any, NamedTuple
 
-from django.conf import settings
 from graphql import (
     GraphQLBoolean,
     GraphQLError,
@@ -33,6 +32,7 @@ from graphql.execution import values as stock
 from graphql.execution.values import VariableValues
 from graphql.utilities.coerce_input_value import coerce_default_value, coerce_input_value
 
+from container_manager import configuration
 from container_manager.store import threads
 
 Coercer = Callable[[Any], Any]
@@ -84,9 +84,7 @@ def _get_variable_values(*args: Any, **options: Any) -> VariableValues | list[Gr
     if (ready := _ready.get()) is not None:
         return ready
     # A hidden schema is not suggested either.
-    return stock.get_variable_values(
-        *args, **options | {"hide_suggestions": not settings.CONTAINER_MANAGER.introspection}
-    )
+    return stock.get_variable_values(*args, **options | {"hide_suggestions": not configuration.current().introspection})
 
 
 def coerce(value: Any, kind: GraphQLInputType) -> Any:

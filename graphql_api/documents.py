@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncIterator
 from functools import partial
 
-from django.conf import settings
 from graphql import (
     DocumentNode,
     GraphQLError,
@@ -17,6 +16,7 @@ from graphql import (
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
 
+from container_manager import configuration
 from container_manager.domain.kinds import Role
 from container_manager.store import threads
 from graphql_api.cost import cost
@@ -105,7 +105,7 @@ class DocumentCache(SchemaExtension):
         if (error := _refusal(context, document)) is not None:
             return [error]
         if self.known(query) is not document:
-            hides = not settings.CONTAINER_MANAGER.introspection
+            hides = not configuration.current().introspection
             rules = context.validation_rules
             work = partial(validate, context.schema._schema, document, rules, hide_suggestions=hides)  # noqa: SLF001
             if errors := await threads.prepare_request(work) if len(query) > QUICKLY_CHECKED else work():
@@ -151,7 +151,7 @@ def _refusal(context: ExecutionContext, document: DocumentNode) -> GraphQLError 
     if LONG_NUMBER.search(context.query or "") and (error := number_error(document)) is not None:
         # Core validation would fail on it.
         return error
-    if not settings.CONTAINER_MANAGER.introspection and introspects(document):
+    if not configuration.current().introspection and introspects(document):
         return NO_INTROSPECTION
     operation = get_operation_ast(document, context._provided_operation_name)  # noqa: SLF001
     if operation is None:
@@ -168,7 +168,7 @@ def _refusal(context: ExecutionContext, document: DocumentNode) -> GraphQLError 
 
 def too_large(document: str) -> GraphQLError | None:
     """The error for a document that exceeds CONTAINER_MANAGER_MAX_DOCUMENT_BYTES; None for any other."""
-    limit: int = settings.CONTAINER_MANAGER.max_document_bytes
+    limit: int = configuration.current().max_document_bytes
     size = len(document.encode())
     if size <= limit:
         return None

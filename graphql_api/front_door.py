@@ -11,11 +11,11 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
-from django.conf import settings
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from container_manager import configuration
 from graphql_api.operation import count_unsent_with
 
 ARRIVES_WITHIN_SECONDS = 1.0
@@ -263,7 +263,7 @@ class FrontDoor(HttpToolsProtocol):
 def most_connections() -> int:
     """How many connections this process accepts: as configured, and as its file descriptors allow."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most: int = settings.CONTAINER_MANAGER.max_connections
+    most: int = configuration.current().max_connections
     return most if files == resource.RLIM_INFINITY else min(most, max(files - SPARE_FILES, 1))
 
 

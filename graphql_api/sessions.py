@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 
-from django.conf import settings
 from graphql import GraphQLError
 
+from container_manager import configuration
 from container_manager.aio import start_detached
 from container_manager.store import threads
 from graphql_api import auth
@@ -46,7 +46,7 @@ class Sessions:
         Raises:
             GraphQLError: LIMIT_EXCEEDED, the token has as many as it may have.
         """
-        most: int = settings.CONTAINER_MANAGER.max_subscriptions
+        most: int = configuration.current().max_subscriptions
         token = context.actor.name
         if self._subscriptions[token] >= most:
             raise GraphQLError(

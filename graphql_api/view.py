@@ -9,7 +9,6 @@ from http import HTTPStatus
 from typing import Any
 
 from cross_web import HTTPException
-from django.conf import settings
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -23,7 +22,7 @@ from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
-from container_manager import bounded_json
+from container_manager import bounded_json, configuration
 from container_manager.aio import background
 from container_manager.domain.kinds import Role
 from container_manager.observability import tracing
@@ -85,7 +84,7 @@ class GraphQLView(GraphQL[Context, None]):
             await super().__call__(scope, receive, send)
             return
         context = await self.get_context(Request(scope), Response())
-        most, most_values = settings.CONTAINER_MANAGER.max_body_bytes, limits.MAX_BATCH_VALUES
+        most, most_values = configuration.current().max_body_bytes, limits.MAX_BATCH_VALUES
         if context.identity is None or not context.identity.may(Role.OPERATOR):
             # Only batches of jobs need more.
             most, most_values = min(most, READERS_BODY_BYTES), limits.MAX_VALUES

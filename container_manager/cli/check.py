@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def check() -> None:
     """Read the configuration and probe each host; exits with 1 when something is wrong."""
     setup()
-    from django.conf import settings
-
+    from container_manager import configuration
+    from container_manager.database import connection
     from container_manager.startup import check_database
 
     check_database()
-    environment = settings.CONTAINER_MANAGER
-    click.echo(f"Configuration: node {environment.node}, database {settings.DATABASES['default']['NAME']}.")
+    environment = configuration.current()
+    click.echo(f"Configuration: node {environment.node}, database {connection.settings_dict['NAME']}.")
     sys.exit(1 if asyncio.run(_has_problems()) else 0)
 
 
@@ -55,11 +55,10 @@ async def _has_problems() -> bool:
 
 def _told_by_its_node(host: "ExecutorHost") -> str:
     """What is wrong with a host that only another node reaches, from its last probe; "" when nothing is."""
-    from django.conf import settings
-
+    from container_manager import configuration
     from container_manager.store.health import oldest_fresh, unprobed
 
-    interval = timedelta(seconds=settings.CONTAINER_MANAGER.probe_interval_seconds)
+    interval = timedelta(seconds=configuration.current().probe_interval_seconds)
     if host.last_health_check is None or host.last_health_check < oldest_fresh(interval):
         return unprobed(host.node)
     return "" if host.health_status == "healthy" else host.health_error or f"it is {host.health_status}."

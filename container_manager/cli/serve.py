@@ -60,18 +60,24 @@ def serve(host: str, port: int, role: str, workers: int, no_auth: bool) -> None:
 def demo(host: str, port: int, no_auth: bool) -> None:
     """Serve a temporary database with a simulated fleet and a stream of jobs."""
     with tempfile.TemporaryDirectory(prefix="container-manager-demo-") as home:
+        from container_manager import configuration
+
         os.environ["CONTAINER_MANAGER_HOME"] = home
         os.environ["CONTAINER_MANAGER_DATABASE_URL"] = f"sqlite:///{Path(home, 'demo.sqlite3')}"
         setup()
+        if configuration.is_embedded():
+            raise ConfigurationError(
+                "demo has a database of its own: run `container-manager demo` outside of a project."
+            )
         _run(host, port, no_auth, "container_manager.demo.run_demonstration", opens=True)
 
 
 def _run(
     host: str, port: int, no_auth: bool, populate: str, role: str = "all", workers: int = 1, opens: bool = False
 ) -> None:
-    from django.conf import settings
+    from container_manager import configuration
 
-    if not settings.CONTAINER_MANAGER.is_postgresql:
+    if not configuration.current().is_postgresql:
         for option, alone in ((f"--role {role}", role == "all"), (f"--workers {workers}", workers == 1)):
             if not alone:
                 raise ConfigurationError(

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from django.conf import settings
 from django.db.models import Q
 
+from container_manager import configuration
 from container_manager.aio import cancel_and_wait, start_detached, wait_for
 from container_manager.control.leader import Leader
 from container_manager.domain.kinds import EventKind
@@ -115,7 +115,7 @@ class Reconciler:
 
     async def _remove(self, executor: ContainerExecutor, host: ExecutorHost, owned: OwnedExecution) -> None:
         if owned.state is ExecutionState.RUNNING:
-            await executor.stop(owned.as_execution(), settings.CONTAINER_MANAGER.stop_grace_seconds)
+            await executor.stop(owned.as_execution(), configuration.current().stop_grace_seconds)
         await executor.remove(owned.id)
         logger.warning(
             "host %s: removed %s of job %s, attempt %s", host.name, owned.id, owned.job_id, owned.attempt,

@@ -7,10 +7,10 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Q
 from pydantic import ValidationError
 
+from container_manager import configuration
 from container_manager.executors import probe
 from container_manager.executors.base import ContainerExecutor, ExecutorSettings, LaunchSpec
 from container_manager.executors.cache import ExecutorCache
@@ -259,7 +259,7 @@ class ExecutorFactory:
         if path is None:
             raise ExecutorHostError(f"Host {host.name}: this version has no executor of type {host.executor_type}.")
         module, _, name = path.rpartition(".")
-        configured = settings.CONTAINER_MANAGER
+        configured = configuration.current()
         try:
             executor: ContainerExecutor = getattr(importlib.import_module(module), name)(
                 ExecutorSettings(

@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
-
-from container_manager import clock
+from container_manager import clock, configuration
 from container_manager.domain.host_health import HealthStatus
 from container_manager.executors.base import ContainerExecutor
 from container_manager.executors.cache import close
@@ -27,7 +25,7 @@ async def probe(host: ExecutorHost, get_executor: GetExecutor) -> HealthReport:
     info: dict[str, Any] = {}
     error = exhausted = ""
     superseded = False
-    deadline = settings.CONTAINER_MANAGER.probe_timeout_seconds
+    deadline = configuration.current().probe_timeout_seconds
     executor = None
     try:
         async with asyncio.timeout(deadline):
@@ -68,7 +66,7 @@ async def probe(host: ExecutorHost, get_executor: GetExecutor) -> HealthReport:
 async def has_room(host: ExecutorHost, get_executor: GetExecutor) -> bool:
     """Whether the executor itself says that it is healthy and has a free slot; an error means that it has none."""
     try:
-        async with asyncio.timeout(settings.CONTAINER_MANAGER.probe_timeout_seconds):
+        async with asyncio.timeout(configuration.current().probe_timeout_seconds):
             executor = get_executor(host)
             if not await executor.health_check():
                 return False

@@ -13,6 +13,8 @@ class AddColumn(migrations.AddField):
             super().database_forwards(app_label, schema_editor, from_state, to_state)
             return
         model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return
         field = model._meta.get_field(self.name)  # noqa: SLF001 - Django's documented interface
         definition, parameters = schema_editor.column_sql(model, field)
         add = schema_editor.sql_create_column % {

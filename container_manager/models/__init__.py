@@ -1,7 +1,7 @@
 """The tables."""
 
 from container_manager.models.hosts import ExecutorHost, Installation, Leadership
-from container_manager.models.jobs import ContainerJob, JobAttempt, JobOutput, QueueRefusal, class_key
+from container_manager.models.jobs import ContainerJob, JobAttempt, JobOutput, OutboxEntry, QueueRefusal, class_key
 from container_manager.models.records import (
     ApiToken,
     AuditEntry,
@@ -26,6 +26,7 @@ __all__ = [
     "JobOutput",
     "JobStatistics",
     "Leadership",
+    "OutboxEntry",
     "QueueRefusal",
     "RoutingDecision",
     "RoutingEvaluation",

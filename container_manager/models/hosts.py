@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from container_manager import configuration
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import ExecutorType
 from container_manager.executors.configs import grants_of, node_of, region_of, takes_only_preferred
@@ -23,6 +23,8 @@ class Installation(models.Model):
     events_dropped_through = models.BigIntegerField(default=0, db_default=0)
     # The id of the newest event that the statistics contain.
     counted_through = models.BigIntegerField(default=0, db_default=0)
+    # The id of the newest event for which signals were sent; None: none was sent yet.
+    signalled_through = models.BigIntegerField(null=True, default=None)
 
 
 class Leadership(models.Model):
@@ -98,7 +100,7 @@ class ExecutorHost(models.Model):
         self.only_preferred = takes_only_preferred(self.executor_type, self.config)
         self.grants = grants_of(self.executor_type, self.config)
         self.region = self.region or region_of(self.executor_type, self.config)
-        self.node = node_of(self.executor_type, self.config, self.node or settings.CONTAINER_MANAGER.node)
+        self.node = node_of(self.executor_type, self.config, self.node or configuration.current().node)
 
     def save(self, **kwargs: Any) -> None:
         if kwargs.get("update_fields") is None:

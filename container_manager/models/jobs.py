@@ -248,6 +248,17 @@ class JobAttempt(models.Model):
         constraints: ClassVar = [models.UniqueConstraint(fields=["job_id", "attempt"], name="one_row_per_attempt")]
 
 
+class OutboxEntry(models.Model):
+    """A job that other code has submitted in a transaction of its own; it becomes a job soon after that commits."""
+
+    key = models.CharField(max_length=64, unique=True)
+    actor = models.CharField(max_length=100)
+    job = EncryptedJSONField()
+
+    class Meta:
+        verbose_name_plural = "outbox entries"
+
+
 class JobOutput(models.Model):
     """The output of one attempt, compressed; see `executors.output.Output`.
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
-from django.conf import settings
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -11,6 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from container_manager import clock
+from container_manager.environment import shares_metrics
 from container_manager.routing.types import HostState
 from container_manager.store import jobs as job_store
 from container_manager.store import pending, threads
@@ -47,7 +47,7 @@ async def exposition() -> bytes:
 
 
 def _counted() -> CollectorRegistry:
-    if not settings.SHARES_METRICS:
+    if not shares_metrics():
         return REGISTRY
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -1,7 +1,9 @@
 """The use cases: everything that the API, the command line and other Django code may call."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from container_manager.models import ExecutorHost
 from container_manager.process import Process
@@ -15,7 +17,7 @@ from container_manager.store import threads
 from container_manager.store.health import HealthReport
 from container_manager.store.installation import identify
 
-__all__ = ["Service", "probe_all_hosts", "running"]
+__all__ = ["Running", "Service", "current", "probe_all_hosts", "running"]
 
 
 class Service:
@@ -31,17 +33,36 @@ class Service:
         self.tokens = Tokens(process)
 
 
+class Running(NamedTuple):
+    """A service and the event loop on which it runs."""
+
+    service: Service
+    loop: asyncio.AbstractEventLoop
+
+
+_running: list[Running] = []
+
+
 @asynccontextmanager
 async def running(*, runs_jobs: bool = True) -> AsyncIterator[Service]:
     """A running service, from its start to its orderly stop. With `runs_jobs` False it runs no jobs."""
     process = Process(await threads.read(identify), runs_jobs=runs_jobs)
     service = Service(process)
+    here = Running(service, asyncio.get_running_loop())
     try:
         await process.start()
+        _running.append(here)
         yield service
         await service.tokens.close()
     finally:
+        if here in _running:
+            _running.remove(here)
         await process.stop()
+
+
+def current() -> Running | None:
+    """The service that runs in this process; None when there is none."""
+    return _running[-1] if _running else None
 
 
 async def probe_all_hosts() -> list[tuple[ExecutorHost, HealthReport | None]]:

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from django.conf import settings
 from django.db.models import Q
 
-from container_manager import clock, crypto
+from container_manager import clock, configuration, crypto
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.errors import Conflict, UserError
 from container_manager.events import job_output
@@ -175,45 +174,52 @@ def _as_sent(spec: JobSpec) -> str:
 
 def new_job(spec: JobSpec, actor: Actor) -> ContainerJob:
     """An unsaved job from a client's input, with the installation's defaults."""
-    environment = settings.CONTAINER_MANAGER
-    key = spec.idempotency_key
+    return ContainerJob.of(job_values(spec, actor))
+
+
+def keys_of(actor: Actor, key: str) -> list[str]:
+    """How the job with an idempotency key of this actor is found."""
     # Named tokens, because a token may be replaced; earlier versions have used its id.
-    keys = crypto.keyed_hashes(NAMED, actor.name, key) if key else []
-    if key and actor.token_id:
-        keys = [*keys, *crypto.keyed_hashes(str(actor.token_id), key)]
+    keys = crypto.keyed_hashes(NAMED, actor.name, key)
+    return [*keys, *crypto.keyed_hashes(str(actor.token_id), key)] if actor.token_id else keys
+
+
+def job_values(spec: JobSpec, actor: Actor) -> dict[str, Any]:
+    """The attributes of `new_job`."""
+    environment = configuration.current()
+    key = spec.idempotency_key
+    keys = keys_of(actor, key) if key else []
     inputs = crypto.keyed_hashes(_as_sent(spec)) if key else []
-    return ContainerJob.of(
-        {
-            "name": spec.name,
-            "labels": spec.labels,
-            "image": spec.image,
-            "entry_point": spec.entry_point,
-            "command": spec.command,
-            "working_dir": spec.working_dir,
-            "user": spec.user,
-            "network": spec.network,
-            "read_only_root": spec.read_only_root,
-            "shm_size_mb": spec.shm_size_mb,
-            "tmpfs": {mount.path: mount.size_mb for mount in spec.tmpfs},
-            "environment": {variable.name: variable.value for variable in spec.environment},
-            "memory_limit": spec.memory_limit_mb or environment.default_memory_mb,
-            "cpu_limit": spec.cpu_limit or environment.default_cpu,
-            "timeout_seconds": spec.timeout_seconds or environment.default_timeout_seconds,
-            "priority": spec.priority,
-            "preferred_executor": str(spec.preferred_executor or ""),
-            "executor_required": spec.executor_required,
-            "region_preference": spec.region_preference,
-            "region_required": spec.region_required,
-            "host_selector": spec.host_selector,
-            "strategy": spec.strategy or environment.default_strategy,
-            "queue_timeout_seconds": spec.queue_timeout_seconds,
-            "max_attempts": spec.max_attempts,
-            "idempotency_key": keys[0] if keys else None,
-            "idempotency_keys": keys,
-            "idempotency_input": inputs[0] if inputs else "",
-            "idempotency_inputs": inputs,
-            "submitted_at": clock.now(),
-            "submitted_by": actor.name,
-            "trace_parent": tracing.current(),
-        }
-    )
+    return {
+        "name": spec.name,
+        "labels": spec.labels,
+        "image": spec.image,
+        "entry_point": spec.entry_point,
+        "command": spec.command,
+        "working_dir": spec.working_dir,
+        "user": spec.user,
+        "network": spec.network,
+        "read_only_root": spec.read_only_root,
+        "shm_size_mb": spec.shm_size_mb,
+        "tmpfs": {mount.path: mount.size_mb for mount in spec.tmpfs},
+        "environment": {variable.name: variable.value for variable in spec.environment},
+        "memory_limit": spec.memory_limit_mb or environment.default_memory_mb,
+        "cpu_limit": spec.cpu_limit or environment.default_cpu,
+        "timeout_seconds": spec.timeout_seconds or environment.default_timeout_seconds,
+        "priority": spec.priority,
+        "preferred_executor": str(spec.preferred_executor or ""),
+        "executor_required": spec.executor_required,
+        "region_preference": spec.region_preference,
+        "region_required": spec.region_required,
+        "host_selector": spec.host_selector,
+        "strategy": spec.strategy or environment.default_strategy,
+        "queue_timeout_seconds": spec.queue_timeout_seconds,
+        "max_attempts": spec.max_attempts,
+        "idempotency_key": keys[0] if keys else None,
+        "idempotency_keys": keys,
+        "idempotency_input": inputs[0] if inputs else "",
+        "idempotency_inputs": inputs,
+        "submitted_at": clock.now(),
+        "submitted_by": actor.name,
+        "trace_parent": tracing.current(),
+    }

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
 
-from django.conf import settings
 from django.db.models import Q
 
-from container_manager import clock
+from container_manager import clock, configuration
 from container_manager.aio import cancel_and_wait, start_detached
 from container_manager.domain.kinds import Role
 from container_manager.errors import NotFound, Unavailable
@@ -56,7 +55,7 @@ class Tokens:
 
     def __init__(self, process: Process) -> None:
         self._writer = process.writer
-        environment = settings.CONTAINER_MANAGER
+        environment = configuration.current()
         self._issuer = Issuer(environment) if environment.oidc_issuer else None
         self._recording: set[int] = set()
         self._refused: Counter[str] = Counter()

@@ -6,9 +6,10 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
-from django.db import connection, models
+from django.db import models
 from django.db.models.expressions import RawSQL
 
+from container_manager.database import connection
 from container_manager.fields import CoresField, EncryptedJSONField
 
 FEW = 20

@@ -8,10 +8,10 @@ from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
 from container_manager import clock
+from container_manager.database import on_commit
 from container_manager.models import ContainerJob, RoutingDecision, RoutingEvaluation, RoutingFleet
 from container_manager.routing import checks, router
 from container_manager.routing.router import Fleet
@@ -126,7 +126,7 @@ def record(tx: Transaction, decided: Sequence[tuple[int, int, Decision]], ids: I
             packed.append((pk, now, ids.fleet_id, None, records.pack(evaluation, ids.hosts[at])))
             keys[evaluation.requirements] = _Key(pk, ids.fleet_id, evaluation, time.monotonic())
     if ids.fleet is not None and keys:
-        transaction.on_commit(partial(_keep, ids.fleet, keys))
+        on_commit(partial(_keep, ids.fleet, keys))
     rows = []
     for pk, (job_id, attempt, decision) in zip(ids.decisions, decided, strict=True):
         host = decision.host

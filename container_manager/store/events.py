@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NamedTuple
 
-from django.db import connection
 from django.db.models import Max
 
 from container_manager import clock
+from container_manager.database import connection
 from container_manager.models import Installation, RoutingEvent
 from container_manager.store import paging
 from container_manager.store.transaction import NewEvent, Transaction

@@ -15,9 +15,8 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection
-
 from container_manager import clock
+from container_manager.database import connection
 from container_manager.observability import metrics
 from container_manager.routing.router import Fleet
 from container_manager.routing.types import HostState

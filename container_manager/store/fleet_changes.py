@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
-from django.db import connection
 
+from container_manager.database import connection
 from container_manager.domain import capabilities, lifecycle
 from container_manager.routing.types import HostState
 from container_manager.store import bulk

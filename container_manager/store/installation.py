@@ -3,9 +3,8 @@
 import secrets
 from datetime import UTC, datetime
 
-from django.db import connection
-
 from container_manager import crypto
+from container_manager.database import connection
 from container_manager.environment import ConfigurationError
 from container_manager.models import Installation
 

@@ -6,11 +6,15 @@ from django.db.models import BinaryField, ExpressionWrapper, F, Model, QuerySet,
 from django.db.models.expressions import Combinable
 
 from container_manager import crypto
-from container_manager.models import ContainerJob, ExecutorHost, Installation
+from container_manager.models import ContainerJob, ExecutorHost, Installation, OutboxEntry
 from container_manager.store.installation import CANARY
 from container_manager.store.transaction import Actor, Transaction, commit_one, under_routing_lock
 
-ENCRYPTED: list[tuple[type[Model], str]] = [(ExecutorHost, "config"), (ContainerJob, "environment")]
+ENCRYPTED: list[tuple[type[Model], str]] = [
+    (ExecutorHost, "config"),
+    (ContainerJob, "environment"),
+    (OutboxEntry, "job"),
+]
 BATCH = 500
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from django.db import connection
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Now
 
+from container_manager.database import connection
 from container_manager.domain.lifecycle import CLAIMED, JobStatus
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.store import bulk

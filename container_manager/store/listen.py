@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from django.conf import settings
-from django.db import connection
-
+from container_manager.database import connection
+from container_manager.environment import POSTGRESQL_OPTIONS
 from container_manager.store import threads
 from container_manager.store.events import NEXT_EVENTS, Event
 from container_manager.store.transaction import EVENT_CHANNEL
@@ -43,7 +42,7 @@ async def pages(url: str, cursor: int, limit: int, patience: float) -> AsyncGene
     import psycopg  # noqa: PLC0415 - an extra
 
     options: dict[str, Any] = {
-        **settings.POSTGRESQL_OPTIONS, "application_name": APPLICATION_NAME, "client_encoding": "UTF8",
+        **POSTGRESQL_OPTIONS, "application_name": APPLICATION_NAME, "client_encoding": "UTF8",
     }  # fmt: skip
     connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **options)
     async with connection:

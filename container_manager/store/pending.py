@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from django.db import connection, transaction
 from django.db.models import BooleanField, Count, Min, Q, QuerySet, TextField
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 from django.db.models.lookups import Contains
 
 from container_manager import clock
+from container_manager.database import atomic, connection
 from container_manager.models import ContainerJob, ExecutorHost, QueueRefusal, class_key
 from container_manager.routing.reasons import refusal
 from container_manager.routing.types import Evaluation
@@ -58,7 +58,7 @@ def heads(now: datetime) -> list[ContainerJob]:
     found = ContainerJob.objects.raw(_HEADS, [bulk.as_moment(now)])
     if connection.vendor != "postgresql":
         return list(found)
-    with transaction.atomic(savepoint=False), connection.cursor() as cursor:
+    with atomic(savepoint=False), connection.cursor() as cursor:
         # Without fresh statistics, as after a batch, the planner would choose an index and sort for every class.
         cursor.execute("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
         rows = list(found)

@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from django.conf import settings
-from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from container_manager import clock
+from container_manager import clock, configuration
+from container_manager.database import connection
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.models import ContainerJob, ExecutorHost, class_key
@@ -255,7 +254,7 @@ class RoutingPass:
             if router.host_to_reserve(evaluation, {holder.reserved_host_id or 0}) is not None:
                 return False
             reservations.end_for_job(tx, holder.pk)
-        longest = self._now - timedelta(seconds=settings.CONTAINER_MANAGER.reserve_after_seconds)
+        longest = self._now - timedelta(seconds=configuration.current().reserve_after_seconds)
         starving = [
             (head.submitted_at, head.pk, head, outcome.refused)
             for key, outcome in refused.items()

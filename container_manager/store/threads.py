@@ -11,6 +11,9 @@ from functools import partial
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from container_manager.database import ALIAS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,6 +47,7 @@ def _lane(name: str, threads: int, seconds: float | None) -> Lane:
 
 
 _thread = threading.local()
+_opened: list[BaseDatabaseWrapper] = []
 _writer = _lane("writer", 1, 60.0)
 _readers = _lane("reader", READERS, 20.0)
 _fanout = _lane("fanout", 1, 20.0)
@@ -137,6 +141,25 @@ async def _run(lane: Lane, work: Callable[[], R]) -> R:
             overdue.cancel()
 
 
+def _own_connection() -> BaseDatabaseWrapper:
+    """This thread's connection, which lasts whatever a project has set for those of its requests."""
+    connection = connections[ALIAS]
+    if not hasattr(_thread, "used"):
+        connection.settings_dict = {**connection.settings_dict, "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+        _opened.append(connection)
+    return connection
+
+
+def close_connections() -> None:
+    """Close the connections of all threads, while nothing uses them; the next use of a thread opens a new one."""
+    for connection in _opened:
+        connection.inc_thread_sharing()
+        try:
+            connection.close()
+        finally:
+            connection.dec_thread_sharing()
+
+
 class _Running(Generic[R]):
     """Work in a thread, which another thread can interrupt.
 
@@ -151,7 +174,7 @@ class _Running(Generic[R]):
         self._is_over = self._is_interrupted = False
 
     def __call__(self) -> R:
-        connection = connections["default"]
+        connection = _own_connection()
         # In the same hop as the work: a connection that a database restart has broken is replaced before its next use.
         close_old_connections()
         if time.monotonic() < getattr(_thread, "used", 0) + CHECK_AFTER_SECONDS:

@@ -7,11 +7,12 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
-from django.db import DataError, IntegrityError, OperationalError, ProgrammingError, connection, transaction
+from django.db import DataError, IntegrityError, OperationalError, ProgrammingError
 from django.db import Error as DatabaseError
 from prometheus_client import Counter
 
 from container_manager import clock
+from container_manager.database import atomic, connection
 from container_manager.domain.kinds import EventKind
 from container_manager.errors import Conflict, NotFound, UserError
 from container_manager.models import AuditEntry, ContainerJob, ExecutorHost, RoutingEvent
@@ -211,7 +212,7 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
         groups.setdefault(unit, []).append(index)
     outcomes: list[Outcome] = [None] * len(entries)
     tx = Transaction(worker=worker)
-    with transaction.atomic():
+    with atomic():
         if decides := any(getattr(unit, "routing_lock", False) for unit in groups):
             view().begin()
         _take_locks(decides)

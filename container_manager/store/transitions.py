@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.conf import settings
 from django.db.models import Q
 from django.db.models.expressions import RawSQL
 
-from container_manager import clock
+from container_manager import clock, configuration
 from container_manager.domain import lifecycle, retry
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus, sources
@@ -182,7 +181,7 @@ def host_failed(tx: Transaction, items: Sequence[tuple[Fence, HostFault]]) -> li
 def _host_failed(tx: Transaction, job: ContainerJob, fault: HostFault) -> None:
     if fault.lacking and job.host_id in job.unfit_hosts:
         # A process of an earlier version has routed it, which does not know that the host lacks something.
-        fault = replace(fault, retries=settings.CONTAINER_MANAGER.infrastructure_retries)
+        fault = replace(fault, retries=configuration.current().infrastructure_retries)
     job.infrastructure_failures += 1
     job.answered_failures += fault.retries is not None
     ContainerJob.objects.filter(pk=job.pk).update(

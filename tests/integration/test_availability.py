@@ -98,9 +98,9 @@ async def test_a_hanging_host_delays_no_other() -> None:
 
     with (
         patch.object(factory, "get_executor", get_executor),
-        patch("container_manager.executors.probe.settings.CONTAINER_MANAGER") as environment,
+        patch("container_manager.executors.probe.configuration.current") as current,
     ):
-        environment.probe_timeout_seconds = 0.2
+        current().probe_timeout_seconds = 0.2
         reports = await factory.check_health([hanging, *hosts])
     assert set(at_the_deadline) == {host.pk for host in hosts}, "the others had answered before its deadline"
     assert {reports[host.pk].status for host in hosts} == {HealthStatus.HEALTHY}

@@ -6,9 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
-
-from container_manager import clock
+from container_manager import clock, configuration
 from container_manager.control.job_run.progress import LaunchProgress
 from container_manager.control.job_run.verdict import Stop, judge
 from container_manager.domain.lifecycle import JobStatus
@@ -167,7 +165,7 @@ class Attempt:
         await self.fail_by_host(
             HostFault(
                 str(error),
-                retries=None if unlimited else settings.CONTAINER_MANAGER.infrastructure_retries,
+                retries=None if unlimited else configuration.current().infrastructure_retries,
                 exhausted=isinstance(error, ExecutorResourceError),
                 ejects=not isinstance(error, ExecutorImageError),
             )

@@ -5,8 +5,7 @@ import logging
 import time
 from dataclasses import replace
 
-from django.conf import settings
-
+from container_manager import configuration
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.control.job_run.verdict import stopped_as
 from container_manager.domain.lifecycle import JobStatus
@@ -45,7 +44,7 @@ async def conclude(
         await executor.stop(execution, 0)
     if status.interrupted and stopped_as(status, attempt.stop) is None:
         if not attempt.cancel_requested.done():
-            retries = settings.CONTAINER_MANAGER.infrastructure_retries
+            retries = configuration.current().infrastructure_retries
             await attempt.fail_by_host(HostFault(status.error, retries, end))
             await _remove(executor, execution)
             return

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from django.conf import settings
-
-from container_manager import clock
+from container_manager import clock, configuration
 from container_manager.aio import Slots, background
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.domain.lifecycle import JobStatus
@@ -147,7 +145,7 @@ async def _has_not_run(attempt: Attempt, executor: ContainerExecutor, execution:
             f"Host {attempt.host_name} does not know whether the container ran: its engine was restarted during the "
             "launch, or has forgotten."
         )
-        await attempt.fail_by_host(HostFault(why, settings.CONTAINER_MANAGER.infrastructure_retries))
+        await attempt.fail_by_host(HostFault(why, configuration.current().infrastructure_retries))
     elif ran:
         await attempt.end(attempt.judge(None))
     return ran is False

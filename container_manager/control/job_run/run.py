@@ -4,8 +4,7 @@ import asyncio
 import logging
 import secrets
 
-from django.conf import settings
-
+from container_manager import configuration
 from container_manager.aio import Slots, wait_for
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.control.job_run.conclude import conclude
@@ -131,7 +130,7 @@ class JobRun:
             executor = self._factory.get_executor(await self._current_host())
             found = attempt.execution or await executor.find(attempt.spec)
             if found is not None:
-                await executor.stop(Execution(found.id, attempt.spec), settings.CONTAINER_MANAGER.stop_grace_seconds)
+                await executor.stop(Execution(found.id, attempt.spec), configuration.current().stop_grace_seconds)
                 await executor.remove(found.id)
             if attempt.cancel_requested.done():
                 status = JobStatus.CANCELLED

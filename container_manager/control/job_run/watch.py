@@ -3,8 +3,7 @@
 import time
 from dataclasses import replace
 
-from django.conf import settings
-
+from container_manager import configuration
 from container_manager.aio import background
 from container_manager.control.job_run.attempt import Attempt
 from container_manager.domain.lifecycle import JobStatus
@@ -50,7 +49,7 @@ async def watch(
 def time_left(attempt: Attempt) -> float:
     """Seconds until the job's timeout, or until the execution must have started; 0 when the time is over."""
     running = attempt.started_at is not None
-    most = attempt.job.timeout_seconds if running else settings.CONTAINER_MANAGER.pull_timeout_seconds
+    most = attempt.job.timeout_seconds if running else configuration.current().pull_timeout_seconds
     return max(attempt.began + most - time.monotonic(), 0)
 
 
@@ -65,7 +64,7 @@ async def _give_up_starting(
     status = await executor.status(execution)
     if status is None or not stopped:
         return status
-    seconds = settings.CONTAINER_MANAGER.pull_timeout_seconds
+    seconds = configuration.current().pull_timeout_seconds
     why = f"Host {attempt.host_name} did not start the container within {seconds:g} s."
     return replace(status, interrupted=True, error=why)
 
@@ -76,7 +75,7 @@ async def _stop(
     first = attempt.stop is None
     if first:
         await attempt.begin_stop(reason)
-    stopped = await executor.stop(execution, settings.CONTAINER_MANAGER.stop_grace_seconds)
+    stopped = await executor.stop(execution, configuration.current().stop_grace_seconds)
     # If an earlier stop may have sent a signal, it is not certain that the execution had ended without one.
     attempt.confirm_stop(stopped or (False if first else None))
     status = await executor.status(execution)

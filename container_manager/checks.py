@@ -1,0 +1,40 @@
+"""What `manage.py check` says about a project that uses the app."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
+
+from container_manager import configuration
+
+ROUTER = "container_manager.database.Router"
+
+
+def of_project(**_: Any) -> Sequence[CheckMessage]:
+    """Errors and warnings about the settings that concern the service."""
+    try:
+        configuration.current()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="container_manager.E001")]
+    found: list[CheckMessage] = []
+    alias = configuration.alias()
+    if alias != "default" and ROUTER not in settings.DATABASE_ROUTERS:
+        hint = f"Add {ROUTER!r} to DATABASE_ROUTERS."
+        found.append(
+            Error(f"The tables of container_manager are not kept in {alias!r}.", hint, id="container_manager.E002")
+        )
+    if not settings.USE_TZ:
+        found.append(Error("container_manager needs USE_TZ = True.", id="container_manager.E003"))
+    database = settings.DATABASES[alias]
+    if database["ENGINE"].endswith("sqlite3") and database.get("OPTIONS", {}).get("transaction_mode") != "IMMEDIATE":
+        found.append(
+            checks.Warning(
+                f"With the OPTIONS of the database {alias!r}, transactions may fail because the database is locked.",
+                "Set them to container_manager.environment.SQLITE_OPTIONS.",
+                id="container_manager.W001",
+            )
+        )
+    return found

@@ -1,0 +1,1 @@
+"""A shop that makes its invoices in containers."""
