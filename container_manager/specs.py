@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from container_manager.domain.kinds import ExecutorType, Role
 from container_manager.errors import FieldError, ValidationFailed
 from container_manager.executors.configs import CONFIGS, config_errors, is_container_path, is_network, message_of
+from container_manager.executors.exceptions import ExecutorHostError
 from container_manager.routing.types import HIGHEST_PRIORITY, LEAST_CPU, LEAST_MEMORY, MOST_CPU
 
 # distribution/reference: [registry[:port]/]path[:tag][@digest], the path in lower case.
@@ -260,12 +261,15 @@ def read_config(executor_type: str, config: Mapping[str, Any]) -> dict[str, Any]
     """Validate a host's config for its executor type; returns the keys that were given, with their values in form.
 
     Raises:
-        ValidationFailed: keys are unknown or have invalid values; each is named `config.KEY`.
+        ValidationFailed: keys are unknown or have invalid values; each is named `config.KEY`. Or the package of the
+            type cannot be loaded.
     """
     try:
         return CONFIGS[executor_type].model_validate(config).model_dump(exclude_unset=True)
     except ValidationError as error:
         raise ValidationFailed([FieldError(path, text) for path, text in config_errors(error)]) from error
+    except ExecutorHostError as error:
+        raise ValidationFailed([FieldError("executorType", f"executorType: {error}")]) from error
 
 
 def _field_errors(error: ValidationError, prefix: str = "") -> list[FieldError]:

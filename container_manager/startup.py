@@ -13,7 +13,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from container_manager import clock, configuration
 from container_manager.database import ALIAS, atomic, connection
-from container_manager.domain.kinds import Role
+from container_manager.domain.kinds import ExecutorType, Role
 from container_manager.environment import ConfigurationError
 from container_manager.errors import Conflict
 from container_manager.models import ExecutorHost
@@ -38,10 +38,12 @@ def prepare() -> None:
     """Take the database, bring its tables up to date, and check the secret key. A second call changes nothing.
 
     Raises:
-        ConfigurationError: another process serves from this SQLite database, or as `migrate`.
+        ConfigurationError: another process serves from this SQLite database, a host needs an executor that is not
+            installed, or as `migrate`.
     """
     _take_database()
     migrate()
+    _check_executors()
     _keep_local_engines()
     clock.set_to(installation.database_time())
 
@@ -122,6 +124,14 @@ def _migrate() -> None:
                 )
         identify()
         installation.note_key()
+
+
+def _check_executors() -> None:
+    known = {str(kind) for kind in ExecutorType}
+    for name, kind in ExecutorHost.objects.exclude(executor_type__in=known).values_list("name", "executor_type"):
+        raise ConfigurationError(
+            f"The host {name} is of the type {kind}, of which no executor is installed: install its package."
+        )
 
 
 def _keep_local_engines() -> None:

@@ -1,14 +1,33 @@
 """The enumerations that the database and the API share."""
 
+import re
 from enum import StrEnum
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
+EXECUTOR_GROUP = "container_manager.executors"
+"""The entry points by which packages bring executors; a name is the type of the executor's hosts."""
 
-class ExecutorType(StrEnum):
-    """The kinds of hosts."""
+_TYPE = re.compile(r"[a-z][a-z0-9_]{0,19}")
 
-    DOCKER = "docker"
-    CLOUDRUN = "cloudrun"
-    SIMULATED = "simulated"
+PACKAGED: dict[str, EntryPoint] = {
+    point.name: point for point in entry_points(group=EXECUTOR_GROUP) if _TYPE.fullmatch(point.name)
+}
+"""The executors of installed packages, by type."""
+
+if TYPE_CHECKING:
+
+    class ExecutorType(StrEnum):
+        """The kinds of hosts."""
+
+        DOCKER = "docker"
+        CLOUDRUN = "cloudrun"
+        SIMULATED = "simulated"
+else:
+    _BUILT_IN = {"DOCKER": "docker", "CLOUDRUN": "cloudrun", "SIMULATED": "simulated"}
+    _MORE = {name.upper(): name for name in sorted(PACKAGED) if name not in _BUILT_IN.values()}
+    ExecutorType = StrEnum("ExecutorType", {**_BUILT_IN, **_MORE}, module=__name__)
+    ExecutorType.__doc__ = "The kinds of hosts."
 
 
 class Role(StrEnum):

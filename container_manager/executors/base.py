@@ -1,7 +1,8 @@
 """The interface of an executor, and its obligations.
 
-To add an executor: subclass `ContainerExecutor`, add its config class to `configs.CONFIGS` and its import path to
-`factory.EXECUTORS`, and let `tests/acceptance/test_executor_contract.py` run over it.
+A package adds an executor by a subclass of `ContainerExecutor` with its config class as `Config`, and an entry point
+in the group `container_manager.executors`, whose name is the type of its hosts. `container_manager.testing` has the
+tests that every executor must pass.
 """
 
 import abc
@@ -9,8 +10,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
+from container_manager.executors.configs import Settings
 from container_manager.executors.exceptions import ExecutorClosedError
 from container_manager.executors.output import Output, OutputLine
 
@@ -128,6 +130,12 @@ class ContainerExecutor(abc.ABC):
     ExecutorConnectionError means that the effect of the call is unknown: it must be looked up, never assumed.
     An executor belongs to the event loop in which it is first used.
     """
+
+    Config: ClassVar[type[Settings]] = Settings
+    """The settings of a host, for an executor of a package."""
+
+    offers_everything: ClassVar[bool] = False
+    """Whether its hosts run jobs that ask for a user, a network and the like; for an executor of a package."""
 
     def __init__(self, settings: ExecutorSettings) -> None:
         self.settings = settings

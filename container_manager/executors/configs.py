@@ -6,7 +6,7 @@ To add a setting, add a field to the config class of its executor type.
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -22,7 +22,12 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from container_manager.domain import capabilities, cloudrun_limits
+from container_manager.domain.kinds import PACKAGED
+from container_manager.executors.exceptions import ExecutorHostError
 from container_manager.executors.secrets import Hidden
+
+if TYPE_CHECKING:
+    from container_manager.executors.base import ContainerExecutor
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 LONGEST_NODE, LONGEST_URL = 255, 500
@@ -291,11 +296,36 @@ class CloudRunConfig(Settings):
         return self
 
 
-CONFIGS: dict[str, type[Settings]] = {
-    "docker": DockerConfig,
-    "cloudrun": CloudRunConfig,
-    "simulated": SimulatedConfig,
-}
+class _Configs(dict[str, type[Settings]]):
+    """Those of packages are loaded when they are asked for."""
+
+    def __missing__(self, executor_type: str) -> type[Settings]:
+        return packaged(executor_type).Config
+
+
+CONFIGS: Mapping[str, type[Settings]] = _Configs(
+    {"docker": DockerConfig, "cloudrun": CloudRunConfig, "simulated": SimulatedConfig}
+)
+"""The config class of each executor type.
+
+Raises:
+    ExecutorHostError: there is no executor of a type, or its package cannot be loaded.
+"""
+
+
+def packaged(executor_type: str) -> "type[ContainerExecutor]":
+    """The executor class that an installed package brings for a type.
+
+    Raises:
+        ExecutorHostError: no package does, or it cannot be loaded.
+    """
+    if (point := PACKAGED.get(executor_type)) is None:
+        raise ExecutorHostError(f"No executor of type {executor_type} is installed.")
+    try:
+        executor: type[ContainerExecutor] = point.load()
+    except Exception as error:
+        raise ExecutorHostError(f"The executor {point.value} cannot be loaded: {error!r}.") from error
+    return executor
 
 
 def takes_only_preferred(executor_type: str, config: Mapping[str, Any]) -> bool:
@@ -312,7 +342,7 @@ def grants_of(executor_type: str, config: Mapping[str, Any]) -> list[str]:
         # Both spellings: a process of an earlier version may route beside this one during an upgrade.
         return [cloudrun_limits.LONG_TIMEOUT, *capabilities.EARLIER] if timeout > cloudrun_limits.TIMEOUT else []
     if executor_type != "docker":
-        return []
+        return [capabilities.EVERYTHING] if packaged(executor_type).offers_everything else []
     allow = Allowed.model_validate(config.get("allow", {}))
     networks = dict.fromkeys([config.get("network", "none"), *allow.networks])
     return [*([capabilities.USER] if allow.user else []), *map(capabilities.network, networks)]

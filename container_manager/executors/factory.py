@@ -14,7 +14,7 @@ from container_manager import configuration
 from container_manager.executors import probe
 from container_manager.executors.base import ContainerExecutor, ExecutorSettings, LaunchSpec
 from container_manager.executors.cache import ExecutorCache
-from container_manager.executors.configs import config_errors
+from container_manager.executors.configs import config_errors, packaged
 from container_manager.executors.exceptions import (
     ExecutorConfigurationError,
     ExecutorHostError,
@@ -255,13 +255,10 @@ class ExecutorFactory:
         await self._cache.aclose()
 
     def _build(self, host: ExecutorHost) -> ContainerExecutor:
-        path = EXECUTORS.get(str(host.executor_type))
-        if path is None:
-            raise ExecutorHostError(f"Host {host.name}: this version has no executor of type {host.executor_type}.")
-        module, _, name = path.rpartition(".")
+        kind = _class_of(str(host.executor_type))
         configured = configuration.current()
         try:
-            executor: ContainerExecutor = getattr(importlib.import_module(module), name)(
+            executor = kind(
                 ExecutorSettings(
                     name=host.name,
                     config=host.config,
@@ -275,6 +272,16 @@ class ExecutorFactory:
         except ValidationError as error:
             raise ExecutorHostError(" ".join(text for _, text in config_errors(error))) from error
         return executor
+
+
+def _class_of(executor_type: str) -> type[ContainerExecutor]:
+    """Raises ExecutorHostError if there is none."""
+    path = EXECUTORS.get(executor_type)
+    if path is None:
+        return packaged(executor_type)
+    module, _, name = path.rpartition(".")
+    kind: type[ContainerExecutor] = getattr(importlib.import_module(module), name)
+    return kind
 
 
 def _passes_other_checks(host: ExecutorHost, job: ContainerJob) -> bool:

@@ -3,6 +3,7 @@ from importlib import import_module
 from django.db import migrations, models
 
 import container_manager.fields
+import container_manager.models.hosts
 
 AddColumn = import_module("container_manager.migrations.0011_who_and_why").AddColumn
 
@@ -11,6 +12,16 @@ class Migration(migrations.Migration):
     dependencies = [("container_manager", "0013_host_usage")]
 
     operations = [
+        # Only the name of the function is in the state, so that packages with executors change no migration.
+        migrations.SeparateDatabaseAndState(
+            state_operations=[
+                migrations.AlterField(
+                    "executorhost",
+                    "executor_type",
+                    models.CharField(max_length=20, choices=container_manager.models.hosts.executor_types),
+                )
+            ]
+        ),
         AddColumn("installation", "signalled_through", models.BigIntegerField(null=True, default=None)),
         migrations.CreateModel(
             "OutboxEntry",

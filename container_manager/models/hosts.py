@@ -12,6 +12,11 @@ from container_manager.executors.configs import grants_of, node_of, region_of, t
 from container_manager.fields import CoresField, EncryptedJSONField, choices
 
 
+def executor_types() -> list[tuple[str, str]]:
+    """The types of hosts, with those of installed packages."""
+    return choices(ExecutorType)
+
+
 class Installation(models.Model):
     """One row: the identity of this installation, and a canary value that only the right secret key decrypts."""
 
@@ -39,7 +44,7 @@ class ExecutorHost(models.Model):
     """A place that runs containers: an engine, a Cloud Run region, or the simulator."""
 
     name = models.CharField(max_length=100, unique=True)
-    executor_type = models.CharField(max_length=20, choices=choices(ExecutorType))
+    executor_type = models.CharField(max_length=20, choices=executor_types)
     config = EncryptedJSONField()
     region = models.CharField(max_length=100, blank=True, default="")
     labels = models.JSONField(default=dict)

@@ -90,7 +90,8 @@ def settings_of(
 ) -> DockerSettings | CloudRunSettings | SimulatedSettings | None:
     """The settings in a config; None for one that an earlier version has stored and this one does not understand."""
     try:
-        return _READ[executor_type](config)
+        read = _READ.get(executor_type)
+        return read(config) if read else None
     except (KeyError, ValidationError):
         return None
 

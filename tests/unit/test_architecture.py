@@ -37,6 +37,7 @@ LAYERS = [
     ["container_manager.checks"],
     ["container_manager.configuration"],
     ["container_manager.settings"],
+    ["container_manager.testing"],
     ["container_manager.executors"],
     ["container_manager.routing"],
     ["container_manager.domain"],

@@ -38,6 +38,7 @@ from container_manager.executors.exceptions import (
     ExecutorClosedError,
     ExecutorConnectionError,
     ExecutorError,
+    ExecutorHostError,
     ExecutorOperationError,
     ExecutorResourceError,
 )
@@ -67,6 +68,9 @@ SETTLE = 5.0
 """Seconds until a started execution appears in lists."""
 
 NO_LOGS = "Cloud Run keeps it in Cloud Logging; to read it there, install container-manager[cloudrun-logs]."
+
+
+NO_GOOGLE = "Google's libraries are not installed: install container-manager[cloudrun], and start the service again."
 
 
 class CloudRunExecutor(ContainerExecutor):
@@ -341,7 +345,10 @@ class CloudRunExecutor(ContainerExecutor):
 
     async def _connect(self) -> "CloudRunApi":
         # In a thread: Google's libraries take a second to load, which would block the event loop.
-        module = await asyncio.to_thread(importlib.import_module, "container_manager.executors.cloudrun.api")
+        try:
+            module = await asyncio.to_thread(importlib.import_module, "container_manager.executors.cloudrun.api")
+        except ModuleNotFoundError as error:
+            raise ExecutorHostError(NO_GOOGLE) from error
         api: CloudRunApi = await module.open_api(self.settings.name, self._config)
         self._api = api
         return api
