@@ -7,7 +7,7 @@ import click
 from container_manager.cli.audit import audit
 from container_manager.cli.check import check
 from container_manager.cli.keys import keys
-from container_manager.cli.remote import events, explaining, hosts, jobs, login
+from container_manager.cli.remote import events, explaining, hosts, jobs, login, mcp
 from container_manager.cli.serve import demo, serve
 from container_manager.cli.token import token
 from container_manager.environment import ConfigurationError
@@ -41,7 +41,7 @@ OF_SERVICE = (serve, demo, token, keys, audit, check)
 OF_CLIENT = (
     *(jobs.submit, jobs.jobs, jobs.job, jobs.logs, jobs.cancel, jobs.retry),
     *(explaining.explain, explaining.why_not, explaining.plan, explaining.queue),
-    *(hosts.hosts, events.events, events.top),
+    *(hosts.hosts, events.events, events.top, mcp.mcp),
     *(login.login, login.logout, login.contexts, login.completion),
 )
 for command in (*OF_SERVICE, *OF_CLIENT):

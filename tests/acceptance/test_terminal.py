@@ -1,5 +1,6 @@
 """The commands that are clients of the service, as a person and as a script use them."""
 
+import asyncio
 import json
 import os
 import re
@@ -412,3 +413,60 @@ def test_follow_needs_one_job(run: Run) -> None:
 def test_help_names_every_command(tmp_path: Path) -> None:
     shown = command(tmp_path, "--help").stdout
     assert all(f"\n  {name} " in shown for name in main.commands)
+
+
+# ---------------------------------------------------------------- agents
+
+
+async def test_an_agent_finds_out_why_a_job_waits_and_what_would_help(
+    run: Run, variables: dict[str, str], tmp_path: Path
+) -> None:
+    from mcp import ClientSession, StdioServerParameters
+    from mcp.client.stdio import stdio_client
+
+    assert (await asyncio.to_thread(run, *NEVER)).exit_code == 0
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "container_manager", "mcp"], env=variables, cwd=tmp_path
+    )
+    async with stdio_client(server) as streams, ClientSession(*streams) as session:
+        await session.initialize()
+        tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+        assert tools.keys() == {"job", "jobs", "explain", "why_not", "queue", "hosts", "logs", "plan", "events"}
+        assert all(tool.annotations.read_only_hint for tool in tools.values())
+
+        async def ask(tool: str, **arguments: object) -> str:
+            answer = await session.call_tool(tool, arguments)
+            return "".join(part.text for part in answer.content)
+
+        assert "No host could ever take this job" in await ask("job", job="giant")
+        assert "4096 MiB" in await ask("why_not", job="giant", host="small")
+        assert '"decisions"' in await ask("explain", job="giant")
+        assert "NEVER" in await ask("queue")
+        assert '"small"' in await ask("hosts")
+        assert "giant" in await ask("jobs", status=["PENDING"], name="gia")
+        assert "JOB_REFUSED" in await ask("events", job="giant")
+        planned = await ask("plan", drain=["small"], weights={"sim": 5}, jobs=[{"image": "x", "memory_limit_mb": 16}])
+        assert '"sim"' in planned
+        assert "There is no job" in await ask("job", job="nothing")
+        number = (
+            await asyncio.to_thread(run, "submit", "--image", "busybox", "--wait", "--json", "--", "echo told; exit 0")
+        ).stdout
+        assert "told" in await ask("logs", job=json.loads(number)["id"])
+    writing = StdioServerParameters(command=sys.executable, args=[*server.args, "--write"], env=variables, cwd=tmp_path)
+    async with stdio_client(writing) as streams, ClientSession(*streams) as session:
+        await session.initialize()
+        done = await session.call_tool(
+            "submit", {"image": "busybox", "command": ["exit 1"], "options": {"name": "asked"}}
+        )
+        assert not done.is_error
+        await session.call_tool("drain", {"host": "small"})
+        assert (
+            "draining" in (await asyncio.to_thread(run, "hosts")).stdout
+            or "empty" in (await asyncio.to_thread(run, "hosts")).stdout
+        )
+        await session.call_tool("resume", {"host": "small"})
+        await session.call_tool("cancel", {"job": "giant"})
+        assert json.loads((await asyncio.to_thread(run, "job", "giant", "--json")).stdout)["status"] == "CANCELLED"
+        await session.call_tool("retry", {"job": "giant"})
+        assert json.loads((await asyncio.to_thread(run, "job", "giant", "--json")).stdout)["attempt"] == 2
+        await session.call_tool("cancel", {"job": "giant"})

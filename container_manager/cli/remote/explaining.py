@@ -1,5 +1,6 @@
 """The commands that explain: explain, why-not, plan, queue."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from container_manager.cli.remote.names import HostName, JobName, find_hosts, fi
 from container_manager.cli.remote.session import REFUSED, pairs, remote
 
 if TYPE_CHECKING:
-    from container_manager.client import AsyncClient, JobInput
+    from container_manager.client import AsyncClient, HostInput, JobInput
     from container_manager.client.generated.fragments import HostFields, JobDetails
 
 HOLDING = ("ROUTED", "LAUNCHING", "RUNNING")
@@ -109,25 +110,40 @@ async def plan(
     The jobs are those of --file, and those that a host of --drain holds now. Jobs that wait already come first.
     Exits with 1 when some job would get no host.
     """
-    from container_manager.client import HostAssumption
-
-    drained = await find_hosts(client, drain)
-    changes: dict[str, dict[str, Any]] = {host.id: {"is_draining": True} for host in drained}
-    for field, values in (("routing_weight", weight), ("max_concurrent_jobs", slots)):
-        for host in await find_hosts(client, tuple(values)):
-            changes.setdefault(host.id, {})[field] = values[host.name]
-    moved = [details for host in drained for details in await _held(client, host)]
-    wanted = [*(_again(details) for details in moved), *(files.jobs(path, {}) if path else [])]
-    assumptions = [HostAssumption.model_validate({"host_id": host_id, **change}) for host_id, change in changes.items()]
-    answer = (await client.api.plan(wanted, assumptions, files.hosts(add) if add else None)).plan_routing.as_json()
-    names = [f"{number_of(one.id)} {one.name or one.image}" for one in moved]
-    names += [one.name or one.image for one in wanted[len(moved) :]]
-    lost = sum(one["__typename"] != "Placement" for one in answer["placements"])
+    jobs, more = files.jobs(path, {}) if path else [], files.hosts(add) if add else None
+    answer, names = await planned(client, drain, weight, slots, jobs, more)
     if as_json:
         output.as_json(answer)
     else:
         _show_plan(answer, names)
-    return REFUSED if lost else None
+    return REFUSED if any(one["__typename"] != "Placement" for one in answer["placements"]) else None
+
+
+async def planned(
+    client: "AsyncClient",
+    drain: Sequence[str],
+    weights: Mapping[str, object],
+    slots: Mapping[str, object],
+    jobs: "Sequence[JobInput]",
+    add: "list[HostInput] | None",
+) -> tuple[dict[str, Any], list[str]]:
+    """A plan as the API answers it, and the name of each placed job: first those of drained hosts, then `jobs`.
+
+    Raises:
+        NotFound: there is no host with one of the names.
+    """
+    from container_manager.client import HostAssumption
+
+    drained = await find_hosts(client, tuple(drain))
+    changes: dict[str, dict[str, Any]] = {host.id: {"is_draining": True} for host in drained}
+    for field, values in (("routing_weight", weights), ("max_concurrent_jobs", slots)):
+        for host in await find_hosts(client, tuple(values)):
+            changes.setdefault(host.id, {})[field] = values[host.name]
+    moved = [details for host in drained for details in await _held(client, host)]
+    assumptions = [HostAssumption.model_validate({"host_id": host_id, **change}) for host_id, change in changes.items()]
+    answer = (await client.api.plan([*map(_again, moved), *jobs], assumptions, add)).plan_routing.as_json()
+    names = [f"{number_of(one.id)} {one.name or one.image}" for one in moved]
+    return answer, [*names, *(one.name or one.image for one in jobs)]
 
 
 async def _held(client: "AsyncClient", host: "HostFields") -> "list[JobDetails]":
