@@ -1,6 +1,8 @@
 """What `manage.py check` says about a project that uses the app."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -26,6 +28,10 @@ def of_project(**_: Any) -> Sequence[CheckMessage]:
         found.append(
             Error(f"The tables of container_manager are not kept in {alias!r}.", hint, id="container_manager.E002")
         )
+    ours = Path(__file__).parents[1] / "graphql_api"
+    spec = find_spec("graphql_api")
+    if spec is None or str(ours) not in (spec.submodule_search_locations or []):
+        found.append(Error("Another package graphql_api hides that of container_manager.", id="container_manager.E004"))
     if not settings.USE_TZ:
         found.append(Error("container_manager needs USE_TZ = True.", id="container_manager.E003"))
     database = settings.DATABASES[alias]

@@ -16,7 +16,9 @@ from starlette.types import Receive, Scope, Send
 from graphql_api import auth, browser_session
 from graphql_api.view import GraphQLView
 
-FOLDER = Path(str(files("dashboard")))
+_PACKAGE = Path(str(files("container_manager")))
+FOLDER = next(folder for folder in (_PACKAGE / "dashboard", _PACKAGE.parent / "dashboard") if folder.is_dir())
+"""Inside of the installed package; in the sources it is beside it."""
 PAGES = ("/", "/fleet", "/fleet/{name}", "/jobs", "/jobs/{id}", "/compare", "/queue", "/what-if", "/events", "/admin")
 SERVED = {".js", ".css", ".svg", ".LICENSE"}
 CONTENT_POLICY = (

@@ -3,12 +3,12 @@
 Everything is done by an AsyncClient on an event loop in a thread of its own, so there is one implementation.
 """
 
+import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from container_manager.client.asynchronous import AsyncClient, AsyncJob
 from container_manager.client.errors import Refused
@@ -24,17 +24,22 @@ T = TypeVar("T")
 
 
 class _Loop:
-    """An event loop in a thread, started when it is first needed."""
+    """An event loop in a thread, started when it is first needed. It does not keep the program from ending."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._portal: BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if self._portal is None:
-            self._portal = self._stack.enter_context(start_blocking_portal())
-        result: T = self._portal.call(function)
-        return result
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="container-manager client", daemon=True).start()
+        future = asyncio.run_coroutine_threadsafe(function(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # Of the future itself, or an interruption of this thread: then its work must end, too.
+            future.cancel()
+            raise
 
     def iterate(self, values: AsyncGenerator[T, None]) -> Iterator[T]:
         async def next_value() -> tuple[T] | None:
@@ -47,11 +52,23 @@ class _Loop:
             while (value := self.run(next_value)) is not None:
                 yield value[0]
         finally:
-            self.run(values.aclose)
+            if self._loop is not None:
+                self.run(values.aclose)
 
     def stop(self) -> None:
-        self._stack.close()
-        self._portal = None
+        if self._loop is not None:
+            self.run(_end_everything)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
+
+
+async def _end_everything() -> None:
+    """End what iterations that were not read to their end have begun."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 class Client:

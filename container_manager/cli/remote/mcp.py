@@ -162,7 +162,7 @@ class _Writing:
     async def submit(
         self, image: str, command: list[str] | None = None, options: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Submit a job. `options`: fields such as name, memory_limit_mb, preferred_executor; environment is a mapping."""
+        """Submit a job. `options`: fields such as name, memory_limit_mb and environment, which is a mapping."""
         return (await self._client.submit(image, command or [], **(options or {}))).data.as_json()
 
     async def cancel(self, job: str) -> dict[str, Any]:
