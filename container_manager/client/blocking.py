@@ -32,7 +32,8 @@ class _Loop:
     def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="container-manager client", daemon=True).start()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), daemon=True)
+            self._thread.start()
         future = asyncio.run_coroutine_threadsafe(function(), self._loop)
         try:
             return future.result()
@@ -60,6 +61,12 @@ class _Loop:
             self.run(_end_everything)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
+            self._thread.join()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
 async def _end_everything() -> None:
