@@ -11,6 +11,7 @@ from strawberry.extensions import MaskErrors
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from container_manager import errors
+from container_manager.observability import metrics
 from container_manager.store import threads
 from graphql_api.types import results
 
@@ -74,6 +75,9 @@ class MaskInternalErrors(MaskErrors):
                 error.extensions = {"code": "GRAPHQL_PARSE_FAILED" if is_syntax else "BAD_USER_INPUT"}
         for error in errors:
             _forget_frames(error)
+        with metrics.never_failing():
+            for error in shown:
+                metrics.ERRORS.labels(str((error.extensions or {}).get("code", ""))).inc()
         return shown
 
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:

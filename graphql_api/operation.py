@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from graphql import GraphQLError
 
+from container_manager.observability import metrics
 from graphql_api.limits import MAX_BATCH_VALUES
 
 LARGEST_ANSWER = 8_388_608
@@ -125,6 +126,8 @@ def begun(query: str = "") -> Iterator[Operation]:
     """An operation of this task, until its answer was sent."""
     operation = Operation(query)
     before = _current.set(operation)
+    with metrics.never_failing():
+        metrics.OPERATIONS.inc()
     try:
         yield operation
     finally:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from importlib.metadata import version
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -10,7 +11,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from container_manager import clock
+from container_manager.domain.kinds import ExecutorType
+from container_manager.domain.lifecycle import TERMINAL
 from container_manager.environment import shares_metrics
+from container_manager.observability import metrics
 from container_manager.routing.types import HostState
 from container_manager.store import jobs as job_store
 from container_manager.store import pending, threads
@@ -29,6 +33,9 @@ _OF_HOSTS: dict[str, tuple[str, Callable[[HostState], float | None]]] = {
         "1 when routing may choose it, leaving room aside.",
         lambda h: h.is_active and not h.is_draining and h.health == "healthy" and not h.ejected and not h.cooling,
     ),
+    "active": ("1 when it is active.", lambda h: h.is_active),
+    "draining": ("1 when it takes no new jobs.", lambda h: h.is_draining),
+    "ejected": ("1 while it is avoided because launches kept failing.", lambda h: h.ejected),
     "jobs": ("Jobs that hold room on it.", lambda h: h.jobs),
     "slots": ("Jobs that it runs at the same time.", lambda h: h.max_jobs),
     "reserved_memory_bytes": ("Memory that is reserved for its jobs.", lambda h: h.memory * MIB),
@@ -36,6 +43,18 @@ _OF_HOSTS: dict[str, tuple[str, Callable[[HostState], float | None]]] = {
     "reserved_cpu_cores": ("Cores that are reserved for its jobs.", lambda h: h.cpu / 1000),
     "cpu_cores": ("Its limit of cores, if it has one.", lambda h: h.max_cpu and h.max_cpu / 1000),
 }
+
+
+CODES = ("BAD_USER_INPUT", "FORBIDDEN", "INTERNAL", "TIMEOUT", "UNAUTHENTICATED", "UNAVAILABLE")
+
+# Those that are known exist from the start, so that the rate of a counter sees its first increase.
+for _kind in ExecutorType:
+    for _status in sorted(TERMINAL):
+        metrics.ENDS.labels(str(_status), str(_kind))
+    for _duration in (metrics.QUEUE_SECONDS, metrics.LAUNCH_SECONDS, metrics.RUN_SECONDS):
+        _duration.labels(str(_kind))
+for _code in CODES:
+    metrics.ERRORS.labels(_code)
 
 
 async def exposition() -> bytes:
@@ -61,6 +80,8 @@ class _Fleet(Collector):
         self._groups, self._active, self._hosts = groups, active, hosts
 
     def collect(self) -> Iterator[Metric]:
+        release = version("container-manager")
+        yield _gauge("build_info", "1, with the version of the service.", ("version",), [((release,), 1)])
         yield _gauge("active_jobs", "Jobs that hold room on a host.", (), [((), self._active)])
         yield from self._queue()
         for name, (description, value) in _OF_HOSTS.items():

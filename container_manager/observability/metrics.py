@@ -25,6 +25,28 @@ ENDS = Counter(
     "Jobs that reached an end state.",
     ["status", "executor_type"],
 )
+LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
+QUEUE_SECONDS = Histogram(
+    "container_manager_job_queue_seconds",
+    "From when an attempt began to wait until it had a host; of attempts that started.",
+    ["executor_type"],
+    buckets=LONG_SECONDS,
+)
+LAUNCH_SECONDS = Histogram(
+    "container_manager_job_launch_seconds",
+    "From when an attempt had a host until its container ran.",
+    ["executor_type"],
+    buckets=LONG_SECONDS,
+)
+RUN_SECONDS = Histogram(
+    "container_manager_job_run_seconds",
+    "From when a container ran until its end.",
+    ["executor_type"],
+    buckets=LONG_SECONDS,
+)
+REFUSED_TOKENS = Counter("container_manager_refused_tokens", "Requests with a token that is not valid.")
+OPERATIONS = Counter("container_manager_graphql_operations", "GraphQL operations that have begun.")
+ERRORS = Counter("container_manager_graphql_errors", "GraphQL errors that were answered, by their code.", ["code"])
 EVENTS = Counter(
     "container_manager_events", "Committed events: job_launched counts launches.", ["kind", "executor_type"]
 )

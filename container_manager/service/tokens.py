@@ -16,6 +16,7 @@ from container_manager.aio import cancel_and_wait, start_detached
 from container_manager.domain.kinds import Role
 from container_manager.errors import NotFound, Unavailable
 from container_manager.models import ApiToken, AuditEntry
+from container_manager.observability import metrics
 from container_manager.process import Process
 from container_manager.service.oidc import Issuer
 from container_manager.specs import TokenSpec
@@ -145,6 +146,8 @@ class Tokens:
 
     def note_refused(self, address: str) -> None:
         """Count a refused token; the counts are recorded in the audit log at most once a minute."""
+        with metrics.never_failing():
+            metrics.REFUSED_TOKENS.inc()
         self._refused[self._counted(address)] += 1
         self._record_soon()
 

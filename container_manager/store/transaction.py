@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import DataError, IntegrityError, OperationalError, ProgrammingError
 from django.db import Error as DatabaseError
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from container_manager import clock
 from container_manager.database import atomic, connection
@@ -98,6 +98,9 @@ class NewEvent(NamedTuple):
 Counted = list[tuple[Counter, tuple[str, ...]]]
 """Metrics to increase after the commit, each with its labels."""
 
+Timed = list[tuple[Histogram, str, timedelta]]
+"""Durations to observe after the commit, each with an executor type."""
+
 
 @dataclass(slots=True)
 class Transaction:
@@ -111,6 +114,7 @@ class Transaction:
     """This process's worker: jobs that this transaction routes may be claimed for it at once."""
     claimed: list[Claimed] = field(default_factory=list)
     counted: Counted = field(default_factory=list)
+    timed: Timed = field(default_factory=list)
 
     def event(
         self,
@@ -124,6 +128,10 @@ class Transaction:
         """Record an event; events are written last in the transaction."""
         if kind in JOB_ENDS and job is not None:
             self.counted.append((metrics.ENDS, (str(job.status), str(job.executor_type))))
+            self._time(metrics.RUN_SECONDS, job, job.started_at, job.finished_at)
+        elif kind == EventKind.JOB_STARTED and job is not None:
+            self._time(metrics.QUEUE_SECONDS, job, job.queued_at, job.routed_at)
+            self._time(metrics.LAUNCH_SECONDS, job, job.routed_at, clock.now())
         self.events.append(
             NewEvent(
                 kind=kind,
@@ -136,6 +144,10 @@ class Transaction:
                 actor=actor.name if actor else "",
             )
         )
+
+    def _time(self, metric: Histogram, job: ContainerJob, since: datetime | None, until: datetime | None) -> None:
+        if since is not None and until is not None:
+            self.timed.append((metric, str(job.executor_type), max(until - since, timedelta())))
 
     def flush(self) -> None:
         """Insert the rows that were kept back, because the next unit may read them or take new ids."""
@@ -168,6 +180,7 @@ class Committed(NamedTuple):
     events: list[NewEvent] = []
     claimed: list[Claimed] = []
     counted: Counted = []
+    timed: Timed = []
 
 
 def commit(entries: Sequence[tuple[Unit, Any]], worker: Worker | None = None) -> Committed:
@@ -222,7 +235,7 @@ def _transact(entries: Sequence[tuple[Unit, Any]], worker: Worker | None) -> Com
             for index, answer in zip(indexes, answers, strict=True):
                 outcomes[index] = answer
         _write(tx)
-    return Committed(outcomes, tx.events, tx.claimed, tx.counted)
+    return Committed(outcomes, tx.events, tx.claimed, tx.counted, tx.timed)
 
 
 def _take_locks(routing: bool) -> None:

@@ -170,6 +170,8 @@ def _count(done: Committed, seconds: float) -> None:
     metrics.COMMIT_SECONDS.observe(seconds)
     for (metric, labels), times in Counter(done.counted).items():
         metric.labels(*labels).inc(times)
+    for duration, executor_type, passed in done.timed:
+        duration.labels(executor_type).observe(passed.total_seconds())
     for (kind, executor_type), times in Counter((str(e.kind), e.executor_type) for e in done.events).items():
         metrics.EVENTS.labels(kind, executor_type).inc(times)
 
