@@ -1,5 +1,5 @@
 import { ROOT, may, mutate, useQuery } from "../api.js";
-import { CancelJobDocument, JobDocument, JobEventsDocument, JobsAheadDocument, RetryJobDocument, SubmitDocument } from "../operations.js";
+import { CancelJobDocument, JobDocument, JobEventsDocument, JobsAheadDocument, RetryJobDocument } from "../operations.js";
 import { href } from "../router.js";
 import { Logs } from "../logs.js";
 import { SubmitForm } from "../submit_form.js";
@@ -152,6 +152,6 @@ const spec = (job) => Object.fromEntries(SPEC.filter((name) => !isEmpty(job[name
 
 /** @param {JobParts} job */
 const command = (job) => {
-  const body = JSON.stringify({ query: SubmitDocument, variables: { input: spec(job) } }).replaceAll("'", String.raw`'\''`);
-  return `curl -s ${location.origin}${ROOT}/graphql -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '${body}'`;
+  const body = JSON.stringify(spec(job)).replaceAll("'", String.raw`'\''`);
+  return `printf %s '${body}' | container-manager submit --server ${location.origin}${ROOT} --file -`;
 };

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from tests.client import CREATE_HOST, SUBMIT
 from tests.engines import IMAGE, Engine
 from tests.postgres import free_port
-from tests.processes import ROOT, UNMEASURED, Served
+from tests.processes import ROOT, UNMEASURED, Served, environment
 
 CHROMIUM = shutil.which("chromium")
 OFFLINE = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -179,12 +180,10 @@ async def test_a_job_is_submitted_watched_and_submitted_again(browser: Browser, 
 
 
 async def test_a_job_is_shown_as_a_command_that_submits_it_again(browser: Browser, served: Served) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed (Debian: apt-get install curl).")
     job = {
         "image": "x:1",
         "name": 'it\'s "quoted" $HOME',
-        "command": ["echo 'a b'"],
+        "command": ["echo 'a b'\n\\n"],
         "labels": {"team": "ml"},
         "priority": 3,
     }
@@ -193,11 +192,12 @@ async def test_a_job_is_shown_as_a_command_that_submits_it_again(browser: Browse
         page = watched.page
         await page.goto(f"{served.url}/jobs/{submitted['id']}")
         await page.get_by_text("As a command that submits it again").click()
-        command = await page.locator("pre", has_text="curl -s").inner_text()
+        command = await page.locator("pre", has_text="container-manager submit").inner_text()
         await watched.check("a job as a command")
-    variables = {**os.environ, "TOKEN": served.token}
-    done = await asyncio.to_thread(subprocess.check_output, ["sh", "-c", command], env=variables, text=True)
-    again = json.loads(done)["data"]["submitJob"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    variables = environment(served.stderr.parent, CONTAINER_MANAGER_TOKEN=served.token, PATH=path)
+    done = await asyncio.to_thread(subprocess.check_output, ["sh", "-c", f"{command} --json"], env=variables, text=True)
+    again = json.loads(done)
     assert again["name"] == job["name"]
     query = "query($id: ID!) { job(id: $id) { image command priority labels } }"
     found = served.query(served.token, query, id=again["id"])
