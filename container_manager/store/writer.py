@@ -13,7 +13,7 @@ from django.db import InterfaceError
 from container_manager.aio import wait_for
 from container_manager.errors import Unavailable
 from container_manager.observability import metrics, tracing
-from container_manager.store import threads
+from container_manager.store import journal, threads
 from container_manager.store.transaction import Claimed, Committed, NewEvent, Unit, Worker, commit, commit_one
 
 logger = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ class Writer:
                 _answer(answer, outcome)
             self._tell(done)
             with metrics.never_failing():
+                journal.tell(done.events)
                 _count(done, perf_counter() - began)
 
     async def _transact(self, batch: Sequence[Entry]) -> Committed:
