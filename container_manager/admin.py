@@ -209,7 +209,7 @@ COLUMNS: dict[type[Model], tuple[str, ...]] = {
     models.JobOutput: ("job_id", "attempt", "part"),
     models.JobStatistics: ("dimension", "label", "key", "seconds", "start", "succeeded", "failed"),
     models.Leadership: ("duty", "owner", "expires_at"),
-    models.OutboxEntry: ("key", "actor"),
+    models.OutboxEntry: ("key", "actor", "fault"),
     models.QueueRefusal: ("class_key", "verdict", "message"),
     models.RoutingDecision: ("id", "job_id", "attempt", "host_name", "reason", "decided_at"),
     models.RoutingEvaluation: ("id",),

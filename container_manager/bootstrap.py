@@ -41,5 +41,5 @@ async def register_local_engine(service: Service) -> None:
         logger.warning("The engine at %s cannot be used: %s", path, report.error)
     logger.warning(
         "There is no host to run jobs on: start a Docker or Podman engine and this service again, "
-        "or create a host with the mutation createHost."
+        "or create a host: `container-manager hosts create NAME --url …`."
     )

@@ -28,6 +28,14 @@ def of_project(**_: Any) -> Sequence[CheckMessage]:
         found.append(
             Error(f"The tables of container_manager are not kept in {alias!r}.", hint, id="container_manager.E002")
         )
+    if alias != "default":
+        found.append(
+            checks.Warning(
+                f"A transaction of the default database is none of {alias!r}, in which submit() writes.",
+                f"Submit in transaction.atomic(using={alias!r}), and silence this.",
+                id="container_manager.W002",
+            )
+        )
     ours = Path(__file__).parents[1] / "graphql_api"
     spec = find_spec("graphql_api")
     if spec is None or str(ours) not in (spec.submodule_search_locations or []):

@@ -11,9 +11,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.utils.encoding import force_bytes
 
-from container_manager.environment import ConfigurationError, Environment, read
+from container_manager.environment import ConfigurationError, Environment, is_given, read
 
 DATABASE = "DATABASE"
 OF_DJANGO = {
@@ -34,7 +36,7 @@ def current() -> Environment:
         ImproperlyConfigured: the project's settings have an unknown name or a bad value.
     """
     given = getattr(settings, "CONTAINER_MANAGER", None)
-    return given if isinstance(given, Environment) else _of_project(id(given))
+    return given if isinstance(given, Environment) else _of_project()
 
 
 def is_embedded() -> bool:
@@ -61,7 +63,7 @@ def _given() -> Mapping[str, Any]:
 
 
 @cache
-def _of_project(_: int) -> Environment:
+def _of_project() -> Environment:
     given = {name: value for name, value in _given().items() if name != DATABASE}
     for name in given:
         if name in OF_DJANGO:
@@ -72,13 +74,20 @@ def _of_project(_: int) -> Environment:
         raise ImproperlyConfigured(f"CONTAINER_MANAGER[{DATABASE!r}]: there is no database {name!r} in DATABASES.")
     is_postgresql = settings.DATABASES[name]["ENGINE"].endswith((".postgresql", ".postgis"))
     fixed = {
-        "SECRET_KEY": given.pop("SECRET_KEY", None) or ",".join(map(_derived, _django_keys())),
         "DATABASE_URL": "postgresql://" if is_postgresql else "sqlite:///",
     }
+    if not given.get("SECRET_KEY") and not is_given("SECRET_KEY"):
+        fixed["SECRET_KEY"] = ",".join(map(_derived, _django_keys()))
     try:
         return read(given={**given, **fixed})
     except ConfigurationError as error:
         raise ImproperlyConfigured(str(error)) from error
+
+
+@receiver(setting_changed)
+def _forget(**_: Any) -> None:
+    """Tests of a project change its settings."""
+    _of_project.cache_clear()
 
 
 def _django_keys() -> list[str | bytes]:

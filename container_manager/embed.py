@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
+from container_manager import configuration
 from container_manager.database import on_commit
+from container_manager.errors import FieldError, ValidationFailed
 from container_manager.service import current
 from container_manager.service.jobs import job_values, keys_of
 from container_manager.specs import read_job
-from container_manager.store import outbox, threads
+from container_manager.store import installation, outbox, threads
 from container_manager.store.transaction import Actor
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Submitted", "application", "asubmit", "lifespan", "mount", "submit"]
 
 PROJECT = "project"
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class Submitted:
 def submit(image: str, command: Sequence[str] = (), *, actor: str = PROJECT, **options: Any) -> Submitted:
     """Submit a job in the present transaction: it runs if that is committed, and never if it is rolled back.
 
+    The transaction is that of the database with our tables. If that is not `default`, it is begun by
+    `transaction.atomic(using=…)`; without one the job is committed at once.
+
     It works in every process of the project, whether the service runs there or not.
 
     Args:
@@ -72,15 +78,22 @@ def submit(image: str, command: Sequence[str] = (), *, actor: str = PROJECT, **o
 
     Raises:
         ValidationFailed: a field is unknown or has no good value; each is named.
-        Conflict: the `idempotency_key` was used with another job, which waits to be taken.
+        Conflict: the `idempotency_key` was used with another job.
+        ConfigurationError: this process has another secret key than the service.
     """
     for name, key, value in (("environment", "name", "value"), ("tmpfs", "path", "size_mb")):
         if isinstance(pairs := options.get(name), Mapping):
             options[name] = [{key: one, value: other} for one, other in pairs.items()]
-    key = options.setdefault("idempotency_key", uuid.uuid4().hex)
+    if isinstance(command, str):
+        raise ValidationFailed([FieldError("command", f"command: must be a list, such as {command.split()!r}.")])
+    key = options["idempotency_key"] = options.get("idempotency_key") or uuid.uuid4().hex
+    if not 0 < len(actor) <= LONGEST_NAME or not actor.isprintable():
+        problem = f"must have 1 to {LONGEST_NAME} printable characters"
+        raise ValidationFailed([FieldError("actor", f"actor: {problem}.")])
+    installation.check_key()
     spec = read_job({"image": image, "command": list(command), **options})
     outbox.put(actor, job_values(spec, Actor(actor)))
-    on_commit(_wake)
+    on_commit(_wake, robust=True)
     return Submitted(key, actor)
 
 
@@ -108,7 +121,7 @@ async def lifespan(*, runs_jobs: bool = True) -> "AsyncIterator[Service]":
     from graphql_api.application import serving  # noqa: PLC0415 - the API is above this module
 
     try:
-        async with serving(runs_jobs) as service:
+        async with serving(runs_jobs, configuration.current().drain_seconds) as service:
             yield service
     finally:
         # Tests of the project drop their database.

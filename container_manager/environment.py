@@ -239,6 +239,11 @@ def shares_metrics() -> bool:
     return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
 
+def is_given(name: str) -> bool:
+    """Whether the environment has this setting."""
+    return bool(os.environ.get(PREFIX + name))
+
+
 def read(environ: Mapping[str, str] | None = None, given: Mapping[str, Any] | None = None) -> Environment:
     """Read the service's variables. Empty values count as not given.
 

@@ -13,6 +13,7 @@ extra `tasks`, which brings the package django-tasks.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.core.checks import CheckMessage, Error
@@ -44,6 +45,9 @@ MARK = "container-manager-result: "
 """Begins the line in which the container tells the result of its task."""
 
 OPTIONS = {"image", "command", "job", "queues"}
+LONGEST_RESULT = 60_000
+"""Characters of a result as JSON; the log of a container cuts longer lines."""
+
 RUNNING = {JobStatus.LAUNCHING, JobStatus.RUNNING}
 
 
@@ -161,6 +165,9 @@ def _told(job: ContainerJob) -> dict[str, Any] | None:
     told = None
     for part in outputs.of_jobs([job.pk])[job.pk]:
         if part.attempt == job.attempt and part.part == outputs.OUTPUT:
-            lines = (numbered.line.text for numbered in part.lines())
-            told = next((json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)), told)
-    return told
+            for numbered in part.lines():
+                if numbered.line.text.startswith(MARK):
+                    # What the task has printed itself is no result.
+                    with suppress(ValueError):
+                        told = json.loads(numbered.line.text.removeprefix(MARK))
+    return told if isinstance(told, dict) else None

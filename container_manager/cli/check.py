@@ -32,7 +32,7 @@ async def _has_problems() -> bool:
 
     probed = await probe_all_hosts()
     if not probed:
-        click.echo("There is no host yet: create one with the mutation createHost.")
+        click.echo("There is no host yet: create one with `container-manager hosts create`.")
         return True
     for host, report in probed:
         if report is None:

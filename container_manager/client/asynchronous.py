@@ -201,12 +201,12 @@ class AsyncJob:
         Raises:
             NotFound: the job was deleted.
         """
-        self.data = found((await self._client.api.job_state(self.id)).job, "such job any more")
+        self.data = found((await self._client.api.job_state(self.id)).job, "such job; it was deleted")
         return self
 
     async def details(self) -> JobDetails:
         """Everything about the job: what it was submitted with, and its attempts."""
-        return found((await self._client.api.job(self.id)).job, "such job any more")
+        return found((await self._client.api.job(self.id)).job, "such job; it was deleted")
 
     async def result(self, *, check: bool = True) -> JobFields:
         """Wait for the end of the job, through all its attempts, and return its last state.
@@ -215,14 +215,16 @@ class AsyncJob:
             JobFailed: it has not succeeded, unless `check` is False.
             Unreachable: the service did not answer for `patience` seconds.
         """
-        state = await self._client.api.job_state(self.id)
-        self.data = found(state.job, "such job any more")
-        if not self.has_ended:
-            async with aclosing(self.events(state.event_cursor)) as events:
+        while True:
+            # The cursor first: an end that the state does not show yet is an event after it.
+            after = (await self._client.api.event_cursor()).event_cursor
+            await self.refresh()
+            if self.has_ended:
+                break
+            async with aclosing(self.events(after)) as events:
                 async for event in events:
                     if event.job is None or event.job.status in TERMINAL:
                         break
-            await self.refresh()
         if check and self.data.status != "SUCCEEDED":
             raise errors.JobFailed(self.data)
         return self.data
@@ -269,7 +271,7 @@ class AsyncJob:
 
     async def explain(self, hosts: int = 50) -> ExplainJob:
         """Why it runs where it does, or waits: its decisions, newest first, with the checks of up to `hosts` hosts."""
-        return found((await self._client.api.explain(self.id, hosts)).job, "such job any more")
+        return found((await self._client.api.explain(self.id, hosts)).job, "such job; it was deleted")
 
     async def why_not(self, host: str) -> HostChecks:
         """The checks of the host with this name for this job, as it is now.

@@ -4,6 +4,7 @@ Everything is done by an AsyncClient on an event loop in a thread of its own, so
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar, Unpack
@@ -21,6 +22,7 @@ from container_manager.client.generated.live_logs import LiveLogsJobLogs
 from container_manager.client.options import JobOptions
 
 T = TypeVar("T")
+CLOSING_STEPS, CLOSING_PAUSE = 100, 0.01
 
 
 class _Loop:
@@ -28,13 +30,20 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._pid = 0
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            # A process that was forked has the loop, but not its thread.
+            if self._loop is None or self._pid != os.getpid():
+                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), daemon=True)
+                self._thread.start()
+            return self._loop
 
     def run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), daemon=True)
-            self._thread.start()
-        future = asyncio.run_coroutine_threadsafe(function(), self._loop)
+        future = asyncio.run_coroutine_threadsafe(function(), self._started())
         try:
             return future.result()
         except BaseException:
@@ -54,7 +63,7 @@ class _Loop:
                 yield value[0]
         finally:
             if self._loop is not None:
-                self.run(values.aclose)
+                self.run(lambda: _closed(values))
 
     def stop(self) -> None:
         if self._loop is not None:
@@ -62,6 +71,17 @@ class _Loop:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
             self._thread.join()
+
+
+async def _closed(values: AsyncGenerator[Any, None]) -> None:
+    """Close an iteration whose last step may have been cancelled a moment ago."""
+    for _ in range(CLOSING_STEPS):
+        try:
+            await values.aclose()
+        except RuntimeError:
+            await asyncio.sleep(CLOSING_PAUSE)
+        else:
+            return
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -23,7 +23,10 @@ class ClientError(Exception):
 
 
 class Unreachable(ClientError):
-    """The service does not answer, or not with GraphQL."""
+    """The service does not answer, or cannot answer now."""
+
+    was_connected = False
+    """Whether a stream had begun before."""
 
 
 class Unauthenticated(ClientError):

@@ -1,10 +1,11 @@
 """What a job can be submitted with, beside its image and its command."""
 
+import difflib
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from container_manager.client.generated.input_types import JobInput
 
@@ -44,6 +45,9 @@ def job_input(image: str, command: Sequence[str] = (), **options: Unpack[JobOpti
         TypeError: there is no such option, or a value has the wrong type.
     """
     given: dict[str, Any] = {"image": image, **options}
+    for name, value in (("command", command), ("entry_point", options.get("entry_point"))):
+        if isinstance(value, str):
+            raise TypeError(f"{name}: must be a list of arguments, such as {value.split()!r}")
     if command:
         given["command"] = list(command)
     for name, key, value in (("environment", "name", "value"), ("tmpfs", "path", "sizeMb")):
@@ -55,8 +59,20 @@ def job_input(image: str, command: Sequence[str] = (), **options: Unpack[JobOpti
     try:
         return JobInput.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise TypeError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise TypeError(explained(error, JobInput)) from None
+
+
+def explained(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first problem of an input of this kind, for people."""
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "enum":
+        known = str(first.get("ctx", {}).get("expected", ""))
+        return f"{name}: {first['input']!r} is none of {known}"
+    if first["type"] != "extra_forbidden":
+        return f"{name}: {first['msg']}"
+    close = difflib.get_close_matches(name, kind.model_fields, 1, 0.5)
+    return f"{name}: there is no such field{f'; did you mean {close[0]}?' if close else ''}"
 
 
 def submitted_once(job: JobInput) -> JobInput:

@@ -48,7 +48,9 @@ class Transport:
     @property
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
-            self._http = httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
+            # Each stream has a connection of its own, and they may be many.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+            self._http = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits)
         return self._http
 
     async def execute(
@@ -117,18 +119,20 @@ class Transport:
         headers = {**self._headers, "Accept": "text/event-stream"}
         timeout = httpx.Timeout(TIMEOUT_SECONDS, read=SILENCE_SECONDS)
         address = f"{self.url}/graphql"
-        with _reported(self.url):
+        state = _Connection()
+        with _reported(self.url, state):
             async with httpx_sse.aconnect_sse(
                 self._client, "POST", address, json=body, headers=headers, timeout=timeout
             ) as source:
                 if "text/event-stream" not in source.response.headers.get("content-type", ""):
                     await source.response.aread()
                     self.get_data(source.response)
+                state.is_open = True
                 async for event in source.aiter_sse():
                     if event.event == "complete":
                         return
                     yield _data(event.json())
-                raise Unreachable(f"The connection to {self.url} was lost.")
+                raise httpx.RemoteProtocolError("the connection was lost")
 
     async def resumed(
         self, opened: Callable[[str | None], AsyncGenerator[T, None]], after: str | None, *, endless: bool
@@ -143,19 +147,21 @@ class Transport:
         Raises:
             Unreachable: the service did not answer for `patience` seconds.
         """
-        pauses = _Pauses(self.patience)
+        pauses = None
         while True:
             try:
                 async with aclosing(opened(after)) as values:
                     async for value in values:
-                        after = value.cursor
-                        pauses = _Pauses(self.patience)
+                        after, pauses = value.cursor, None
                         yield value
                 if not endless:
                     return
-            except Unreachable:
-                if pauses.are_over:
+            except Unreachable as error:
+                # The patience begins when the service goes away, however long it had nothing to tell.
+                pauses = None if error.was_connected else pauses
+                if pauses is not None and pauses.are_over:
                     raise
+            pauses = pauses or _Pauses(self.patience)
             await pauses.pause()
 
 
@@ -187,8 +193,14 @@ def _plain(value: object) -> object:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+class _Connection:
+    """Whether a stream has begun."""
+
+    is_open = False
+
+
 @contextmanager
-def _reported(url: str) -> Iterator[None]:
+def _reported(url: str, connection: _Connection | None = None) -> Iterator[None]:
     """Raise Unreachable for the errors of httpx."""
     try:
         yield
@@ -197,7 +209,9 @@ def _reported(url: str) -> Iterator[None]:
             f"{url} is not the address of a service: it must begin with http:// or https://.", ""
         ) from error
     except httpx.TransportError as error:
-        raise Unreachable(f"{url} does not answer: {error or type(error).__name__}.") from error
+        lost = Unreachable(f"{url} does not answer: {str(error) or type(error).__name__}.")
+        lost.was_connected = connection is not None and connection.is_open
+        raise lost from error
 
 
 def _payload(response: httpx.Response) -> dict[str, Any]:
@@ -207,9 +221,9 @@ def _payload(response: httpx.Response) -> dict[str, Any]:
         payload = None
     if not isinstance(payload, dict) or not payload.keys() & {"data", "errors"}:
         url = f"{response.url.scheme}://{response.url.netloc.decode()}"
-        raise Unreachable(
-            f"{url} answers with the status {response.status_code} and no GraphQL; is it the right address?"
-        )
+        message = f"{url} answers with the status {response.status_code} and no GraphQL; is it the right address?"
+        # What a proxy answers while the service is away may change; the others will not.
+        raise Unreachable(message) if response.is_server_error else RequestFailed(message, "")
     return payload
 
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from container_manager.aio import wait_for
 from container_manager.store import outbox, threads
+from container_manager.store.transaction import ITEM_ERRORS
 from container_manager.store.writer import Writer
 
 POLL_SECONDS = 1.0
-"""Code in another process of a SQLite database, or behind a pool, wakes nothing."""
+"""What code in another process has submitted wakes nothing."""
 
 
 class Outbox:
@@ -29,7 +30,14 @@ class Outbox:
         while True:
             beat()
             while entries := await threads.read(outbox.waiting):
-                await self._writer.write(outbox.take, entries)
+                taken = await asyncio.gather(
+                    *(self._writer.write(outbox.take, entry) for entry in entries), return_exceptions=True
+                )
+                for entry, error in zip(entries, taken, strict=True):
+                    if isinstance(error, ITEM_ERRORS):
+                        await self._writer.write(outbox.set_aside, (entry, repr(error)))
+                    elif isinstance(error, BaseException):
+                        raise error
                 beat()
             await wait_for(self._news, POLL_SECONDS)
 

@@ -342,7 +342,8 @@ def grants_of(executor_type: str, config: Mapping[str, Any]) -> list[str]:
         # Both spellings: a process of an earlier version may route beside this one during an upgrade.
         return [cloudrun_limits.LONG_TIMEOUT, *capabilities.EARLIER] if timeout > cloudrun_limits.TIMEOUT else []
     if executor_type != "docker":
-        return [capabilities.EVERYTHING] if packaged(executor_type).offers_everything else []
+        is_known = executor_type in PACKAGED
+        return [capabilities.EVERYTHING] if is_known and packaged(executor_type).offers_everything else []
     allow = Allowed.model_validate(config.get("allow", {}))
     networks = dict.fromkeys([config.get("network", "none"), *allow.networks])
     return [*([capabilities.USER] if allow.user else []), *map(capabilities.network, networks)]

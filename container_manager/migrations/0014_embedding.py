@@ -30,6 +30,7 @@ class Migration(migrations.Migration):
                 ("key", models.CharField(max_length=64, unique=True)),
                 ("actor", models.CharField(max_length=100)),
                 ("job", container_manager.fields.EncryptedJSONField(default=dict, null=True)),
+                ("fault", models.TextField(blank=True, default="")),
             ],
             options={"verbose_name_plural": "outbox entries"},
         ),

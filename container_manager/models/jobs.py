@@ -254,6 +254,8 @@ class OutboxEntry(models.Model):
     key = models.CharField(max_length=64, unique=True)
     actor = models.CharField(max_length=100)
     job = EncryptedJSONField()
+    # Why it cannot become a job.
+    fault = models.TextField(blank=True, default="")
 
     class Meta:
         verbose_name_plural = "outbox entries"

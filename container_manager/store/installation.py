@@ -45,6 +45,20 @@ def identify() -> str:
     return row.instance
 
 
+def check_key() -> None:
+    """Check the secret key, once in a process, if the service has started before.
+
+    Raises:
+        ConfigurationError: the secret key is not the one this database was written with.
+    """
+    if not _checked and Installation.objects.exists():
+        identify()
+        _checked.append(True)
+
+
+_checked: list[bool] = []
+
+
 def note_key() -> None:
     """Note that the first key may encrypt from now on. Called under the lock of upgrades."""
     row, given = Installation.objects.get(), crypto.fingerprints()

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from container_manager.database import connection
+from django.db.models import BinaryField, ExpressionWrapper, F
+
+from container_manager import crypto
 from container_manager.errors import Conflict
 from container_manager.models import ContainerJob, OutboxEntry
 from container_manager.store import jobs
-from container_manager.store.transaction import EVENT_CHANNEL, Actor, Transaction, under_routing_lock
+from container_manager.store.transaction import Actor, Transaction, under_routing_lock
 
 logger = logging.getLogger(__name__)
 
@@ -25,45 +27,67 @@ def put(actor: str, values: Mapping[str, Any]) -> None:
     `values`: the attributes of an unsaved ContainerJob.
 
     Raises:
-        Conflict: another job with the key is there already.
+        Conflict: there is another job with the key.
     """
-    job = {**values, "submitted_at": values["submitted_at"].isoformat()}
-    entry, is_new = OutboxEntry.objects.get_or_create(
-        key=values["idempotency_key"], defaults={"actor": actor, "job": job}
-    )
-    if not is_new and entry.job["idempotency_input"] not in values["idempotency_inputs"]:
+    known = find(values["idempotency_keys"])
+    if known is None:
+        job = {**values, "submitted_at": values["submitted_at"].isoformat()}
+        entry, is_new = OutboxEntry.objects.get_or_create(
+            key=values["idempotency_key"], defaults={"actor": actor, "job": job}
+        )
+        known = None if is_new else _job(entry.job)
+    if known is not None and known.idempotency_input not in values["idempotency_inputs"]:
         raise Conflict("this key was used before with another input.", "idempotencyKey")
-    if connection.vendor == "postgresql":
-        with connection.cursor() as sql:
-            # Sent when the transaction commits; it wakes the processes of the service.
-            sql.execute("SELECT pg_notify(%s, '')", [EVENT_CHANNEL])
 
 
 def waiting() -> list[int]:
-    """The oldest entries."""
-    return list(OutboxEntry.objects.order_by("pk").values_list("pk", flat=True)[:TAKEN_AT_ONCE])
+    """The oldest entries that can become jobs."""
+    return list(OutboxEntry.objects.filter(fault="").order_by("pk").values_list("pk", flat=True)[:TAKEN_AT_ONCE])
 
 
 @under_routing_lock
-def take(tx: Transaction, items: Sequence[Sequence[int]]) -> list[None]:
-    """Make entries jobs, and delete them. Those that another process has taken already are no longer there."""
-    entries = list(OutboxEntry.objects.filter(pk__in=[pk for item in items for pk in item]).order_by("pk"))
-    submissions = [jobs.Submission([_job(entry)], Actor(entry.actor)) for entry in entries]
-    for entry, (answer,) in zip(entries, jobs.submit(tx, submissions), strict=True):
+def take(tx: Transaction, items: Sequence[int]) -> list[None]:
+    """Make entries jobs, and delete them. Those that another process has taken already are no longer there.
+
+    An entry that cannot become a job is set aside, and keeps none of the others up.
+    """
+    # Not decrypted by the query, because one value that is encrypted with another key would fail them all.
+    raw = ExpressionWrapper(F("job"), BinaryField())
+    rows = OutboxEntry.objects.filter(pk__in=items, fault="").annotate(raw=raw).order_by("pk")
+    made, actors = dict[int, ContainerJob](), dict[int, Actor]()
+    for pk, actor, data in rows.values_list("pk", "actor", "raw"):
+        try:
+            made[pk], actors[pk] = _job(crypto.decrypt(bytes(data))), Actor(actor)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one entry is not the others' fault
+            _set_aside(pk, actor, repr(error))
+    answers = jobs.submit(tx, [jobs.Submission([job], actors[pk]) for pk, job in made.items()])
+    for pk, (answer,) in zip(made, answers, strict=True):
         if isinstance(answer, Conflict):
-            logger.error("a job of %s was not submitted: %s", entry.actor, answer)
-    OutboxEntry.objects.filter(pk__in=[entry.pk for entry in entries]).delete()
+            _set_aside(pk, actors[pk].name, str(answer))
+    OutboxEntry.objects.filter(pk__in=made, fault="").delete()
     return [None] * len(items)
 
 
-def _job(entry: OutboxEntry) -> ContainerJob:
-    return ContainerJob.of({**entry.job, "submitted_at": datetime.fromisoformat(entry.job["submitted_at"])})
+def set_aside(tx: Transaction, items: Sequence[tuple[int, str]]) -> list[None]:  # noqa: ARG001
+    """Keep entries that cannot become jobs, each with the reason."""
+    for pk, fault in items:
+        _set_aside(pk, "other code", fault)
+    return [None] * len(items)
+
+
+def _set_aside(pk: int, actor: str, fault: str) -> None:
+    logger.error("a job that %s has submitted cannot be taken: %s", actor, fault)
+    OutboxEntry.objects.filter(pk=pk).update(fault=fault)
+
+
+def _job(values: Any) -> ContainerJob:
+    return ContainerJob.of({**values, "submitted_at": datetime.fromisoformat(values["submitted_at"])})
 
 
 def waiting_job(key: str) -> ContainerJob | None:
     """The job in the outbox with this idempotency key, unsaved."""
     entry = OutboxEntry.objects.filter(key=key).first()
-    return _job(entry) if entry else None
+    return _job(entry.job) if entry else None
 
 
 def find(idempotency_keys: Sequence[str]) -> ContainerJob | None:

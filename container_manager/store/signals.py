@@ -40,5 +40,7 @@ def unsent() -> Unsent | None:
 
 def sent(tx: Transaction, items: Sequence[int]) -> list[None]:  # noqa: ARG001
     """Note that signals were sent up to an event."""
-    Installation.objects.update(signalled_through=max(items))
+    # Never lowered: another process may have sent more meanwhile.
+    through = max(items)
+    Installation.objects.exclude(signalled_through__gte=through).update(signalled_through=through)
     return [None] * len(items)

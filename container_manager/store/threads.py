@@ -145,7 +145,11 @@ def _own_connection() -> BaseDatabaseWrapper:
     """This thread's connection, which lasts whatever a project has set for those of its requests."""
     connection = connections[ALIAS]
     if not hasattr(_thread, "used"):
-        connection.settings_dict = {**connection.settings_dict, "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+        known = connection.settings_dict
+        # A pool is for requests, each of which gives its connection back.
+        options = {name: value for name, value in known["OPTIONS"].items() if name != "pool"}
+        lasting = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True, "OPTIONS": options}
+        connection.settings_dict = {**known, **lasting}
         _opened.append(connection)
     return connection
 

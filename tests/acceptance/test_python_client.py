@@ -95,7 +95,7 @@ async def test_what_is_refused_is_an_error_with_a_type(client: AsyncClient, serv
     with pytest.raises(ValidationFailed) as invalid:
         await client.submit("A B")
     assert invalid.value.fields[0].field == "image"
-    with pytest.raises(TypeError, match="memory_limit: Extra inputs"):
+    with pytest.raises(TypeError, match="memory_limit: there is no such field; did you mean memory_limit_mb"):
         await client.submit("busybox", memory_limit=3)  # type: ignore[call-arg]
     with pytest.raises(NotFound):
         await client.host("nowhere")
@@ -126,7 +126,7 @@ async def test_a_service_that_is_not_there_is_unreachable(served: Served) -> Non
         with pytest.raises(Unreachable, match="does not answer"):
             await nobody.host("x")
     async with AsyncClient(f"{served.url}/elsewhere", served.token, patience=0) as lost:
-        with pytest.raises(Unreachable, match="is it the right address"):
+        with pytest.raises(RequestFailed, match="is it the right address"):
             await lost.host("x")
     async with AsyncClient("localhost:8000") as nowhere:
         with pytest.raises(RequestFailed, match="must begin with http"):
@@ -202,6 +202,41 @@ async def test_each_event_comes_once_and_in_order_while_the_service_is_killed_te
         assert len(submitted) == 220
     finally:
         served.kill()
+
+
+class _Silent(httpx.AsyncHTTPTransport):
+    """The connection of each stream is lost after a while, in which nothing came but signs of life."""
+
+    lost = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if "event-stream" not in request.headers["accept"] or self.lost == 2:
+            return await super().handle_async_request(request)
+        self.lost += 1
+
+        async def alive() -> AsyncIterator[bytes]:
+            for _ in range(6):
+                yield b":\n\n"
+                await asyncio.sleep(0.1)
+            raise httpx.ReadError("gone")
+
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=alive())
+
+
+async def test_the_patience_begins_when_the_service_goes_away(served: Served) -> None:
+    async with httpx.AsyncClient(transport=_Silent()) as http:
+        async with AsyncClient(served.url, served.token, http=http, patience=0.4) as client:
+            job = await client.submit("busybox", ["exit 0"])
+            async with aclosing(job.events("0")) as events:
+                assert (await anext(events)).kind == "JOB_SUBMITTED"
+
+
+def test_a_blocking_client_is_shared_by_threads(served: Served) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Client(served.url, served.token) as client, ThreadPoolExecutor(8) as threads:
+        names = list(threads.map(lambda _: client.host("sim").name, range(16)))
+    assert names == ["sim"] * 16
 
 
 def test_code_without_an_event_loop_has_the_same_verbs(served: Served) -> None:

@@ -123,11 +123,13 @@ def test_a_file_has_one_job_or_many(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image: x\nmemory: 3", "job 1: memory: Extra inputs are not permitted"),
+        ("imge: x", "job 1: imge: there is no such field; did you mean image?"),
+        ("image: x\ncommand: echo hi", "job 1: command: must be a list of arguments, such as ['echo', 'hi']"),
+        ("image: x\nmemory: 3", "job 1: memory: there is no such field; did you mean memory_limit_mb?"),
         ("image: x\nmemoryLimitMb: much", "job 1: memory_limit_mb: Input should be a valid integer"),
         ("- 1", "has no jobs: it must be an object, or a list of objects"),
         ("{", "is no YAML"),
-        ("name: x", "An image is needed"),
+        ("name: x", "job 1: an image is needed"),
     ],
 )
 def test_a_wrong_file_is_refused_with_a_sentence(run: Run, tmp_path: Path, text: str, message: str) -> None:
@@ -161,14 +163,14 @@ def test_jobs_are_listed_as_a_table_and_as_json(run: Run) -> None:
     number = submitted(run, "--name", "listed", "--", "exit 4")
     eventually_sync(lambda: json.loads(run("job", number, "--json").stdout)["status"] == "FAILED")
     head, line = run("jobs", "--name", "listed", "--failed").stdout.splitlines()
-    assert head.split() == ["ID", "NAME", "IMAGE", "STATUS", "HOST", "EXIT", "ATTEMPT", "AGE", "RAN"]
+    assert head.split() == ["NUMBER", "NAME", "IMAGE", "STATUS", "HOST", "EXIT", "ATTEMPT", "AGE", "RAN"]
     assert line.split()[:4] == [number, "listed", "busybox", "FAILED"]
     (job,) = json.loads(run("jobs", "--name", "listed", "--json").stdout)
     assert job["exitCode"] == 4
     chosen = run("jobs", "--last", "1", "-o", "name,status,host.name")
     assert chosen.stdout.splitlines()[0].split() == ["NAME", "STATUS", "HOST.NAME"]
     wrong = run("jobs", "-o", "nme")
-    assert (wrong.exit_code, "there is no 'nme'; there is: id, name" in wrong.stderr) == (2, True)
+    assert (wrong.exit_code, "there is no 'nme'; there is: number, id, name" in wrong.stderr) == (2, True)
     assert run("jobs", "--label", "no=where").stderr == "There is no such job.\n"
     assert run("retry", number).stdout.startswith(f"Job {number} runs again")
     assert run("job", "listed").stdout.startswith(f"job        {number}\nname       listed")
@@ -317,7 +319,7 @@ def test_follow_tells_on_a_terminal_what_happens_and_can_be_left(terminal: Calla
 
 def test_what_went_wrong_is_told_by_the_exit_code(run: Run, served: Served) -> None:
     away = run("jobs", "--server", "http://127.0.0.1:9", "--token", "x")
-    assert (away.exit_code, "Start the service with `container-manager serve`" in away.stderr) == (4, True)
+    assert (away.exit_code, "Is it running there?" in away.stderr) == (4, True)
     assert run("jobs", "--server", "localhost").exit_code == 1
     stranger = run("jobs", "--token", "x")
     assert (stranger.exit_code, "keep it with `container-manager login`" in stranger.stderr) == (5, True)
@@ -328,6 +330,40 @@ def test_what_went_wrong_is_told_by_the_exit_code(run: Run, served: Served) -> N
     told = run("submit", "--image", "A B", "--json")
     error = json.loads(told.stderr)["error"]
     assert (told.exit_code, error["code"], error["fields"][0]["field"]) == (1, "VALIDATION_FAILED", "image")
+
+
+def test_what_is_typed_comes_before_the_environment(
+    run: Run, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("login", served.url, "--token", served.token, "--context", "real").exit_code == 0
+    monkeypatch.setenv("CONTAINER_MANAGER_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("CONTAINER_MANAGER_TOKEN", "of-another")
+    assert run("hosts").exit_code == 4
+    # Before and after the name of a command below `hosts`.
+    assert run("hosts", "--server", served.url, "--token", served.token, "drain", "sim").exit_code == 0
+    assert run("hosts", "resume", "sim", "--context", "real").exit_code == 0
+    assert json.loads(run("hosts", "--json", "--context", "real", "drain", "sim").stdout)[0]["isDraining"]
+    assert run("hosts", "resume", "sim", "--server", served.url).exit_code == 5
+    monkeypatch.delenv("CONTAINER_MANAGER_URL")
+    # The kept token, and not that of the environment, goes to the kept server.
+    assert run("hosts", "resume", "sim").exit_code == 0
+
+
+def test_of_several_things_each_is_tried(run: Run) -> None:
+    first, last = submitted(run, "--", "sleep 60"), submitted(run, "--", "sleep 60")
+    done = run("cancel", first, "no-such", last)
+    assert (done.exit_code, done.stdout.count("is cancelled")) == (3, 2)
+    assert "Error: no-such: There is no job" in done.stderr
+    done = run("hosts", "resume", "no-such", "sim")
+    assert (done.exit_code, "Host sim is active" in done.stdout) == (3, True)
+
+
+def test_text_of_a_server_cannot_move_the_cursor_or_forge_a_line(run: Run) -> None:
+    number = submitted(run, "--name", "a\x1b]52;c;eA==\x07\nforged", "--", "exit 0")
+    for shown in (run("jobs", "--last", "1").stdout, run("job", number).stdout, run("events", "--last", "5").stdout):
+        assert "\x1b" not in shown
+        assert "\nforged" not in shown
+    assert "\\x1b]52" in run("jobs", "--last", "1").stdout
 
 
 def test_login_keeps_servers_and_their_tokens(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

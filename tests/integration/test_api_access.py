@@ -59,7 +59,7 @@ async def _host_is_made(api: Api) -> bool:
 
 
 async def test_pages_of_allowed_origins_may_call(admin: Api) -> None:
-    from asgi import make_application
+    from graphql_api.application import make_application
 
     origin = "http://localhost:5173"
     asked = {

@@ -172,6 +172,7 @@ def test_the_environment_is_read_in_one_place() -> None:
     assert set(readers) <= {
         "container_manager.environment",
         "container_manager.settings",
+        "container_manager.cli.remote.contexts",
         "container_manager.cli.setup",
         "container_manager.cli.serve",
         "container_manager.asgi",

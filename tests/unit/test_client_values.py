@@ -31,6 +31,8 @@ def test_a_job_is_given_by_options() -> None:
     }  # fmt: skip
     with pytest.raises(TypeError, match="priority: Input should be a valid integer"):
         job_input("x", priority="high")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"command: must be a list of arguments, such as \['echo', 'hi'\]"):
+        job_input("x", "echo hi")
 
 
 def test_a_value_that_a_newer_server_has_invented_is_kept() -> None:

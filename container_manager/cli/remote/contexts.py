@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import platformdirs
 
+VARIABLES = ("URL", "TOKEN", "CONTEXT")
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 
 
@@ -71,19 +72,30 @@ class Contexts:
 
 
 def chosen(server: str | None, token: str | None, context: str | None) -> Context:
-    """The server and token of a command: from its options, or else from a context.
+    """The server and token of a command: from its options, or else from the environment, or else from a context.
 
-    A context's token is only sent to the context's own server.
+    What is said on the command line comes before the environment, and there a context before a server. A kept token is
+    sent only to the server for which it was kept, and one of the environment not to the server of a context.
     """
-    contexts = Contexts.load()
-    kept = None
-    if context or (contexts.current and not (server and token)):
-        kept = contexts.get(context or contexts.current)
-    if kept is None:
-        return Context(server or DEFAULT_SERVER, token or "")
-    if server and server.rstrip("/") != kept.server.rstrip("/"):
-        return Context(server, token or "")
-    return Context(kept.server, token or kept.token)
+    contexts, given = Contexts.load(), {name: os.environ.get(f"CONTAINER_MANAGER_{name}") for name in VARIABLES}
+    if context is None and server is None:
+        context, server = given["CONTEXT"], given["URL"]
+        if context is None and server is None and contexts.current and token is None:
+            context = contexts.current
+    if context is not None:
+        kept = contexts.get(context)
+        same = server is None or _is_same(server, kept.server)
+        return Context(server or kept.server, token or (kept.token if same else ""))
+    server = server or DEFAULT_SERVER
+    token = token or given["TOKEN"]
+    if token is None:
+        found = (kept.token for kept in contexts.contexts.values() if _is_same(kept.server, server))
+        token = next(found, "")
+    return Context(server, token)
+
+
+def _is_same(one: str, other: str) -> bool:
+    return one.rstrip("/") == other.rstrip("/")
 
 
 def _path() -> Path:

@@ -83,7 +83,7 @@ def _print(event: output.Row, *, as_json: bool) -> None:
     about = f"job {number_of(event['job']['id'])}" if event["job"] else event["hostName"]
     by = f" (by {event['actor']})" if event["actor"] else ""
     at = datetime.fromisoformat(event["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    click.echo(f"{event['cursor']:>8}  {at}  {event['kind']:<20}  {about:<16}  {event['message']}{by}")
+    click.echo(output.safe(f"{event['cursor']:>8}  {at}  {event['kind']:<20}  {about:<16}  {event['message']}{by}"))
 
 
 @click.command()
@@ -133,9 +133,8 @@ def _screen(overview: output.Row, *, is_whole: bool = False) -> "RenderableType"
     # Those that a person should look at come first.
     hosts.sort(key=lambda host: (host["health"]["status"] == "HEALTHY", -host["capacity"]["runningJobs"]))
     more = [Text(f"… and {len(hosts) - room} more hosts", "dim")] if len(hosts) > room else []
-    happened = [
-        Text(f"{event['at'][11:19]}  {event['message']}", "dim", overflow="ellipsis", no_wrap=True) for event in events
-    ]
+    told = [output.safe(f"{event['at'][11:19]}  {event['message']}") for event in events]
+    happened = [Text(line, "dim", overflow="ellipsis", no_wrap=True) for line in told]
     return Group(*lines, Text(), _fleet(hosts[:room]), *more, Text(), *happened)
 
 
@@ -152,7 +151,8 @@ def _fleet(hosts: list[Any]) -> "RenderableType":
         filled = round(BAR * min(running / most, 1)) if most else 0
         health = host["health"]["status"] if host["isActive"] else "inactive"
         table.add_row(
-            host["name"] + (" (draining)" if host["isDraining"] else ""), host["executorType"], host["region"],
+            Text(output.safe(host["name"] + (" (draining)" if host["isDraining"] else ""))), host["executorType"],
+            Text(output.safe(host["region"])),
             Text(health, output.STYLES.get(health, "")), f"{running}/{most}", "█" * filled + "░" * (BAR - filled),
             f"{capacity['reservedMemoryMb']}/{capacity['maxMemoryMb'] or '∞'}", str(host["routingWeight"]),
         )  # fmt: skip

@@ -8,7 +8,7 @@ import click
 
 from container_manager.cli.remote import files, output
 from container_manager.cli.remote.names import HostName, JobName, find_hosts, find_job, number_of
-from container_manager.cli.remote.session import REFUSED, pairs, remote
+from container_manager.cli.remote.session import REFUSED, counts, remote
 
 if TYPE_CHECKING:
     from container_manager.client import AsyncClient, HostInput, JobInput
@@ -29,7 +29,9 @@ async def explain(client: "AsyncClient", *, as_json: bool, job: str, most: int, 
     if as_json:
         output.as_json(explained)
         return
-    click.echo(f"Job {number_of(explained['id'])} {explained['name']} is {explained['status']}.")
+    output.say(
+        f"Job {' '.join(filter(None, (number_of(explained['id']), explained['name'])))} is {explained['status']}."
+    )
     _tell_waiting(explained["waitingOn"])
     for decision in explained["decisions"] if every else explained["decisions"][:1]:
         click.echo(
@@ -45,9 +47,9 @@ async def explain(client: "AsyncClient", *, as_json: bool, job: str, most: int, 
 def _tell_waiting(waiting: output.Row | None) -> None:
     if waiting is None:
         return
-    click.echo(f"It waits: {waiting['message']}")
+    output.say(f"It waits: {waiting['message']}")
     for suggestion in waiting["suggestions"]:
-        click.echo(f"  It would run if: {suggestion['message']}")
+        output.say(f"  It would run if: {suggestion['message']}")
 
 
 def _show_hosts(hosts: list[output.Row]) -> None:
@@ -66,11 +68,11 @@ def _show_hosts(hosts: list[output.Row]) -> None:
         ("WEIGHT", "weight"),
         *((code, cell(code)) for code in failing),
     ]
-    output.table(hosts, columns, empty="The checks of the hosts are no longer kept.")
+    output.table(hosts, columns, empty="There was no host, or the checks of the hosts are no longer kept.")
     for host in hosts:
         for check in host["checks"]:
             if not check["passed"]:
-                click.echo(f"  {host['hostName']} {check['message']}")
+                output.say(f"  {host['hostName']} {check['message']}")
 
 
 @click.command("why-not")
@@ -84,7 +86,7 @@ async def why_not(client: "AsyncClient", *, as_json: bool, job: str, host: str) 
         output.as_json(answer)
         return
     takes = "can take it now" if answer["verdict"] == "FEASIBLE" else f"cannot take it: {answer['verdict']}"
-    click.echo(f"{answer['hostName']} {takes}.")
+    output.say(f"{answer['hostName']} {takes}.")
     columns: list[output.Column] = [
         ("CHECK", "code"), ("PASSED", lambda check: "ok" if check["passed"] else "no"), ("NEEDED", "needed"),
         ("AVAILABLE", "available"),
@@ -96,13 +98,13 @@ async def why_not(client: "AsyncClient", *, as_json: bool, job: str, host: str) 
 @click.option(
     "--drain", multiple=True, type=HostName(), help="Suppose that this host drains; its jobs are placed anew."
 )
-@click.option("--weight", callback=pairs, multiple=True, metavar="HOST=N", help="Suppose this weight.")
-@click.option("--slots", callback=pairs, multiple=True, metavar="HOST=N", help="Suppose so many slots.")
+@click.option("--weight", callback=counts, multiple=True, metavar="HOST=N", help="Suppose this weight.")
+@click.option("--slots", callback=counts, multiple=True, metavar="HOST=N", help="Suppose so many slots.")
 @click.option("--add", type=click.Path(path_type=Path), metavar="FILE", help="Suppose that the hosts of a file exist.")
 @click.option("-f", "--file", "path", type=click.Path(path_type=Path), metavar="FILE", help="Jobs to place.")
 @remote
 async def plan(
-    client: "AsyncClient", *, as_json: bool, drain: tuple[str, ...], weight: dict[str, str], slots: dict[str, str],
+    client: "AsyncClient", *, as_json: bool, drain: tuple[str, ...], weight: dict[str, int], slots: dict[str, int],
     add: Path | None, path: Path | None,
 ) -> int | None:  # fmt: skip
     """Show where jobs would go on a changed fleet. Nothing is changed.
@@ -174,7 +176,7 @@ def _again(job: "JobDetails") -> "JobInput":
 def _show_plan(answer: output.Row, names: list[str]) -> None:
     waiting = [{"job": f"{number_of(one['job']['id'])} {one['job']['name']}", **one} for one in answer["waiting"]]
     if answer["waitingPlaced"]:
-        click.echo(f"Of the jobs that wait, {answer['waitingPlaced']} would get a host:")
+        output.say(f"Of the jobs that wait, {answer['waitingPlaced']} would get a host:")
         output.table(waiting, [("JOB", "job"), ("HOST", "hostName")], empty="")
         click.echo()
     rows = [{"job": name, **one} for name, one in zip(names, answer["placements"], strict=True)]
@@ -183,10 +185,12 @@ def _show_plan(answer: output.Row, names: list[str]) -> None:
         ("HOST", lambda row: row.get("hostName") or "none"),
         ("WHY", lambda row: row.get("reason") or row["message"]),
     ]
-    output.table(rows, columns, empty="No jobs were given to place: name hosts with --drain, or jobs with --file.")
+    output.table(
+        rows, columns, empty="There is no other job to place: the hosts of --drain hold none, and --file gives jobs."
+    )
     for row in rows:
         for suggestion in row.get("suggestions", []):
-            click.echo(f"  {row['job']} would run if: {suggestion['message']}")
+            output.say(f"  {row['job']} would run if: {suggestion['message']}")
 
 
 @click.command()
@@ -197,7 +201,7 @@ async def queue(client: "AsyncClient", *, as_json: bool) -> None:
     if as_json:
         output.as_json(answer)
         return
-    click.echo(f"{answer['pending']} jobs wait, {answer['active']} are routed or run.")
+    output.say(f"Waiting: {answer['pending']}. Routed or running: {answer['active']}.")
     columns: list[output.Column] = [
         ("JOBS", "jobs"), ("CAN RUN", "verdict"), ("OLDEST", lambda group: output.age(group["oldestSubmittedAt"])),
         ("HOSTS FAIL", output.rejections),

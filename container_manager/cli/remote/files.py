@@ -41,12 +41,15 @@ def jobs(path: Path | None, options: dict[str, Any]) -> "list[JobInput]":
     made = []
     for number, one in enumerate(_listed(path, "jobs") if path else [{}]):
         fields = {**_by_name(one), **options}
-        if "image" not in fields:
-            raise click.UsageError("An image is needed: --image IMAGE, or `image:` in the file.")
+        where = f"{path}, job {number + 1}: " if path else ""
         try:
-            made.append(job_input(**fields))
+            # Without an image, a field that does not exist may be a misspelled one.
+            job = job_input(**{"image": "", **fields})
         except TypeError as error:
-            raise click.ClickException(f"{f'{path}, job {number + 1}: ' if path else ''}{error}") from error
+            raise click.ClickException(f"{where}{error}.") from error
+        if not job.image:
+            raise click.UsageError(f"{where}an image is needed: --image IMAGE, or `image:` in the file.")
+        made.append(job)
     return made
 
 
@@ -74,14 +77,14 @@ def host_input(fields: dict[str, Any]) -> "HostInput":
     from pydantic import ValidationError
 
     from container_manager.client import HostInput
+    from container_manager.client.options import explained
 
     if isinstance(kind := fields.get("executor_type"), str):
         fields = {**fields, "executor_type": kind.upper()}
     try:
         return HostInput.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise click.ClickException(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        raise click.ClickException(f"{explained(error, HostInput)}.") from error
 
 
 def _listed(path: Path, name: str) -> list[dict[str, Any]]:

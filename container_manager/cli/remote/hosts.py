@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from container_manager.cli.remote import files, output
-from container_manager.cli.remote.names import HostName, find_hosts
-from container_manager.cli.remote.session import REFUSED, Command, pairs, remote
+from container_manager.cli.remote.names import HostName
+from container_manager.cli.remote.session import REFUSED, Command, pairs, refused, remote
 
 if TYPE_CHECKING:
     from container_manager.client import AsyncClient
@@ -90,6 +90,8 @@ def _given(url: str | None, config: str | None, fields: dict[str, Any]) -> dict[
             given["config"] = json.loads(config)
         except ValueError as error:
             raise click.BadParameter(f"this is no JSON: {error}.", param_hint="--config") from error
+        if not isinstance(given["config"], dict):
+            raise click.BadParameter("this is no object.", param_hint="--config")
     if url is not None:
         given["config"] = {**given.get("config", {}), "url": url}
     return given
@@ -98,7 +100,11 @@ def _given(url: str | None, config: str | None, fields: dict[str, Any]) -> dict[
 @hosts.command()
 @click.argument("name")
 @click.option(
-    "--type", "executor_type", default="docker", show_default=True, help="docker (also Podman), cloudrun or simulated."
+    "--type",
+    "executor_type",
+    default="docker",
+    show_default=True,
+    help="docker (also Podman), cloudrun, simulated, or that of an installed package.",
 )
 @_described
 @remote
@@ -128,29 +134,25 @@ async def update(
 @hosts.command()
 @click.argument("hosts", type=HostName(), nargs=-1, required=True, metavar="HOST…")
 @remote
-async def drain(client: "AsyncClient", *, as_json: bool, hosts: tuple[str, ...]) -> None:
+async def drain(client: "AsyncClient", *, as_json: bool, hosts: tuple[str, ...]) -> int | None:
     """Give hosts no new jobs; they finish those that they have."""
-    found = await find_hosts(client, hosts)
-    _changed([_accepted((await client.api.drain_host(one.id)).drain_host) for one in found], as_json=as_json)
+    return await _change(client, hosts, "drain_host", as_json=as_json)
 
 
 @hosts.command()
 @click.argument("hosts", type=HostName(), nargs=-1, required=True, metavar="HOST…")
 @remote
-async def resume(client: "AsyncClient", *, as_json: bool, hosts: tuple[str, ...]) -> None:
+async def resume(client: "AsyncClient", *, as_json: bool, hosts: tuple[str, ...]) -> int | None:
     """Give hosts jobs again."""
-    found = await find_hosts(client, hosts)
-    _changed([_accepted((await client.api.resume_host(one.id)).resume_host) for one in found], as_json=as_json)
+    return await _change(client, hosts, "resume_host", as_json=as_json)
 
 
 @hosts.command()
 @click.argument("hosts", type=HostName(), nargs=-1, required=True, metavar="HOST…")
 @remote
-async def delete(client: "AsyncClient", *, as_json: bool, hosts: tuple[str, ...]) -> None:
+async def delete(client: "AsyncClient", *, as_json: bool, hosts: tuple[str, ...]) -> int | None:
     """Delete hosts that hold no jobs."""
-    found = await find_hosts(client, hosts)
-    done = [_accepted((await client.api.delete_host(one.id)).delete_host) for one in found]
-    _changed(done, as_json=as_json, verb="is deleted")
+    return await _change(client, hosts, "delete_host", as_json=as_json, verb="is deleted")
 
 
 @hosts.command()
@@ -219,13 +221,31 @@ def _accepted(result: Any) -> "HostFields":
     return accepted(result, HostFields)
 
 
+async def _change(
+    client: "AsyncClient", names: tuple[str, ...], operation: str, *, as_json: bool, verb: str = ""
+) -> int | None:
+    """Change each host; one that is refused keeps none of the others up. The exit code is that of the first refusal."""
+    from container_manager.client import Refused
+
+    done, code = [], None
+    for name in names:
+        try:
+            answer = await getattr(client.api, operation)((await client.host(name)).id)
+            done.append(_accepted(getattr(answer, operation)))
+        except Refused as error:
+            why = refused(error, as_json=as_json, about=name if len(names) > 1 else "")
+            code = code or why
+    _changed(done, as_json=as_json, verb=verb)
+    return code
+
+
 def _changed(done: "list[HostFields]", *, as_json: bool, verb: str = "") -> None:
     if as_json:
         output.as_json([host.as_json() for host in done])
         return
     for host in done:
         state = verb or f"is {_state(host.as_json())} and {host.health.status}"
-        click.echo(f"Host {host.name} {state}{f': {host.health.error}' if host.health.error and not verb else '.'}")
+        output.say(f"Host {host.name} {state}{f': {host.health.error}' if host.health.error and not verb else '.'}")
 
 
 def _show_changes(planned: list[dict[str, Any]], *, as_json: bool, would: bool) -> None:

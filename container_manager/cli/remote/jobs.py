@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,19 +12,29 @@ import click
 from container_manager.aio import background
 from container_manager.cli.remote import files, output
 from container_manager.cli.remote.names import HostName, JobName, find_job, number_of
-from container_manager.cli.remote.session import FOLLOWING_PATIENCE, NO_EXIT_CODE, REFUSED, TIMED_OUT, pairs, remote
+from container_manager.cli.remote.session import (
+    FOLLOWING_PATIENCE,
+    NO_EXIT_CODE,
+    REFUSED,
+    TIMED_OUT,
+    pairs,
+    refused,
+    remote,
+)
 
 if TYPE_CHECKING:
     from container_manager.client import AsyncClient, AsyncJob
 
 T = TypeVar("T")
 
+STRATEGIES = ("weighted", "balanced", "packed")
 STATUSES = ("PENDING", "ROUTED", "LAUNCHING", "RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "CANCELLED")
-SILENCE_SECONDS = 0.5
-"""`logs` of a job that runs ends when no line has come for so long."""
+WAITED_AT_ONCE = 50
+FIRST_SECONDS, SILENCE_SECONDS = 10.0, 0.5
+"""`logs` of a job that runs ends when its first line has not come for so long, or another one."""
 
 SHOWN: list[output.Column] = [
-    ("ID", lambda job: number_of(job["id"])),
+    ("NUMBER", "number"),
     ("NAME", "name"),
     ("IMAGE", "image"),
     ("STATUS", "status"),
@@ -52,7 +62,7 @@ SHOWN: list[output.Column] = [
 @click.option("--queue-timeout", "queue_timeout_seconds", type=int, metavar="SECONDS", help="Fails if it waits longer.")
 @click.option("--priority", type=int, help="Higher ones are routed first.")
 @click.option("--attempts", "max_attempts", type=int, help="How often it is run when its program fails.")
-@click.option("--strategy", metavar="NAME", help="weighted, balanced or packed.")
+@click.option("--strategy", type=click.Choice(STRATEGIES, case_sensitive=False), help="How a host is chosen.")
 @click.option("--entry-point", metavar="PROGRAM", help="Program to run instead of the image's.")
 @click.option("--workdir", "working_dir", metavar="FOLDER", help="Folder in which the program starts.")
 @click.option("--user", metavar="USER", help="NAME, UID or UID:GID; where hosts allow it.")
@@ -94,7 +104,8 @@ async def submit(
     if follow:
         return await _follow(accepted[0], begin, as_json=as_json)
     if wait and accepted:
-        ended = await asyncio.gather(*(job.result(check=False) for job in accepted))
+        few = asyncio.Semaphore(WAITED_AT_ONCE)
+        ended = await asyncio.gather(*(_ended(job, few) for job in accepted))
         if as_json:
             output.as_json([job.data.as_json() for job in accepted] if len(jobs) > 1 else accepted[0].data.as_json())
         else:
@@ -102,6 +113,11 @@ async def submit(
                 output.note(_end_of(job))
         return next((_exit_code(job) for job in accepted if job.data.status != "SUCCEEDED"), code) if ended else code
     return code
+
+
+async def _ended(job: "AsyncJob", few: asyncio.Semaphore) -> None:
+    async with few:
+        await job.result(check=False)
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
@@ -126,11 +142,11 @@ def _report(submitted: list[Any], *, as_json: bool, quiet: bool, aside: bool) ->
         return
     for number, one in enumerate(submitted):
         if isinstance(one, Exception):
-            click.echo(f"Error: job {number + 1} of {len(submitted)} was refused: {one}", err=True)
+            output.say(f"Error: job {number + 1} of {len(submitted)} was refused: {one}", err=True)
         elif quiet:
             click.echo(number_of(one.id), err=aside)
         else:
-            click.echo(f"Job {number_of(one.id)} {_standing(one)}", err=aside)
+            output.say(f"Job {number_of(one.id)} {_standing(one)}", err=aside)
 
 
 def _standing(job: "AsyncJob") -> str:
@@ -222,7 +238,8 @@ async def jobs(
     chosen = JobFilter.model_validate({**wanted, **({"status": states} if states else {})})
     rows: list[dict[str, Any]] = []
     async for job in client.jobs(chosen):
-        rows.append(job.data.as_json())
+        shown = job.data.as_json()
+        rows.append(shown if as_json else {"number": number_of(job.id), **shown})
         if len(rows) == last:
             break
     if as_json:
@@ -280,8 +297,10 @@ async def logs(client: "AsyncClient", *, as_json: bool, job: str, follow: bool, 
         return
     async with aclosing(found.logs()) as lines:
         with suppress(StopAsyncIteration):
-            while line := await _within(SILENCE_SECONDS, anext(lines)):
+            patience = SILENCE_SECONDS if found.status == "PENDING" else FIRST_SECONDS
+            while line := await _within(patience, anext(lines)):
                 _print_line(line.as_json(), as_json=as_json, times=timestamps)
+                patience = SILENCE_SECONDS
             output.note(f"The job is {found.status}; --follow waits for more.")
 
 
@@ -297,24 +316,41 @@ async def _within(seconds: float, value: Awaitable[T]) -> T | None:
 @click.command()
 @click.argument("jobs", type=JobName(), nargs=-1, required=True, metavar="JOB…")
 @remote
-async def cancel(client: "AsyncClient", *, as_json: bool, jobs: tuple[str, ...]) -> None:
+async def cancel(client: "AsyncClient", *, as_json: bool, jobs: tuple[str, ...]) -> int | None:
     """Cancel jobs; each is CANCELLED once its container is gone."""
-    done = [await (await find_job(client, one)).cancel() for one in jobs]
-    _changed(done, as_json=as_json, verb="is cancelled")
+    return await _change(client, jobs, lambda job: job.cancel(), as_json=as_json, verb="is cancelled")
 
 
 @click.command()
 @click.argument("jobs", type=JobName(), nargs=-1, required=True, metavar="JOB…")
 @remote
-async def retry(client: "AsyncClient", *, as_json: bool, jobs: tuple[str, ...]) -> None:
+async def retry(client: "AsyncClient", *, as_json: bool, jobs: tuple[str, ...]) -> int | None:
     """Let jobs that have failed run again, as their next attempt."""
-    done = [await (await find_job(client, one)).retry() for one in jobs]
-    _changed(done, as_json=as_json, verb="runs again")
+    return await _change(client, jobs, lambda job: job.retry(), as_json=as_json, verb="runs again")
 
 
-def _changed(done: "list[AsyncJob]", *, as_json: bool, verb: str) -> None:
+async def _change(
+    client: "AsyncClient",
+    names: tuple[str, ...],
+    change: "Callable[[AsyncJob], Awaitable[AsyncJob]]",
+    *,
+    as_json: bool,
+    verb: str,
+) -> int | None:
+    """Change each job; one that is refused keeps none of the others up. The exit code is that of the first refusal."""
+    from container_manager.client import Refused
+
+    done, code = [], None
+    for name in names:
+        try:
+            job = await change(await find_job(client, name))
+        except Refused as error:
+            why = refused(error, as_json=as_json, about=name if len(names) > 1 else "")
+            code = code or why
+        else:
+            done.append(job.data.as_json())
+            if not as_json:
+                output.say(f"Job {number_of(job.id)} {verb}; it is {job.data.status}.")
     if as_json:
-        output.as_json([job.data.as_json() for job in done])
-        return
-    for job in done:
-        click.echo(f"Job {number_of(job.id)} {verb}; it is {job.data.status}.")
+        output.as_json(done)
+    return code

@@ -19,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 def login(server: str, token: str | None, name: str) -> None:
     """Keep a server and a token, and use them from now on."""
     if token is None and sys.stdin.isatty():
-        token = click.prompt("Token", hide_input=True, err=True)
+        token = click.prompt("Token", hide_input=True, default="", show_default=False, err=True)
     elif token is None:
         token = sys.stdin.readline()
     context = Context(server.rstrip("/"), token.strip())
@@ -50,7 +50,7 @@ def logout(name: str | None) -> None:
     if contexts.current == gone:
         contexts.current = ""
     contexts.save()
-    click.echo(f"The context {gone} is forgotten.")
+    click.echo(f"The context {gone} was removed.")
 
 
 @click.command()

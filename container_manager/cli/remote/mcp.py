@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,6 +37,8 @@ async def mcp(client: "AsyncClient", *, as_json: bool, write: bool) -> None:  # 
         from mcp.types import ToolAnnotations
     except ImportError as error:
         raise click.ClickException(NO_MCP) from error
+    # A wrong address or token ends it here, where a person reads why.
+    await client.api.viewer()
     server = MCPServer("container-manager", instructions=INSTRUCTIONS, log_level="WARNING")
     for kind, is_given in ((_Reading, True), (_Writing, write)):
         hints = ToolAnnotations(
@@ -114,7 +115,7 @@ class _Reading:
             stored = (await self._client.api.stored_logs(found.id, 1000, after)).job
             if stored is None:
                 return lines
-            lines = [*lines, *(edge.node.text for edge in stored.logs.edges)][-min(last, MOST_LINES) :]
+            lines = [*lines, *(edge.node.text for edge in stored.logs.edges)][-max(1, min(last, MOST_LINES)) :]
             if not stored.logs.page_info.has_next_page:
                 return lines
             after = stored.logs.page_info.end_cursor
@@ -148,7 +149,7 @@ class _Reading:
             given["host_id"] = (await self._client.host(host)).id
         filters = RoutingEventFilter.model_validate(given)
         edges = (await self._client.api.stored_events(min(last, 100), filters)).routing_events.edges
-        return [edge.node.as_json() for edge in islice(edges, MOST_ROWS)]
+        return [edge.node.as_json() for edge in edges]
 
 
 class _Writing:

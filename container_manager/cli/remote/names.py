@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from container_manager.client import AsyncClient, AsyncJob
     from container_manager.client.generated.fragments import HostFields
 
+    _Name = click.ParamType[str]
+else:
+    _Name = click.ParamType  # not generic in earlier versions of click
+
 COMPLETION_SECONDS = 2.0
 MOST_COMPLETIONS = 50
 
@@ -60,7 +64,7 @@ async def find_hosts(client: "AsyncClient", names: tuple[str, ...]) -> "list[Hos
     return [await client.host(name) for name in names]
 
 
-class JobName(click.ParamType[str]):
+class JobName(_Name):
     """A job's number, id or name; completed from the newest jobs."""
 
     name = "job"
@@ -76,7 +80,7 @@ class JobName(click.ParamType[str]):
         return [CompletionItem(value, help=text) for value, text in found if value.startswith(incomplete)]
 
 
-class HostName(click.ParamType[str]):
+class HostName(_Name):
     """A host's name; completed from the fleet."""
 
     name = "host"

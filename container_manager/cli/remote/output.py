@@ -92,6 +92,7 @@ def as_json_line(value: object) -> None:
 
 def note(text: str) -> None:
     """Tell a person something that is not the output."""
+    text = safe(text)
     click.echo(click.style(text, dim=True) if sys.stderr.isatty() else text, err=True)
 
 
@@ -126,6 +127,17 @@ def rejections(row: Row) -> str:
     return ", ".join(f"{one['code']} {one['hosts']}" for one in row["rejections"])
 
 
+def safe(text: object) -> str:
+    """Text of a server for a terminal: what could move its cursor or forge a line is shown as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines of text in which a server's words may be; only our own line ends are kept."""
+    for line in text.split("\n"):
+        click.echo(safe(line), err=err)
+
+
 def _value(row: Row, of: str | Callable[[Row], object]) -> object:
     return at(row, of) if isinstance(of, str) else of(row)
 
@@ -139,9 +151,9 @@ def _shown(value: object) -> str:
         case float():
             return f"{value:g}"
         case list() | dict():
-            return json.dumps(value, ensure_ascii=False)
+            return safe(json.dumps(value, ensure_ascii=False))
         case _:
-            return str(value)
+            return safe(value)
 
 
 def _colour(value: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from container_manager.cli.remote import contexts
+from container_manager.cli.remote import contexts, output
 
 DONE, REFUSED, USAGE, NOT_FOUND, UNREACHABLE, NOT_ALLOWED = range(6)
 TIMED_OUT, NO_EXIT_CODE, INTERRUPTED = 124, 125, 130
@@ -27,9 +27,9 @@ Command = Callable[..., Any]
 def remote(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Command:
     """A command that gets a client as its first argument, and may return an exit code."""
 
-    @click.option("--server", envvar="CONTAINER_MANAGER_URL", help="Address of the service.")
-    @click.option("--token", envvar="CONTAINER_MANAGER_TOKEN", help="API token. CONTAINER_MANAGER_TOKEN hides it.")
-    @click.option("--context", envvar="CONTAINER_MANAGER_CONTEXT", help="A server kept by `login`.")
+    @click.option("--server", help="Address of the service; or CONTAINER_MANAGER_URL.")
+    @click.option("--token", help="API token; or CONTAINER_MANAGER_TOKEN, which hides it.")
+    @click.option("--context", help="A server kept by `login`; or CONTAINER_MANAGER_CONTEXT.")
     @click.option("--json", "as_json", is_flag=True, help="For programs: the API's objects as JSON.")
     @functools.wraps(command)
     def run(*, as_json: bool, **arguments: Any) -> None:
@@ -37,6 +37,7 @@ def remote(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Command:
         if context.invoked_subcommand is not None:
             return
         place = {option: arguments.pop(option) or _of_group(context, option) for option in PLACE}
+        as_json = as_json or bool(_of_group(context, "as_json"))
 
         async def with_client() -> int | None:
             from container_manager.client import AsyncClient
@@ -50,7 +51,7 @@ def remote(command: Callable[..., Coroutine[Any, Any, int | None]]) -> Command:
     return run
 
 
-def _of_group(context: click.Context, option: str) -> str | None:
+def _of_group(context: click.Context, option: str) -> Any:
     """An option of `hosts`, given before the name of a command below it."""
     return context.parent.params.get(option) if context.parent is not None else None
 
@@ -62,15 +63,21 @@ def reported(work: Callable[[], Coroutine[Any, Any, int | None]], *, as_json: bo
     try:
         return asyncio.run(work()) or DONE
     except ClientError as error:
-        code, kind, advice = _explained(error)
-        if as_json:
-            fields = [{"field": one.field, "reason": one.reason} for one in getattr(error, "fields", ())]
-            click.echo(json.dumps({"error": {"code": kind, "message": str(error), "fields": fields}}), err=True)
-        else:
-            click.echo(f"Error: {error}{f' {advice}' if advice else ''}", err=True)
-        return code
+        return refused(error, as_json=as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def refused(error: Exception, *, as_json: bool, about: str = "") -> int:
+    """Print an error of the client; returns its exit code. `about`: what it is about, if there are several."""
+    code, kind, advice = _explained(error)
+    if as_json:
+        fields = [{"field": one.field, "reason": one.reason} for one in getattr(error, "fields", ())]
+        told = {"code": kind, "message": str(error), "fields": fields, **({"about": about} if about else {})}
+        click.echo(json.dumps({"error": told}), err=True)
+    else:
+        output.say(f"Error: {f'{about}: ' if about else ''}{error}{f' {advice}' if advice else ''}", err=True)
+    return code
 
 
 def _explained(error: Exception) -> tuple[int, str, str]:
@@ -83,7 +90,7 @@ def _explained(error: Exception) -> tuple[int, str, str]:
         (client.Conflict, REFUSED, "CONFLICT", ""),
         (
             client.Unreachable, UNREACHABLE, "UNREACHABLE",
-            "Start the service with `container-manager serve`, or name another one with --server or `login`.",
+            "Is it running there? --server or `login` name another address.",
         ),
         (
             client.Unauthenticated, NOT_ALLOWED, "UNAUTHENTICATED",
@@ -95,6 +102,15 @@ def _explained(error: Exception) -> tuple[int, str, str]:
         if isinstance(error, kind):
             return code, name, advice
     return REFUSED, getattr(error, "code", "") or "REFUSED", ""
+
+
+def counts(context: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    """A callback of click: NAME=NUMBER options as a dictionary."""
+    given = pairs(context, param, values)
+    for name, value in given.items():
+        if not value.isdecimal():
+            raise click.BadParameter(f"{name}={value} must have a number.", param=param)
+    return {name: int(value) for name, value in given.items()}
 
 
 def pairs(_: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -549,7 +549,6 @@ class Operations(Transport):
               job(id: $id) {
                 ...JobFields
               }
-              eventCursor
             }
 
             fragment JobFields on ContainerJob {

@@ -1,7 +1,5 @@
 from typing import Optional
 
-from pydantic import Field
-
 from container_manager.client.values import Value
 
 from .fragments import JobFields
@@ -9,7 +7,6 @@ from .fragments import JobFields
 
 class JobState(Value):
     job: Optional["JobStateJob"]
-    event_cursor: str = Field(validation_alias="eventCursor", serialization_alias="eventCursor")
 
 
 JobStateJob = JobFields

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management import BaseCommand
 from django.utils.module_loading import import_string
 
-from container_manager.tasks import MARK
+from container_manager.tasks import LONGEST_RESULT, MARK
 
 
 class Command(BaseCommand):
@@ -27,13 +27,15 @@ class Command(BaseCommand):
         given = json.loads(call)
         try:
             value = import_string(task).call(*given["args"], **given["kwargs"])
-            told = {"value": value}
-            line = json.dumps(told)
+            line = json.dumps({"value": value})
+            if len(line) > LONGEST_RESULT:
+                raise ValueError(f"the result has {len(line)} characters as JSON; at most {LONGEST_RESULT} are kept")
         except Exception as error:  # noqa: BLE001 - whatever a task raises is its result
             trace = traceback.format_exc()
             self.stderr.write(trace)
             kind = type(error)
-            line = json.dumps({"error": f"{kind.__module__}.{kind.__qualname__}", "traceback": trace})
+            path = f"{kind.__module__}.{kind.__qualname__}"
+            line = json.dumps({"error": path, "traceback": trace[-LONGEST_RESULT // 2 :]})
             self._tell(line)
             sys.exit(1)
         self._tell(line)

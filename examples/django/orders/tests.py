@@ -13,8 +13,9 @@ from django.test import Client, TransactionTestCase
 
 from container_manager.embed import asubmit, lifespan, submit
 from container_manager.errors import Conflict, ValidationFailed
-from container_manager.models import ContainerJob, ExecutorHost
+from container_manager.models import ContainerJob, ExecutorHost, OutboxEntry
 from container_manager.service import Service
+from container_manager.signals import job_ended
 from container_manager.store.transaction import Actor
 from orders.models import Order
 from orders.tasks import report, total
@@ -81,10 +82,55 @@ class ShopTest(TransactionTestCase):
             submit("A B")
         with self.assertRaisesMessage(ValidationFailed, "memory"):
             submit("shop:1", memory=3)
+        with self.assertRaisesMessage(ValidationFailed, "command: must be a list, such as ['echo', 'hi']"):
+            submit("shop:1", "echo hi")
+        with self.assertRaisesMessage(ValidationFailed, "actor: must have 1 to 100"):
+            submit("shop:1", actor="a" * 101)
+        submit("shop:1", idempotency_key=None)
         submit("shop:1", idempotency_key="k")
         submit("shop:1", idempotency_key="k")
         with self.assertRaises(Conflict):
             submit("shop:1", ["other"], idempotency_key="k")
+
+    async def test_one_bad_entry_keeps_no_other_up(self) -> None:
+        def committed() -> Any:
+            bad, good = submit("shop:1", name="bad"), submit("shop:1", ["exit 0"], name="good")
+            OutboxEntry.objects.filter(key=OutboxEntry.objects.order_by("pk")[0].key).update(job={"image": "lacks all"})
+            return bad, good
+
+        bad, good = await sync_to_async(committed)()
+        async with lifespan() as service:
+            await with_host(service)
+            job = await eventually(good.job)
+            await eventually(lambda: ContainerJob.objects.get(pk=job.pk).status == "succeeded")
+            await eventually(lambda: OutboxEntry.objects.exclude(fault="").count() == 1)
+            self.assertIsNone(await bad.ajob())
+            # A key that was used is known also when its job is no longer in the outbox.
+            with self.assertRaises(Conflict):
+                await asubmit("shop:1", ["other"], idempotency_key=good.key, name="good")
+
+    async def test_a_receiver_that_fails_is_called_again_and_the_others_are_not(self) -> None:
+        called: list[str] = []
+
+        def fails_once(**_: Any) -> None:
+            called.append("fails once")
+            if called.count("fails once") == 1:
+                raise LookupError("once")
+
+        def succeeds(**_: Any) -> None:
+            called.append("succeeds")
+
+        job_ended.connect(fails_once)
+        job_ended.connect(succeeds)
+        try:
+            async with lifespan() as service:
+                await with_host(service)
+                await asubmit("shop:1", ["exit 0"])
+                await eventually(lambda: len(called) == 3)
+                self.assertEqual(sorted(called), ["fails once", "fails once", "succeeds"])
+        finally:
+            job_ended.disconnect(fails_once)
+            job_ended.disconnect(succeeds)
 
     async def test_a_task_is_a_job(self) -> None:
         async with lifespan() as service:
