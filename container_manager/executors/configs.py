@@ -320,7 +320,9 @@ def packaged(executor_type: str) -> "type[ContainerExecutor]":
         ExecutorHostError: no package does, or it cannot be loaded.
     """
     if (point := PACKAGED.get(executor_type)) is None:
-        raise ExecutorHostError(f"No executor of type {executor_type} is installed.")
+        raise ExecutorHostError(
+            f"There is no executor of type {executor_type}; a package that brings one can be installed."
+        )
     try:
         executor: type[ContainerExecutor] = point.load()
     except Exception as error:
