@@ -153,8 +153,10 @@ def mount(app: "ASGIApp", at: str = "/containers", *, runs_jobs: bool = True) ->
         if scope["type"] == "lifespan":
             # Django's application has no lifespan.
             await _live(receive, send, runs_jobs=runs_jobs)
-        elif scope["type"] in {"http", "websocket"} and f"{scope['path']}/".startswith(f"{prefix}/"):
-            await inner({**scope, "root_path": scope.get("root_path", "") + prefix}, receive, send)
+            return
+        root = scope.get("root_path", "")
+        if f"{scope['path'].removeprefix(root)}/".startswith(f"{prefix}/"):
+            await inner({**scope, "root_path": root + prefix}, receive, send)
         else:
             await app(scope, receive, send)
 
