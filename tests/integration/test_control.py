@@ -169,7 +169,8 @@ async def run(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> Callable:
         job = await make_job(host=await make_host(), **values)
         ((claimed, fence),) = await write_directly(leases.claim, Worker("me", "test-node", timedelta(seconds=15)))
         factory = factory_of(executor)
-        await asyncio.wait_for(JobRun(claimed, fence, writer, factory, Slots(1)).drive(), 10)
+        driving = asyncio.create_task(JobRun(claimed, fence, writer, factory, Slots(1)).drive())
+        await asyncio.wait_for(driving, 10)
         await job.arefresh_from_db()
         return job
 
