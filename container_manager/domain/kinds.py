@@ -13,7 +13,7 @@ _TYPE = re.compile(r"[a-z][a-z0-9_]{0,19}")
 PACKAGED: dict[str, EntryPoint] = {
     point.name: point for point in entry_points(group=EXECUTOR_GROUP) if _TYPE.fullmatch(point.name)
 }
-"""The executors of installed packages, by type."""
+"""The executors of installed packages, by type. A type has up to 20 small letters, digits and underscores."""
 
 if TYPE_CHECKING:
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -73,6 +74,14 @@ def _counted() -> CollectorRegistry:
     return registry
 
 
+@cache
+def _release() -> str:
+    try:
+        return version("container-manager")
+    except PackageNotFoundError:
+        return "not installed"
+
+
 class _Fleet(Collector):
     """Gauges from the database: the same values whichever process is asked."""
 
@@ -80,8 +89,7 @@ class _Fleet(Collector):
         self._groups, self._active, self._hosts = groups, active, hosts
 
     def collect(self) -> Iterator[Metric]:
-        release = version("container-manager")
-        yield _gauge("build_info", "1, with the version of the service.", ("version",), [((release,), 1)])
+        yield _gauge("build_info", "1, with the version of the service.", ("version",), [((_release(),), 1)])
         yield _gauge("active_jobs", "Jobs that hold room on a host.", (), [((), self._active)])
         yield from self._queue()
         for name, (description, value) in _OF_HOSTS.items():

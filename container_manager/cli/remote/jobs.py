@@ -100,6 +100,8 @@ async def submit(
     if not as_json or not (follow or wait):
         _report(submitted, as_json=as_json, quiet=quiet, aside=follow)
     client.api.patience = FOLLOWING_PATIENCE
+    if (follow or wait) and any(job.data.waiting_on for job in accepted):
+        output.note("It is waited for; Ctrl-C leaves it waiting.")
     code = REFUSED if len(accepted) < len(jobs) else 0
     if follow:
         return await _follow(accepted[0], begin, as_json=as_json)
