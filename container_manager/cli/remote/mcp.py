@@ -2,13 +2,13 @@
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from container_manager.cli.remote.explaining import planned
-from container_manager.cli.remote.names import find_hosts, find_job
+from container_manager.cli.remote.names import find_job
 from container_manager.cli.remote.session import remote
 
 if TYPE_CHECKING:
@@ -176,17 +176,16 @@ class _Writing:
 
     async def drain(self, host: str) -> dict[str, Any]:
         """Give a host no new jobs; it finishes those that it has."""
-        return await _changed(self._client, [host], "drain_host")
+        return await _changed(self._client, host, "drain_host")
 
     async def resume(self, host: str) -> dict[str, Any]:
         """Give a host jobs again."""
-        return await _changed(self._client, [host], "resume_host")
+        return await _changed(self._client, host, "resume_host")
 
 
-async def _changed(client: "AsyncClient", names: Sequence[str], operation: str) -> dict[str, Any]:
+async def _changed(client: "AsyncClient", name: str, operation: str) -> dict[str, Any]:
     from container_manager.client.asynchronous import accepted
     from container_manager.client.generated.fragments import HostFields
 
-    (host,) = await find_hosts(client, tuple(names))
-    answer = await getattr(client.api, operation)(host.id)
+    answer = await getattr(client.api, operation)((await client.host(name)).id)
     return accepted(getattr(answer, operation), HostFields).as_json()
