@@ -292,6 +292,7 @@ async def test_the_keyboard_alone_is_enough(browser: Browser, served: Served) ->
         await page.keyboard.press("u")
         await expect(page.get_by_role("heading", name="Queue", exact=True)).to_be_visible()
         await page.keyboard.press("Control+k")
+        await expect(page.get_by_role("combobox")).to_be_focused()
         await page.keyboard.type("breaks")
         await expect(page.get_by_role("option", name="breaks")).to_be_visible()
         await page.keyboard.press("Enter")
