@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Container
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypedDict
 
@@ -196,15 +196,15 @@ async def serving(runs_jobs: bool = True, drain_seconds: float = 0) -> AsyncIter
 
 @asynccontextmanager
 async def _lifespan(populate: Populate | None, *, serves: bool, runs_jobs: bool) -> AsyncIterator[State]:
-    try:
-        if sends_traces():
-            tracing.configure()
-        # Before the service starts, because its errors end the process with a sentence.
-        await threads.prepare(startup.prepare)
-    except ConfigurationError as error:
-        sys.exit(str(error))
     memory.tune()
-    async with serving(runs_jobs, configuration.current().drain_seconds if serves else 0) as service:
+    async with AsyncExitStack() as stack:
+        try:
+            if sends_traces():
+                tracing.configure()
+            seconds = configuration.current().drain_seconds if serves else 0
+            service = await stack.enter_async_context(serving(runs_jobs, seconds))
+        except ConfigurationError as error:
+            sys.exit(str(error))
         populating = asyncio.create_task(_populate(service, populate)) if populate else None
         trimming = asyncio.create_task(memory.trim_regularly(), name="giving memory back")
         try:

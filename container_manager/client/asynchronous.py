@@ -230,7 +230,7 @@ class AsyncJob:
         return self.data
 
     async def logs(self, after: str | None = None) -> AsyncGenerator[LiveLogsJobLogs, None]:
-        """The lines that the job writes, from PENDING to its end: each once and in order, whatever happens on the way.
+        """The lines that the job writes, from PENDING to its end: each once and in order, also through a disconnect.
 
         Args:
             after: the `cursor` of the last line that is known; None for all.

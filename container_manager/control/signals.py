@@ -101,6 +101,6 @@ async def _called(receiver: Any, job: ContainerJob, event: Event) -> Exception |
     call = receiver if iscoroutinefunction(receiver) else sync_to_async(receiver)
     try:
         await call(signal=job_ended, sender=ContainerJob, job=job, cursor=event.id)
-    except Exception as error:  # noqa: BLE001 - whatever the project's code raises
+    except Exception as error:  # noqa: BLE001 - any error of the project's code
         return error
     return None

@@ -58,7 +58,7 @@ def take(tx: Transaction, items: Sequence[int]) -> list[None]:
     for pk, actor, data in rows.values_list("pk", "actor", "raw"):
         try:
             made[pk], actors[pk] = _job(crypto.decrypt(bytes(data))), Actor(actor)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one entry is not the others' fault
+        except Exception as error:  # noqa: BLE001 - an error in one entry must not stop the others
             _set_aside(pk, actor, repr(error))
     answers = jobs.submit(tx, [jobs.Submission([job], actors[pk]) for pk, job in made.items()])
     for pk, (answer,) in zip(made, answers, strict=True):

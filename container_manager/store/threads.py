@@ -142,7 +142,7 @@ async def _run(lane: Lane, work: Callable[[], R]) -> R:
 
 
 def _own_connection() -> BaseDatabaseWrapper:
-    """This thread's connection, which lasts whatever a project has set for those of its requests."""
+    """This thread's connection, which lasts although a project may close those of its requests."""
     connection = connections[ALIAS]
     if not hasattr(_thread, "used"):
         known = connection.settings_dict

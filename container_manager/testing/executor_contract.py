@@ -74,6 +74,10 @@ class ExecutorContract:
             await made.remove(owned.id)
         await made.aclose()
 
+    async def watched(self, executor: ContainerExecutor) -> None:  # noqa: ARG002 - for subclasses
+        """Wait until what an executor waits with is ready, such as a connection that is made in the background."""
+        await asyncio.sleep(0)
+
     def spec(self, script: str, **more: Any) -> LaunchSpec:
         """A job that runs a script."""
         number = next(numbers)
@@ -202,8 +206,7 @@ class ExecutorContract:
         executor = make()
         execution = await self.started(executor, "sleep 30")
         waiting = [asyncio.create_task(executor.wait(execution)) for _ in range(3)]
-        # A connection that watches the host is made in the background.
-        await asyncio.sleep(0.5)
+        await self.watched(executor)
         await executor.aclose()
         await executor.aclose()
         for answer in await asyncio.gather(*waiting, return_exceptions=True):

@@ -4,16 +4,26 @@ import sys
 
 import pytest
 
+from container_manager.executors.base import ContainerExecutor
 from container_manager.executors.cloudrun import CloudRunExecutor
 from container_manager.executors.docker import DockerExecutor
 from container_manager.executors.simulated import SimulatedExecutor
 from container_manager.testing import ExecutorContract, Make, settings
 from tests.cloudrun import CloudRun, hurry
 from tests.engines import Engine, Podman
+from tests.eventually import eventually
 from tests.processes import ROOT
 
 
-class TestDocker(ExecutorContract):
+class Watching(ExecutorContract):
+    """Executors that watch their host by a stream."""
+
+    async def watched(self, executor: ContainerExecutor) -> None:
+        await super().watched(executor)
+        await eventually(lambda: executor.watcher.is_watching)
+
+
+class TestDocker(Watching):
     unreachable = {"url": "tcp://127.0.0.1:1"}
 
     @pytest.fixture
@@ -21,7 +31,7 @@ class TestDocker(ExecutorContract):
         return lambda **more: DockerExecutor(settings({"url": engine.url}, **more))
 
 
-class TestPodman(ExecutorContract):
+class TestPodman(Watching):
     unreachable = {"url": "tcp://127.0.0.1:1"}
 
     @pytest.fixture
@@ -29,7 +39,7 @@ class TestPodman(ExecutorContract):
         return lambda **more: DockerExecutor(settings({"url": podman.url}, **more))
 
 
-class TestCloudRun(ExecutorContract):
+class TestCloudRun(Watching):
     unreachable = CloudRun().config(endpoint="127.0.0.1:1")
 
     @pytest.fixture

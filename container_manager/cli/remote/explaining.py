@@ -34,7 +34,7 @@ async def explain(client: "AsyncClient", *, as_json: bool, job: str, most: int, 
     )
     _tell_waiting(explained["waitingOn"])
     for decision in explained["decisions"] if every else explained["decisions"][:1]:
-        click.echo(
+        output.say(
             f"\nAttempt {decision['attempt']}, decided {output.age(decision['decidedAt'])} ago: {decision['reason']}"
         )
         _show_hosts([edge["node"] for edge in decision["hosts"]["edges"]])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from container_manager.cli.remote import files, output
-from container_manager.cli.remote.names import HostName
-from container_manager.cli.remote.session import REFUSED, Command, pairs, refused, remote
+from container_manager.cli.remote.names import HostName, accepted_host, changed_host
+from container_manager.cli.remote.session import REFUSED, Command, each, pairs, remote
 
 if TYPE_CHECKING:
     from container_manager.client import AsyncClient
@@ -111,7 +111,7 @@ def _given(url: str | None, config: str | None, fields: dict[str, Any]) -> dict[
 async def create(client: "AsyncClient", *, as_json: bool, url: str | None, config: str | None, **fields: Any) -> None:
     """Create a host; it is probed before the answer."""
     host = files.host_input(_given(url, config, fields))
-    _changed([_accepted((await client.api.create_host(host)).create_host)], as_json=as_json)
+    _changed([accepted_host((await client.api.create_host(host)).create_host)], as_json=as_json)
 
 
 @hosts.command()
@@ -128,7 +128,7 @@ async def update(
 
     patch = HostPatch.model_validate(_given(url, config, fields))
     found = await client.host(host)
-    _changed([_accepted((await client.api.update_host(found.id, patch)).update_host)], as_json=as_json)
+    _changed([accepted_host((await client.api.update_host(found.id, patch)).update_host)], as_json=as_json)
 
 
 @hosts.command()
@@ -161,12 +161,11 @@ async def delete(client: "AsyncClient", *, as_json: bool, hosts: tuple[str, ...]
 @remote
 async def lost(client: "AsyncClient", *, as_json: bool, host: str, yes: bool) -> None:
     """Declare that a host will not come back, so that its jobs run again elsewhere."""
-    found = await client.host(host)
-    running = found.capacity.running_jobs
     if not yes:
+        running = (await client.host(host)).capacity.running_jobs
         question = f"{running} jobs of {host} run again elsewhere, and their output there is lost. Is it gone for good?"
         click.confirm(question, abort=True, err=True)
-    _changed([_accepted((await client.api.declare_host_lost(found.id)).declare_host_lost)], as_json=as_json)
+    _changed([await changed_host(client, host, "declare_host_lost")], as_json=as_json)
 
 
 @hosts.command()
@@ -214,27 +213,11 @@ def _exported(host: "HostFields") -> dict[str, Any]:
     return {**{name: shown[name] for name in names}, **limits, "config": shown["config"]}
 
 
-def _accepted(result: Any) -> "HostFields":
-    from container_manager.client.asynchronous import accepted
-    from container_manager.client.generated.fragments import HostFields
-
-    return accepted(result, HostFields)
-
-
 async def _change(
     client: "AsyncClient", names: tuple[str, ...], operation: str, *, as_json: bool, verb: str = ""
 ) -> int | None:
-    """Change each host; one that is refused keeps none of the others up. The exit code is that of the first refusal."""
-    from container_manager.client import Refused
-
-    done, code = [], None
-    for name in names:
-        try:
-            answer = await getattr(client.api, operation)((await client.host(name)).id)
-            done.append(_accepted(getattr(answer, operation)))
-        except Refused as error:
-            why = refused(error, as_json=as_json, about=name if len(names) > 1 else "")
-            code = code or why
+    """Change each host, and say so; see `each`."""
+    done, code = await each(names, lambda name: changed_host(client, name, operation), as_json=as_json)
     _changed(done, as_json=as_json, verb=verb)
     return code
 

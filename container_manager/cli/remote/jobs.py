@@ -17,8 +17,8 @@ from container_manager.cli.remote.session import (
     NO_EXIT_CODE,
     REFUSED,
     TIMED_OUT,
+    each,
     pairs,
-    refused,
     remote,
 )
 
@@ -107,13 +107,13 @@ async def submit(
         return await _follow(accepted[0], begin, as_json=as_json)
     if wait and accepted:
         few = asyncio.Semaphore(WAITED_AT_ONCE)
-        ended = await asyncio.gather(*(_ended(job, few) for job in accepted))
+        await asyncio.gather(*(_ended(job, few) for job in accepted))
         if as_json:
             output.as_json([job.data.as_json() for job in accepted] if len(jobs) > 1 else accepted[0].data.as_json())
         else:
             for job in accepted:
                 output.note(_end_of(job))
-        return next((_exit_code(job) for job in accepted if job.data.status != "SUCCEEDED"), code) if ended else code
+        return next((_exit_code(job) for job in accepted if job.data.status != "SUCCEEDED"), code)
     return code
 
 
@@ -339,20 +339,15 @@ async def _change(
     as_json: bool,
     verb: str,
 ) -> int | None:
-    """Change each job; one that is refused keeps none of the others up. The exit code is that of the first refusal."""
-    from container_manager.client import Refused
+    """Change each job, and say so; see `each`."""
 
-    done, code = [], None
-    for name in names:
-        try:
-            job = await change(await find_job(client, name))
-        except Refused as error:
-            why = refused(error, as_json=as_json, about=name if len(names) > 1 else "")
-            code = code or why
-        else:
-            done.append(job.data.as_json())
-            if not as_json:
-                output.say(f"Job {number_of(job.id)} {verb}; it is {job.data.status}.")
+    async def changed(name: str) -> "AsyncJob":
+        return await change(await find_job(client, name))
+
+    done, code = await each(names, changed, as_json=as_json)
     if as_json:
-        output.as_json(done)
+        output.as_json([job.data.as_json() for job in done])
+    else:
+        for job in done:
+            output.say(f"Job {number_of(job.id)} {verb}; it is {job.data.status}.")
     return code

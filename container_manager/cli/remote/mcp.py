@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from container_manager.cli.remote.explaining import planned
-from container_manager.cli.remote.names import find_job
+from container_manager.cli.remote.names import changed_host, find_job
 from container_manager.cli.remote.session import remote
 
 if TYPE_CHECKING:
@@ -176,16 +176,8 @@ class _Writing:
 
     async def drain(self, host: str) -> dict[str, Any]:
         """Give a host no new jobs; it finishes those that it has."""
-        return await _changed(self._client, host, "drain_host")
+        return (await changed_host(self._client, host, "drain_host")).as_json()
 
     async def resume(self, host: str) -> dict[str, Any]:
         """Give a host jobs again."""
-        return await _changed(self._client, host, "resume_host")
-
-
-async def _changed(client: "AsyncClient", name: str, operation: str) -> dict[str, Any]:
-    from container_manager.client.asynchronous import accepted
-    from container_manager.client.generated.fragments import HostFields
-
-    answer = await getattr(client.api, operation)((await client.host(name)).id)
-    return accepted(getattr(answer, operation), HostFields).as_json()
+        return (await changed_host(self._client, host, "resume_host")).as_json()

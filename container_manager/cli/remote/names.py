@@ -32,9 +32,9 @@ def number_of(global_id: str) -> str:
     return global_id
 
 
-def job_id(text: str) -> str:
-    """The global id of a job by its number; any other text stays."""
-    return base64.b64encode(f"ContainerJob:{text}".encode()).decode() if text.isdecimal() else text
+def job_id(number: str) -> str:
+    """The global id of the job with a number."""
+    return base64.b64encode(f"ContainerJob:{number}".encode()).decode()
 
 
 async def find_job(client: "AsyncClient", text: str) -> "AsyncJob":
@@ -62,6 +62,28 @@ async def find_hosts(client: "AsyncClient", names: tuple[str, ...]) -> "list[Hos
         NotFound: there is no host with one of the names.
     """
     return [await client.host(name) for name in names]
+
+
+def accepted_host(result: Any) -> "HostFields":
+    """The host that a mutation answers.
+
+    Raises:
+        Refused: it answers one of its errors.
+    """
+    from container_manager.client.asynchronous import accepted
+    from container_manager.client.generated.fragments import HostFields
+
+    return accepted(result, HostFields)
+
+
+async def changed_host(client: "AsyncClient", name: str, operation: str) -> "HostFields":
+    """The host with this name after an operation of the API that takes only its id, such as `drain_host`.
+
+    Raises:
+        Refused: there is no such host, or it does not allow it.
+    """
+    answer = await getattr(client.api, operation)((await client.host(name)).id)
+    return accepted_host(getattr(answer, operation))
 
 
 class JobName(_Name):

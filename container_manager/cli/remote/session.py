@@ -4,8 +4,8 @@ import asyncio
 import functools
 import json
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import click
 
@@ -21,6 +21,7 @@ FOLLOWING_PATIENCE = 600.0
 PLACE = ("server", "token", "context")
 """The options that say which service is meant."""
 
+T = TypeVar("T")
 Command = Callable[..., Any]
 
 
@@ -66,6 +67,25 @@ def reported(work: Callable[[], Coroutine[Any, Any, int | None]], *, as_json: bo
         return refused(error, as_json=as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+async def each(
+    names: Sequence[str], change: Callable[[str], Awaitable[T]], *, as_json: bool
+) -> tuple[list[T], int | None]:
+    """Change several things by their names; one that is refused, and told, keeps none of the others up.
+
+    Returns those that were changed, and the exit code of the first refusal.
+    """
+    from container_manager.client import Refused
+
+    done: list[T] = []
+    codes: list[int] = []
+    for name in names:
+        try:
+            done.append(await change(name))
+        except Refused as error:
+            codes.append(refused(error, as_json=as_json, about=name if len(names) > 1 else ""))
+    return done, codes[0] if codes else None
 
 
 def refused(error: Exception, *, as_json: bool, about: str = "") -> int:

@@ -30,7 +30,7 @@ class Command(BaseCommand):
             line = json.dumps({"value": value})
             if len(line) > LONGEST_RESULT:
                 raise ValueError(f"the result has {len(line)} characters as JSON; at most {LONGEST_RESULT} are kept")
-        except Exception as error:  # noqa: BLE001 - whatever a task raises is its result
+        except Exception as error:  # noqa: BLE001 - any error of a task is its result
             trace = traceback.format_exc()
             self.stderr.write(trace)
             kind = type(error)
@@ -41,5 +41,5 @@ class Command(BaseCommand):
         self._tell(line)
 
     def _tell(self, line: str) -> None:
-        # On a line of its own, whatever the task has written before.
+        # On a line of its own, also after a line that the task has not ended.
         self.stdout.write(f"{os.linesep}{MARK}{line}")
