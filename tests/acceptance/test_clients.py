@@ -1,6 +1,8 @@
 """The clients that docs/clients.md shows, from Node, against a service that is killed and stopped under them."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from tests.client import CREATE_HOST, SUBMIT
 from tests.eventually import eventually_sync
+from tests.pages import blocks
 from tests.postgres import free_port
 from tests.processes import ROOT, UNMEASURED, Served
 
@@ -76,6 +79,27 @@ def test_a_client_continues_after_its_last_cursor_through_kills_and_restarts(
         assert node.wait(10) == 0
         told = [edge["node"]["cursor"] for edge in third.query(token, EVENTS, after=after)["edges"]]
     assert out.read_text().split() == told
+
+
+def test_what_the_page_about_clients_tells_to_type_works(scripts: Path, tmp_path: Path) -> None:
+    (commands,) = blocks("clients.md", "sh")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/clients").symlink_to(scripts)
+    with Served(tmp_path / "home", "serve", "--port", "0", **UNMEASURED) as served:
+        served.query(served.token, CREATE_HOST, input=HOST)
+        with (tmp_path / "out").open("wb") as out:
+            node = subprocess.Popen(
+                ["bash", "-euc", commands], cwd=tmp_path, env={**os.environ, "URL": served.url, "TOKEN": served.token},
+                stdout=out,
+            )  # fmt: skip
+
+        def has_ended() -> bool:
+            submit(served, served.token)
+            return node.poll() is not None
+
+        eventually_sync(has_ended, 60)
+    assert node.returncode == 0
+    assert re.fullmatch(r"(?s).*?(\d+\n){10}", (tmp_path / "out").read_text())
 
 
 def test_a_client_without_a_valid_token_ends_with_an_error(scripts: Path, tmp_path: Path) -> None:

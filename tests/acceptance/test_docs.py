@@ -1,5 +1,6 @@
 """The documentation: it is built without a warning, is complete, and what it tells to type works."""
 
+import functools
 import json
 import os
 import re
@@ -7,13 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
 from container_manager.cli.main import main
 from container_manager.domain.kinds import EventKind
 from container_manager.environment import Environment
-from tests.client import CREATE_HOST
+from tests.certificates import Authority
+from tests.client import CREATE_HOST, JOB, SUBMIT
+from tests.eventually import eventually_sync
+from tests.pages import blocks, page
 from tests.processes import ROOT, Served, environment
 
 DOCS = ROOT / "docs"
@@ -59,8 +64,25 @@ def test_links_between_files_lead_somewhere() -> None:
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.M | re.S)
+SHELL = ["tutorial.md", "terminal.md", "api.md", "operating.md"]
+GRAPHQL = ["api.md", "cloudrun.md", "hosts.md", "why.md"]
+TRIED = {
+    "sh": {*SHELL, "clients.md", "deploy.md", "README.md"},
+    "graphql": {*GRAPHQL},
+    "python": {"python.md", "django.md", "executors.md", "README.md"},
+    "yaml": {"operating.md"},
+    "json": {"agents.md"},
+    "toml": {"executors.md"},
+}
+"""Which pages a test tries: here, or in the test module that has the page's name in it."""
+
+
+def test_every_block_is_tried() -> None:
+    modules = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    for name in [*(path.name for path in DOCS.glob("*.md")), "README.md"]:
+        for language in {block.language for block in page(name)} - {"", "text"}:
+            assert name in TRIED[language], f"{name} shows {language} that no test tries"
+            assert f'"{name}"' in modules
 
 
 @pytest.fixture
@@ -68,7 +90,7 @@ def service(tmp_path: Path) -> dict[str, str]:
     """A new service; what its user has in the environment."""
     programs = Path(sys.executable).parent
     return environment(
-        tmp_path, PATH=f"{programs}:{os.environ['PATH']}", XDG_CONFIG_HOME=str(tmp_path / "config"), HOST="sim"
+        tmp_path / "home", PATH=f"{programs}:{os.environ['PATH']}", XDG_CONFIG_HOME=str(tmp_path / "config"), HOST="sim"
     )
 
 
@@ -81,15 +103,21 @@ def typed(command: str | list[str], variables: dict[str, str], served: Served, c
     return done.stdout
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "terminal.md"])
-def test_what_a_page_tells_to_type_works(page: str, service: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", SHELL)
+def test_what_a_page_tells_to_type_works(name: str, service: dict[str, str], tmp_path: Path) -> None:
     with Served(tmp_path / "home") as served:
-        if page == "terminal.md":
+        if name != "tutorial.md":
             served.query(served.token, CREATE_HOST, input=SIMULATED)
         # `plan` exits with 1 when some job would have to wait, as it may here.
-        script = re.sub(r"(?m)^(container-manager plan .*)$", r"\1 || [ $? = 1 ]", "\n".join(blocks(page, "sh")))
+        script = re.sub(r"(?m)^(container-manager plan .*)$", r"\1 || [ $? = 1 ]", "\n".join(blocks(name, "sh")))
+        # A subscription has no end of its own.
+        script = re.sub(r"(?m)^(curl -sN .*)$", r"\1 | sed '/JOB_SUBMITTED/q'", script)
         out = typed(["bash", "-euxc", script], service, served, tmp_path)
-    if page == "tutorial.md":
+    assert '"errors"' not in out
+    if name == "api.md":
+        assert '"status":"ROUTED"' in out
+        assert '"kind":"JOB_SUBMITTED"' in out
+    if name == "tutorial.md":
         assert "hello\n" in out
         assert re.search(r"→ +attic", out)
         assert "It would run if" in out
@@ -107,14 +135,64 @@ def test_what_the_page_about_python_shows_works(service: dict[str, str], tmp_pat
 
 
 def test_the_example_of_the_readme_works(service: dict[str, str], tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text()
-    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    (example,) = blocks("README.md", "python")
     with Served(tmp_path / "home") as served:
         served.query(served.token, CREATE_HOST, input=SIMULATED)
         example = example.replace("http://127.0.0.1:8000", served.url)
         out = typed([sys.executable, "-c", f"token = {served.token!r}\n{example}"], service, served, tmp_path)
-        (commands,) = re.findall(r"## The first job\n\n```sh\n(.*?)^```$", text, re.M | re.S)
+        _, commands, _ = blocks("README.md", "sh")  # the others start the service and the tests
         commands = commands.replace("http://127.0.0.1:8000 --token cm_…", f"{served.url} --token {served.token}")
         # The simulator understands `echo hello` as one argument.
         typed(["bash", "-euxc", commands.replace("-- echo hello", "-- 'echo hello'")], service, served, tmp_path)
     assert out.endswith("0\n")
+
+
+@pytest.mark.parametrize("name", GRAPHQL)
+def test_the_operations_of_a_page_work(name: str, tmp_path: Path) -> None:
+    authority = Authority()
+    (tmp_path / "ca.pem").write_text(authority.pem)
+    certificate, key = map(json.dumps, authority.issue("cm"))
+    yours = {"/etc/cm/ca.pem": str(tmp_path / "ca.pem"), 'cert: "…"': f"cert: {certificate}", 'key: "…"': f"key: {key}"}
+    with Served(tmp_path / "home") as served:
+        host = served.query(served.token, CREATE_HOST, input=SIMULATED)
+        job = served.query(served.token, SUBMIT, input={"image": "busybox", "command": ["echo hello; exit 0"]})
+        eventually_sync(lambda: served.query(served.token, JOB, id=job["id"])["status"] == "SUCCEEDED", 20)
+        for shown in blocks(name, "graphql"):
+            document = functools.reduce(lambda text, pair: text.replace(*pair), yours.items(), shown)
+            declared = document.partition("{")[0]
+            variables = {"job": job["id"], "host": host["id"]}
+            variables = {key: value for key, value in variables.items() if f"${key}:" in declared}
+            streamed = document.startswith("subscription")
+            answer = httpx.post(
+                f"{served.url}/graphql",
+                json={"query": document, "variables": variables},
+                headers={
+                    "Authorization": f"Bearer {served.token}",
+                    "Accept": "text/event-stream" if streamed else "application/json",
+                },
+                timeout=30,
+            ).text
+            assert '"errors"' not in answer, answer
+            assert "hello" in answer if streamed else '"data"' in answer
+            if document.startswith("mutation"):
+                assert '"message"' not in answer, answer
+
+
+def test_prometheus_reads_the_metrics_as_shown(tmp_path: Path) -> None:
+    (text,) = blocks("operating.md", "yaml")
+    (job,) = yaml.safe_load(text)["scrape_configs"]
+    assert job.keys() == {"job_name", "authorization", "static_configs"}
+    with Served(tmp_path / "home") as served:
+        host = served.url.removeprefix("http://")
+        assert job["authorization"].keys() == {"credentials"}
+        headers = {"Authorization": f"Bearer {served.token}"}  # what Prometheus sends with `credentials`
+        assert "container_manager_build_info" in httpx.get(f"http://{host}/metrics", headers=headers).text
+
+
+def test_variables_that_are_named_are_settings() -> None:
+    known = {f"CONTAINER_MANAGER_{name.upper()}" for name in Environment.model_fields}
+    others = {f"CONTAINER_MANAGER_{name}" for name in ("URL", "TOKEN", "CONTEXT", "JOB", "ATTEMPT")}
+    for path in [*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "deploy").rglob("*")]:
+        if path.is_file():
+            named = set(re.findall(r"CONTAINER_MANAGER_[A-Z_]*[A-Z]", path.read_text()))
+            assert named <= known | others, path.name

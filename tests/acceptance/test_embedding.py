@@ -3,10 +3,12 @@
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ import pytest
 
 from tests.client import CREATE_HOST, EVENTS, Api
 from tests.eventually import eventually, eventually_sync
+from tests.pages import blocks, page
 from tests.postgres import Postgres
 from tests.processes import ROOT
 
@@ -119,13 +122,15 @@ def test_a_service_in_front_of_tables_that_are_not_there_says_what_to_do(own: Pr
 
 def test_tables_may_have_a_database_of_their_own(own: Project) -> None:
     own.settings("DATABASES['jobs'] = {**DATABASES['default'], 'NAME': FOLDER / 'jobs.sqlite3', 'TEST': {}}")
-    own.settings("CONTAINER_MANAGER['DATABASE'] = 'jobs'")
+    (shown,) = [block for block in blocks("django.md", "python") if "DATABASE_ROUTERS" in block]
+    alias, router = shown.splitlines()
+    own.settings(alias)
     refused = own.manage("check", "--database", "default")
     assert (refused.returncode, "Add 'container_manager.database.Router' to DATABASE_ROUTERS" in refused.stderr) == (
         1,
         True,
     )
-    own.settings("DATABASE_ROUTERS = ['container_manager.database.Router']")
+    own.settings(router)
     for alias in ("default", "jobs"):
         done = own.manage("migrate", "--database", alias)
         assert done.returncode == 0, done.stderr
@@ -141,9 +146,66 @@ def test_tables_may_have_a_database_of_their_own(own: Project) -> None:
     assert not any(name.startswith("container_manager") for name in _tables(own.folder / "shop.sqlite3"))
 
 
-def _tables(path: Path) -> set[str]:
-    import sqlite3
+ORDERS = """
+from django.db import models
 
+class Order(models.Model):
+    invoice = models.CharField(max_length=20)
+"""
+APPS = """
+from django.apps import AppConfig
+
+class Orders(AppConfig):
+    name = "orders"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self):
+        from orders import receivers
+"""
+
+
+def test_what_the_page_about_django_shows_works(tmp_path: Path) -> None:
+    own = Project.__new__(Project)
+    own.folder, own.variables = tmp_path, environment()
+    start = [sys.executable, "-m", "django", "startproject", "shop", "."]
+    subprocess.run(start, cwd=tmp_path, env=own.variables, check=True, timeout=60)
+    app = tmp_path / "orders"
+    app.mkdir()
+    files = {"models.py": ORDERS, "apps.py": APPS, "__init__.py": ""}
+    files["receivers.py"] = "from orders.models import Order\n"
+    own.settings("INSTALLED_APPS += ['orders', 'django_tasks']")
+    for _, title, text in page("django.md"):
+        match title.partition(",")[0]:
+            case "settings.py" if "DATABASE_ROUTERS" not in text:
+                own.settings(text)
+            case "asgi.py":
+                setting = "import os\nos.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings'\n"
+                (tmp_path / "shop/asgi.py").write_text(setting + text)
+            case "views.py":
+                files["views.py"] = f"def buy(order):\n{textwrap.indent(text, '    ')}"
+            case "receivers.py":
+                files["receivers.py"] += text
+    for name, text in files.items():
+        (app / name).write_text(text)
+    for command in (["makemigrations", "orders"], ["migrate"], ["check"]):
+        done = own.manage(*command)
+        assert done.returncode == 0, done.stderr
+    token = own.manage("container_manager", "token", "create", "--name", "me", "--role", "admin").stdout.strip()
+    with own.served() as url:
+        post = {"query": CREATE_HOST, "variables": {"input": SIMULATED}}
+        answer = httpx.post(f"{url}/containers/graphql", json=post, headers={"Authorization": f"Bearer {token}"}).json()
+        assert answer["data"]["createHost"]["health"]["status"] == "HEALTHY", answer
+        bought = own.manage("shell", "-c", "from orders import models, views; views.buy(models.Order())")
+        assert bought.returncode == 0, bought.stderr
+
+        def invoice() -> list[tuple[str]]:
+            with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as connection:
+                return connection.execute("SELECT invoice FROM orders_order").fetchall()
+
+        eventually_sync(lambda: invoice() == [("succeeded",)], 20)
+
+
+def _tables(path: Path) -> set[str]:
     with sqlite3.connect(path) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 

@@ -18,6 +18,7 @@ from container_manager.cli.main import main
 from tests.client import CREATE_HOST
 from tests.engines import Engine
 from tests.eventually import eventually_sync
+from tests.pages import blocks
 from tests.postgres import free_port
 from tests.processes import Served, command, environment
 from tests.terminal import Terminal
@@ -461,8 +462,10 @@ async def test_an_agent_finds_out_why_a_job_waits_and_what_would_help(
     from mcp.client.stdio import stdio_client
 
     assert (await asyncio.to_thread(run, *NEVER)).exit_code == 0
+    (shown,) = json.loads(blocks("agents.md", "json")[0])["mcpServers"].values()
+    assert shown["env"].keys() <= variables.keys()
     server = StdioServerParameters(
-        command=sys.executable, args=["-m", "container_manager", "mcp"], env=variables, cwd=tmp_path
+        command=str(Path(sys.executable).with_name(shown["command"])), args=shown["args"], env=variables, cwd=tmp_path
     )
     async with stdio_client(server) as streams, ClientSession(*streams) as session:
         await session.initialize()
@@ -488,7 +491,7 @@ async def test_an_agent_finds_out_why_a_job_waits_and_what_would_help(
             await asyncio.to_thread(run, "submit", "--image", "busybox", "--wait", "--json", "--", "echo told; exit 0")
         ).stdout
         assert "told" in await ask("logs", job=json.loads(number)["id"])
-    writing = StdioServerParameters(command=sys.executable, args=[*server.args, "--write"], env=variables, cwd=tmp_path)
+    writing = StdioServerParameters(command=server.command, args=[*server.args, "--write"], env=variables, cwd=tmp_path)
     async with stdio_client(writing) as streams, ClientSession(*streams) as session:
         await session.initialize()
         done = await session.call_tool(
