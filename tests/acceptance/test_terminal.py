@@ -269,6 +269,15 @@ def test_the_fleet_is_a_file(run: Run, tmp_path: Path) -> None:
     run("hosts", "delete", "new")
 
 
+def test_a_question_can_be_left(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_text(json.dumps([{**SIMULATED, "name": "never"}]))
+    asking = terminal("hosts", "apply", "-f", "fleet.yaml")
+    asking.shows("Apply this?")
+    asking.type("\x03")
+    assert asking.ends() == 1
+    assert "Aborted!" in asking.text
+
+
 # ---------------------------------------------------------------- events, top
 
 

@@ -8,7 +8,7 @@ import click
 
 from container_manager.cli.remote import files, output
 from container_manager.cli.remote.names import HostName, accepted_host, changed_host
-from container_manager.cli.remote.session import REFUSED, Command, each, pairs, remote
+from container_manager.cli.remote.session import REFUSED, Command, confirm, each, pairs, remote
 
 if TYPE_CHECKING:
     from container_manager.client import AsyncClient
@@ -164,7 +164,7 @@ async def lost(client: "AsyncClient", *, as_json: bool, host: str, yes: bool) ->
     if not yes:
         running = (await client.host(host)).capacity.running_jobs
         question = f"{running} jobs of {host} run again elsewhere, and their output there is lost. Is it gone for good?"
-        click.confirm(question, abort=True, err=True)
+        confirm(question)
     _changed([await changed_host(client, host, "declare_host_lost")], as_json=as_json)
 
 
@@ -187,7 +187,7 @@ async def apply(client: "AsyncClient", *, as_json: bool, path: Path, dry_run: bo
         return REFUSED if is_refused else None
     if not yes:
         _show_changes(planned, as_json=False, would=True)
-        click.confirm("Apply this?", abort=True, err=True)
+        confirm("Apply this?")
     done = [one.as_json() for one in (await client.api.apply_hosts(wanted, dry_run=False)).apply_hosts]
     _show_changes(done, as_json=as_json, would=False)
     return REFUSED if any(one["change"] == "REFUSED" for one in done) else None

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -67,6 +68,18 @@ def reported(work: Callable[[], Coroutine[Any, Any, int | None]], *, as_json: bo
         return refused(error, as_json=as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def confirm(question: str) -> None:
+    """Ask, and end the command unless the answer is yes.
+
+    Ctrl-C at the question ends it, too: asyncio would only cancel the task, which waits for the answer.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        click.confirm(question, abort=True, err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def each(
