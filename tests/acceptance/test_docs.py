@@ -69,7 +69,7 @@ GRAPHQL = ["api.md", "cloudrun.md", "hosts.md", "why.md"]
 TRIED = {
     "sh": {*SHELL, "clients.md", "deploy.md", "README.md"},
     "graphql": {*GRAPHQL},
-    "python": {"python.md", "django.md", "executors.md", "README.md"},
+    "python": {"python.md", "django.md", "executors.md", "checks.md", "README.md"},
     "yaml": {"operating.md"},
     "json": {"agents.md"},
     "toml": {"executors.md"},
@@ -78,7 +78,7 @@ TRIED = {
 
 
 def test_every_block_is_tried() -> None:
-    modules = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    modules = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
     for name in [*(path.name for path in DOCS.glob("*.md")), "README.md"]:
         for language in {block.language for block in page(name)} - {"", "text"}:
             assert name in TRIED[language], f"{name} shows {language} that no test tries"

@@ -24,9 +24,19 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
 
 
-def installed(folder: Path, *what: object) -> Path:
+def newest_python() -> str:
+    """The newest Python of pyenv, or else the one that runs the tests, which try all else with it."""
+    found = [path for path in Path.home().glob(".pyenv/versions/3.*/bin/python3") if _version(path) >= sys.version_info]
+    return str(max(found, key=_version, default=sys.executable))
+
+
+def _version(python: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in python.parents[1].name.split(".") if part.isdecimal())
+
+
+def installed(folder: Path, *what: object, python: str = sys.executable) -> Path:
     """A new environment with these packages; its programs."""
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=60)
+    subprocess.run([python, "-m", "venv", folder], check=True, timeout=60)
     install = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", *map(str, what)]
     subprocess.run(install, check=True, timeout=300, capture_output=True)
     return folder / "bin"
@@ -51,7 +61,7 @@ def running(command: list[object], home: Path, pattern: str) -> Iterator[re.Matc
 
 
 def test_a_new_user_sees_jobs_run_with_nothing_but_the_wheel(wheels: dict[str, Path], tmp_path: Path) -> None:
-    programs = installed(tmp_path / "env", wheels["container_manager"])
+    programs = installed(tmp_path / "env", wheels["container_manager"], python=newest_python())
     with running(
         [programs / "container-manager", "demo", "--port", "0"], tmp_path, r"ready (\S+) token=(\S+)\n"
     ) as ready:

@@ -14,6 +14,7 @@ from tests.api import make_hosts
 from tests.client import Api
 from tests.eventually import eventually
 from tests.factories import ContainerJobFactory
+from tests.pages import blocks
 
 make_job = sync_to_async(ContainerJobFactory)
 
@@ -306,6 +307,23 @@ async def test_a_registered_check_is_shown(admin: Api, simulated: Hosts) -> None
     assert decision["replay"] == "OTHER_VERSION"
     last = decision["hosts"]["edges"][0]["node"]["checks"][-1]
     assert (last["code"], last["message"]) == ("OTHER", "LICENCE: recorded by a check that is no longer registered")
+
+
+async def test_the_page_about_checks_shows_one_that_works(
+    admin: Api, simulated: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = await simulated(labels={"tier": "urgent"})
+    monkeypatch.setattr(checks, "CHECKS", [*checks.CHECKS])
+    (shown,) = blocks("checks.md", "python")
+    namespace: dict = {}
+    exec(shown, namespace)
+    namespace["ShopConfig"].ready(None)
+    job = await admin.submit(priority=9)
+    verdict = await admin(WHY_NOT, job=job["id"], host=of(host))
+    (check,) = [check for check in verdict["checks"] if not check["passed"]]
+    assert (check["code"], check["verdict"]) == ("OTHER", "NEVER")
+    assert "a host for jobs of priority 9; found only jobs of priority 10 or more" in check["message"]
+    assert (await admin.submit(priority=10))["host"]
 
 
 async def test_a_plan_shows_where_waiting_jobs_would_go(admin: Api) -> None:
