@@ -13,6 +13,7 @@ from strawberry.dataloader import DataLoader
 from container_manager.domain.kinds import Role
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.service import Service
+from container_manager.store.hosts import Shown
 from container_manager.store.outputs import LogLine, TooMuchTextError, Wanted
 from container_manager.store.tokens import Credential
 from container_manager.store.transaction import Actor
@@ -105,9 +106,10 @@ class Context:
         except TooMuchTextError as error:
             raise too_much(LARGEST_ANSWER, TEXT) from error
 
-    async def _hosts(self, keys: list[tuple[int, bool]]) -> list[ExecutorHost | None]:
-        """Hosts by their ids, and whether their usage is wanted."""
-        found = await self.service.hosts.by_ids({pk for pk, _ in keys}, usage=any(wanted for _, wanted in keys))
+    async def _hosts(self, keys: list[tuple[int, Shown]]) -> list[ExecutorHost | None]:
+        """Hosts by their ids, and what of them is shown."""
+        shown = Shown(*(any(parts) for parts in zip(*(wanted for _, wanted in keys), strict=True)))
+        found = await self.service.hosts.by_ids({pk for pk, _ in keys}, shown)
         return [found.get(pk) for pk, _ in keys]
 
     async def _jobs(self, keys: list[tuple[int, bool]]) -> list[ContainerJob | None]:

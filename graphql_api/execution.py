@@ -1,33 +1,15 @@
 """Corrections of how graphql-core executes operations."""
 
-from collections.abc import Awaitable, Callable
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any
 
-from graphql import GraphQLObjectType, is_leaf_type, is_non_null_type
+from graphql import GraphQLObjectType, is_non_null_type, is_object_type
 from graphql.execution.executor import Executor
 from graphql.pyutils import Path, RefMap
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-
-class _Plain(NamedTuple):
-    """A field that is an attribute of its object and has no arguments; `coerce` makes the answer of its value."""
-
-    attribute: str
-    coerce: Callable[[Any], Any]
-    nullable: bool
-
-
-@cache
-def plain_fields(kind: GraphQLObjectType) -> dict[str, _Plain]:
-    """The plain fields of a type, by name."""
-    found = {}
-    for name, field in kind.fields.items():
-        inner = field.type.of_type if is_non_null_type(field.type) else field.type
-        definition = field.extensions.get("strawberry-definition")
-        if is_leaf_type(inner) and not field.args and getattr(field.resolve, "_is_default", False) and definition:
-            found[name] = _Plain(definition.python_name, inner.coerce_output_value, inner is field.type)
-    return found
+from graphql_api import plain
 
 
 async def _updated(results: dict[str, Any], others: Awaitable[dict[str, Any]]) -> dict[str, Any]:
@@ -51,17 +33,16 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
     ) -> Any:
         """The answers of some fields of one object, by their names in the answer; or an awaitable of them.
 
-        Most fields of an answer are plain, and graphql-core takes ten times as long for one as reading it does. All
-        others, and those with an error, go its way.
+        Most are plain. All others, and those with an error, go graphql-core's way.
         """
-        plain, results, rest = plain_fields(parent_type), dict[str, Any](), {}
+        leaves, results, rest = plain.leaves(parent_type), dict[str, Any](), {}
         for name, details in grouped_field_set.items():
             results[name] = None
-            if (field := plain.get(details[0].node.name.value)) is None:
+            if (field := leaves.get(details[0].node.name.value)) is None:
                 rest[name] = details
                 continue
             try:
-                value = getattr(source_value, field.attribute)
+                value = field.read(source_value)
                 if value is not None:
                     results[name] = value = field.coerce(value)
             except Exception:  # noqa: BLE001 - graphql-core meets it again, and reports it
@@ -76,6 +57,21 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
             return _updated(results, others)
         results.update(others)
         return results
+
+    def complete_list_value(
+        self, return_type: Any, field_details_list: Any, info: Any, path: Path, result: Any, position_context: Any
+    ) -> Any:
+        """The answers of the items of a list, at once when all that is selected of them is plain."""
+        kind, nullable = return_type.of_type, True
+        if is_non_null_type(kind):
+            kind, nullable = kind.of_type, False
+        # For a single item, finding out would take as long as it saves.
+        if is_object_type(kind) and type(result) is list and len(result) > 1:
+            answer = plain.of_objects(self, kind, field_details_list)
+            if answer is not None:
+                with suppress(Exception):  # graphql-core meets it again, and reports it
+                    return plain.of_lists(answer, nullable=nullable)(result)
+        return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
 
     def build_per_event_executor(self, payload: Any) -> Executor[Any]:
         """An executor for one event, with caches of its own.

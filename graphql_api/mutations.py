@@ -14,6 +14,7 @@ from container_manager.routing.types import Decision
 from container_manager.service.hosts import Applied, Change
 from container_manager.service.jobs import MOST_AT_ONCE
 from container_manager.specs import LONGEST_LIFE, JobSpec, read_job, read_token
+from container_manager.store.hosts import NO_MORE
 from container_manager.store.transaction import Actor
 from graphql_api import ids
 from graphql_api.auth import IsAdmin, IsOperator
@@ -276,7 +277,7 @@ async def _change_hosts(
     info: Info, filters: HostFilter, change: Callable[[int, Actor], Awaitable[object]], *, dry_run: bool
 ) -> BulkChange:
     where = condition(filters, models.ExecutorHost, info)
-    hosts = await info.context.service.hosts.matching(where, LARGEST_CHECK + 1, usage=False)
+    hosts = await info.context.service.hosts.matching(where, LARGEST_CHECK + 1, NO_MORE)
     pks = [host.pk for host in hosts[:LARGEST_CHECK]]
     changed = 0 if dry_run else sum(await asyncio.gather(*(_changes(change, pk, info) for pk in pks)))
     return BulkChange(matched=len(pks), changed=changed, more=len(hosts) > LARGEST_CHECK)

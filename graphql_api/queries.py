@@ -109,7 +109,7 @@ class Query:
         if (id is None) == (name is None):
             ids.bad_input("host: give either id or name.")
         where = Q(name=name) if id is None else Q(pk=ids.to_pk("ExecutorHost", id))
-        rows = await info.context.service.hosts.matching(where, 1, usage=host_types.shows_usage())
+        rows = await info.context.service.hosts.matching(where, 1, host_types.shown_of_hosts())
         return ExecutorHost.of(rows[0]) if rows else None
 
     @strawberry.field(description="By executor type and region.")

@@ -1,5 +1,6 @@
 """The tables of the installation and of its hosts."""
 
+import secrets
 from typing import Any
 
 from django.db import models
@@ -15,6 +16,11 @@ from container_manager.fields import CoresField, EncryptedJSONField, choices
 def executor_types() -> list[tuple[str, str]]:
     """The types of hosts, with those of installed packages."""
     return choices(ExecutorType)
+
+
+def first_revision() -> int:
+    """That of a new host: two rows with the same id and revision are the same, also of two databases."""
+    return secrets.randbits(62)
 
 
 class Installation(models.Model):
@@ -84,6 +90,8 @@ class ExecutorHost(models.Model):
     # When it had finished its last job, while it is drained.
     empty_since = models.DateTimeField(null=True, default=None)
     created_at = models.DateTimeField(default=timezone.now)
+    # Raised by triggers at every change of the row.
+    revision = models.BigIntegerField(default=first_revision, db_default=0, editable=False)
 
     # Annotated by `store.hosts.with_usage`, from the jobs that hold room on the host or have reserved it.
     used_jobs: int = 0

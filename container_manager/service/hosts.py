@@ -26,7 +26,7 @@ from container_manager.store import hosts as host_store
 from container_manager.store.health import HealthReport
 from container_manager.store.host_changes import HostChange
 from container_manager.store.host_usage import Usage
-from container_manager.store.hosts import HostKey, HostOrder, HostPage
+from container_manager.store.hosts import EVERYTHING, HostKey, HostOrder, HostPage, Shown
 from container_manager.store.transaction import Actor, record_audit
 
 PLACE = ("url", "project", "region", "endpoint")
@@ -134,7 +134,7 @@ class Hosts:
         probed or changed.
         """
         names = [str(values.get("name", "")) for values in inputs]
-        known = {host.name: host for host in await self.matching(Q(name__in=names), usage=False)}
+        known = {host.name: host for host in await self.matching(Q(name__in=names), shown=Shown(usage=False))}
         times = Counter(names)
         work = [
             self._apply(name, values, known.get(name), actor, is_twice=times[name] > 1, dry_run=dry_run)
@@ -236,25 +236,24 @@ class Hosts:
         """Whether there is any host."""
         return await threads.read(host_store.any_exist)
 
-    async def matching(self, where: Q, limit: int | None = None, *, usage: bool = True) -> list[ExecutorHost]:
-        """Hosts, oldest first. Without their usage they count as empty."""
-        return await threads.read(host_store.matching, where, limit, usage)
+    async def matching(self, where: Q, limit: int | None = None, shown: Shown = EVERYTHING) -> list[ExecutorHost]:
+        """Hosts, oldest first."""
+        return await threads.read(host_store.matching, where, limit, shown)
 
     async def page(
-        self, where: Q, order: HostOrder, key: HostKey | None, limit: int, *, backward: bool = False, usage: bool = True
+        self, where: Q, order: HostOrder, key: HostKey | None, limit: int, shown: Shown, *, backward: bool = False
     ) -> HostPage:
         """The first `limit` hosts after a key in an order, or the last ones before it."""
-        read = partial(host_store.page, backward=backward, usage=usage)
-        return await threads.read(read, where, order, key, limit)
+        return await threads.read(partial(host_store.page, backward=backward), where, order, key, limit, shown)
 
-    async def by_ids(self, ids: Iterable[int], *, usage: bool = True) -> dict[int, ExecutorHost]:
-        """Hosts by id; those that do not exist are left out. Without their usage they count as empty."""
-        return await threads.read(host_store.by_ids, ids, usage)
+    async def by_ids(self, ids: Iterable[int], shown: Shown = EVERYTHING) -> dict[int, ExecutorHost]:
+        """Hosts by id; those that do not exist are left out."""
+        return await threads.read(host_store.by_ids, ids, shown)
 
     async def capacity(self, where: Q) -> list[CapacityGroup]:
         """The hosts by executor type and region."""
         groups: defaultdict[tuple[str, str], list[ExecutorHost]] = defaultdict(list)
-        for host in await self.matching(where):
+        for host in await self.matching(where, shown=Shown(config=False)):
             groups[host.executor_type, host.region].append(host)
         return [
             CapacityGroup(kind, region, hosts, sum(map(_takes_a_job, hosts)))

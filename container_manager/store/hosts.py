@@ -1,7 +1,7 @@
 """Reading hosts, with their usage from the fleet view."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from container_manager import clock
 from container_manager.domain import capabilities, lifecycle
 from container_manager.models import ContainerJob, ExecutorHost
 from container_manager.routing.types import HostState
+from container_manager.store import host_rows
 from container_manager.store.fleet import deciding_view, reading_view, view
 
 UNKNOWN_SIZE = 100
@@ -105,11 +106,6 @@ def candidates() -> list[ExecutorHost]:
     return with_usage(ExecutorHost.objects.filter(is_active=True).order_by("pk"))
 
 
-def matching(where: Q, limit: int | None = None, usage: bool = True) -> list[ExecutorHost]:
-    """Hosts, oldest first. Without their usage they count as empty."""
-    return _read(ExecutorHost.objects.filter(where).order_by("pk")[:limit], usage)
-
-
 class HostOrder(Enum):
     """An order of hosts: the column of their values, and whether the largest comes first."""
 
@@ -131,10 +127,27 @@ class HostPage(NamedTuple):
     more: bool
 
 
-def page(where: Q, order: HostOrder, key: HostKey | None, limit: int, *, backward: bool, usage: bool) -> HostPage:
+class Shown(NamedTuple):
+    """What of hosts is shown besides the columns of their rows. Without their usage they count as empty.
+
+    A config is decrypted; without it, hosts come from memory.
+    """
+
+    usage: bool = True
+    config: bool = True
+
+
+EVERYTHING = Shown()
+NO_MORE = Shown(usage=False, config=False)
+
+
+def page(
+    where: Q, order: HostOrder, key: HostKey | None, limit: int, shown: Shown = EVERYTHING, *, backward: bool = False
+) -> HostPage:
     """The first `limit` hosts after a key, or the last ones before it."""
     column, largest_first = order.value
-    rows: Iterable[tuple[Any, int]] = ExecutorHost.objects.filter(where).values_list(column, "pk")
+    read = list(ExecutorHost.objects.filter(where).values_list(column, "pk", "revision"))
+    rows: Iterable[tuple[Any, int]] = [(value, pk) for value, pk, _ in read]
     if order is HostOrder.FREE_SLOTS:
         used = view().of([pk for _, pk in rows])
         rows = [(slots - used[pk].jobs if pk in used else slots, pk) for slots, pk in rows]
@@ -146,17 +159,27 @@ def page(where: Q, order: HostOrder, key: HostKey | None, limit: int, *, backwar
         start = 0 if key is None else bisect_right(keys, key)
         end, more = start + limit, start + limit < len(keys)
     wanted = keys[start:end]
-    found = by_ids([pk for _, pk in wanted], usage)
+    chosen = {pk for _, pk in wanted}
+    found = _shown({pk: revision for _, pk, revision in read if pk in chosen}, shown)
     return HostPage([(one, found[one[1]]) for one in wanted if one[1] in found], more)
 
 
-def by_ids(ids: Iterable[int], usage: bool = True) -> dict[int, ExecutorHost]:
-    """Hosts; those that do not exist are left out. Without their usage they count as empty."""
-    return {host.pk: host for host in _read(ExecutorHost.objects.filter(pk__in=list(ids)), usage)}
+def matching(where: Q, limit: int | None = None, shown: Shown = EVERYTHING) -> list[ExecutorHost]:
+    """Hosts, oldest first."""
+    rows = ExecutorHost.objects.filter(where).order_by("pk").values_list("pk", "revision")[:limit]
+    return [host for _, host in sorted(_shown(dict(rows), shown).items())]
 
 
-def _read(hosts: Iterable[ExecutorHost], usage: bool) -> list[ExecutorHost]:
-    return with_usage(hosts) if usage else list(hosts)
+def by_ids(ids: Iterable[int], shown: Shown = EVERYTHING) -> dict[int, ExecutorHost]:
+    """Hosts; those that do not exist are left out."""
+    return _shown(dict(ExecutorHost.objects.filter(pk__in=list(ids)).values_list("pk", "revision")), shown)
+
+
+def _shown(revisions: Mapping[int, int], shown: Shown) -> dict[int, ExecutorHost]:
+    found = ExecutorHost.objects.in_bulk(list(revisions)) if shown.config else host_rows.newest(revisions)
+    if shown.usage:
+        with_usage(found.values())
+    return found
 
 
 def bare(where: Q) -> list[ExecutorHost]:

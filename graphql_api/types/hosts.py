@@ -16,7 +16,7 @@ from container_manager.domain.kinds import ExecutorType
 from container_manager.executors.configs import CONFIGS
 from container_manager.executors.secrets import hide_secrets
 from container_manager.store.host_usage import HOUR, KEPT, Usage
-from container_manager.store.hosts import HostKey, HostOrder
+from container_manager.store.hosts import HostKey, HostOrder, Shown
 from container_manager.store.paging import Search
 from graphql_api.context import Info
 from graphql_api.ids import bad_input, from_cursor, in_utc, page_size, shown, to_cursor, to_global
@@ -70,12 +70,13 @@ DEFAULT_RANGE = timedelta(hours=1)
 LONGEST_RANGE = KEPT[HOUR]
 LABELS = ("labels",)
 LARGEST_PAGE = 1000
-USAGE = ("capacity",)
+USAGE, CONFIG = ("capacity",), ("config", "settings")
 
 
-def shows_usage() -> bool:
-    """Whether this operation may show the usage of hosts, for which all active jobs are counted."""
-    return current().mentions(USAGE) > 0
+def shown_of_hosts() -> Shown:
+    """What this operation may show of hosts that takes time to read."""
+    mentions = current().mentions
+    return Shown(usage=mentions(USAGE) > 0, config=mentions(CONFIG) > 0)
 
 
 @strawberry.type(
@@ -213,7 +214,7 @@ async def hosts(
     limit = page_size(size, LARGEST_PAGE, "last" if back else "first")
     key = _from_cursor(cursor, order, "before" if back else "after")
     read = info.context.service.hosts.page
-    found = await read(where, order, key, limit, backward=back, usage=shows_usage())
+    found = await read(where, order, key, limit, shown_of_hosts(), backward=back)
     edges = [Edge(cursor=_to_cursor(key, order), node=ExecutorHost.of(row)) for key, row in found.hosts]
     return Connection(
         edges=edges,
@@ -250,5 +251,5 @@ _CURSORS = {True: ([str, int],), False: ([int, int], [float, int])}
 
 async def host(info: Info, pk: int | None) -> ExecutorHost | None:
     """The host with this primary key, in one query with others of the same request."""
-    row = await info.context.hosts.load((pk, shows_usage())) if pk else None
+    row = await info.context.hosts.load((pk, shown_of_hosts())) if pk else None
     return ExecutorHost.of(row) if row else None

@@ -13,6 +13,7 @@ from container_manager.domain.kinds import ExecutorType
 from container_manager.domain.lifecycle import JobStatus
 from container_manager.domain.outcome import FailureReason
 from container_manager.store.attempts import latest
+from container_manager.store.hosts import NO_MORE
 from graphql_api.context import Info
 from graphql_api.enums import Replay, Strategy, Verdict
 from graphql_api.ids import from_cursor, page_size, to_global
@@ -136,7 +137,7 @@ class ContainerJob(Node):
     async def timeline(self, info: Info) -> list[TimelineEntry]:
         past = await info.context.attempts.load(self.row.pk)
         current().spend(records=len(past) + 1)
-        here = await info.context.hosts.load((self.row.host_id, False)) if self.row.host_id else None
+        here = await info.context.hosts.load((self.row.host_id, NO_MORE)) if self.row.host_id else None
         return timeline(self.row, [*past, latest(self.row, here)])
 
     @strawberry.field
@@ -195,7 +196,7 @@ class ContainerJob(Node):
     async def attempts(self, info: Info) -> list[Annotated["JobAttempt", strawberry.lazy("graphql_api.types.jobs")]]:
         past = await info.context.attempts.load(self.row.pk)
         current().spend(records=len(past) + 1)
-        here = await info.context.hosts.load((self.row.host_id, False)) if self.row.host_id else None
+        here = await info.context.hosts.load((self.row.host_id, NO_MORE)) if self.row.host_id else None
         return [JobAttempt.of(row) for row in (*past, latest(self.row, here))]
 
     @classmethod

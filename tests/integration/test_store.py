@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DataError, IntegrityError, OperationalError, connection
+from django.db import transaction as database
 from django.utils import timezone
 
 from container_manager.domain.host_health import HealthStatus
@@ -491,6 +492,51 @@ async def test_renewing_keeps_a_lease_and_releasing_gives_it_up() -> None:
     assert await write_directly(leases.expire, "another") == 0
     assert await write_directly(leases.expire, "me") == 1
     assert len(await claimed(worker("you"))) == 1
+
+
+def _by_sql(pk: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE container_manager_executorhost SET health_error = 'told' WHERE id = %s", [pk])
+
+
+def _rolled_back(pk: int) -> str:
+    with database.atomic():
+        ExecutorHost.objects.filter(pk=pk).update(region="never")
+        seen = hosts.by_ids([pk], hosts.NO_MORE)[pk].region
+        database.set_rollback(True)
+    return seen
+
+
+async def test_hosts_in_memory_are_as_their_rows() -> None:
+    host = await make_host(region="eu", config={"accept": "any"})
+
+    async def shown() -> ExecutorHost:
+        return (await threads.read(hosts.by_ids, [host.pk], hosts.NO_MORE))[host.pk]
+
+    first = await shown()
+    assert (first.region, "config" in vars(first)) == ("eu", False)
+    first.region = "changed by a caller"
+    assert (await shown()).region == "eu"
+    assert await threads.read(_rolled_back, host.pk) == "never"
+    assert (await shown()).region == "eu"
+    await ExecutorHost.objects.filter(pk=host.pk).aupdate(region="us")
+    assert (await shown()).region == "us"
+    await threads.read(_by_sql, host.pk)
+    assert (await shown()).health_error == "told"
+    # A process of the version before saves what it has read, which may be old.
+    await host.asave()
+    again = await shown()
+    assert (again.region, again.health_error) == ("eu", "")
+    assert again.revision == host.revision + 3
+    await host.adelete()
+    assert await threads.read(hosts.by_ids, [host.pk or again.pk], hosts.NO_MORE) == {}
+
+
+async def test_only_so_many_hosts_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("container_manager.store.host_rows.MOST_KEPT", 2)
+    pks = [(await make_host()).pk for _ in range(4)]
+    for wanted in (pks, pks[:1], pks):
+        assert list(await threads.read(hosts.by_ids, wanted, hosts.NO_MORE)) == wanted
 
 
 async def test_an_end_frees_the_room_and_keeps_the_output() -> None:

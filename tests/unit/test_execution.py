@@ -8,8 +8,8 @@ from unittest.mock import patch
 import pytest
 import strawberry
 
-from graphql_api import execution
-from graphql_api.execution import ExecutionContext, plain_fields
+from graphql_api import plain
+from graphql_api.execution import ExecutionContext
 
 
 @strawberry.enum
@@ -30,6 +30,10 @@ class Thing:
     @strawberry.field
     async def slow(self) -> str:
         return self.name
+
+    @strawberry.field
+    def first_letter(self) -> str:
+        return self.name[0]
 
     @strawberry.field
     def inner(self) -> "Thing | None":
@@ -67,6 +71,19 @@ class Query:
         return Thing(**{**GOOD, "colour": None, "note": 5})
 
     @strawberry.field
+    def faulty(self) -> list[Thing | None]:
+        sizes, names = ({**GOOD, "size": 2**40}, {**GOOD, "size": "x"}), ({**GOOD, "name": None}, {**GOOD, "name": 7})
+        return [Thing(**values) for values in (GOOD, *sizes, *names)]
+
+    @strawberry.field
+    def none_may_be_missing(self) -> list[Thing] | None:
+        return [Thing(**GOOD), None]  # type: ignore[list-item]
+
+    @strawberry.field
+    def others(self) -> list[Thing]:
+        return [Broken(), Broken()]  # type: ignore[list-item]
+
+    @strawberry.field
     def broken(self) -> Thing | None:
         return Broken()  # type: ignore[return-value]
 
@@ -81,6 +98,11 @@ QUERIES = [
         for field in ("withoutAName", "tooLarge", "ofNoColour")
     ),
     "{ broken { name } again: broken { note size } }",
+    f"{{ things {{ {ALL} firstLetter inner {{ {ALL} inner {{ name }} }} }} }}",
+    f"{{ faulty {{ {ALL} firstLetter }} sizes: faulty {{ size }} inside: faulty {{ inner {{ name size }} }} }}",
+    "{ noneMayBeMissing { name } }",
+    "{ others { name } }",
+    "{ things { a: tags name @skip(if: true) ... on Thing @include(if: true) { size } size } }",
 ]
 
 
@@ -91,13 +113,15 @@ async def test_the_answer_is_that_of_graphql_core(query: str) -> None:
         return result.data, sorted(errors, key=lambda error: (error["path"], error["message"]))
 
     ours = await SCHEMA.execute(query)
-    with patch.object(execution, "plain_fields", lambda _: {}):
+    with patch.object(plain, "leaves", lambda _: {}), patch.object(plain, "of_objects", lambda *_: None):
         theirs = await SCHEMA.execute(query)
     assert shown(ours) == shown(theirs)
     if ours.data:
         assert str(ours.data) == str(theirs.data), "in the same order"
 
 
-def test_only_attributes_without_arguments_are_plain() -> None:
+def test_attributes_and_methods_without_arguments_are_plain() -> None:
     kind = SCHEMA._schema.get_type("Thing")
-    assert sorted(plain_fields(kind)) == ["colour", "madeAt", "name", "note", "size"]
+    attributes = ["__typename", "colour", "madeAt", "name", "note", "size"]
+    assert sorted(plain.leaves(kind)) == attributes
+    assert sorted(plain.fields(kind)) == sorted([*attributes, "tags", "firstLetter", "inner"])
