@@ -46,7 +46,7 @@ from graphql_api.types import hosts as host_types
 from graphql_api.types import jobs as job_types
 from graphql_api.types import lists as list_types
 from graphql_api.types.audit import AuditEntry, entry
-from graphql_api.types.capacity import ExecutorCapacity, capacity_of
+from graphql_api.types.capacity import ExecutorCapacity, capacity_together
 from graphql_api.types.events import RoutingEvent
 from graphql_api.types.hosts import ExecutorHost
 from graphql_api.types.jobs import ContainerJob, RoutingDecision
@@ -124,7 +124,7 @@ class Query:
                 region=group.region,
                 hosts=len(group.hosts),
                 available_hosts=group.available,
-                capacity=capacity_of(group.hosts),
+                capacity=capacity_together(group.hosts),
             )
             for group in await info.context.service.hosts.capacity(where)
         ]

@@ -51,6 +51,8 @@ class FleetView:
         self._snapshot = ""
         self._unseen: int | None = None
         self._advanced_at = 0.0
+        self._read_at = 0.0
+        """When the newest statement that has read changes began."""
         self._unread: set[int] = set()
         self._fleet: Fleet | None = None
         self._places: dict[int, int] = {}
@@ -66,14 +68,16 @@ class FleetView:
 
     def states(self) -> list[HostState]:
         """All hosts as this connection sees them now, by id."""
+        called_at = time.monotonic()
         with self._lock:
-            _, seen, timed = self._look()
+            seen, timed = self._look_since(called_at)
             return [timed.get(pk) or state for pk, state in sorted(seen.items()) if state is not None]
 
     def of(self, ids: Iterable[int]) -> States:
         """Some hosts as this connection sees them now; those that do not exist are left out."""
+        called_at = time.monotonic()
         with self._lock:
-            _, seen, timed = self._look()
+            seen, timed = self._look_since(called_at)
             return {pk: timed.get(pk) or state for pk in ids if (state := seen.get(pk)) is not None}
 
     def begin(self) -> None:
@@ -124,6 +128,16 @@ class FleetView:
         seen: Seen = {**self._states, **own} if own else self._states
         return own, seen, self._timed(seen)
 
+    def _look_since(self, moment: float) -> tuple[Seen, States]:
+        """All hosts as this connection sees them, and `_timed` of them, read at some time after this moment.
+
+        Outside of transactions this may be what another thread has read, for which this one has waited.
+        """
+        if self._newest is not None and self._read_at > moment and not connection.in_atomic_block:
+            return self._states, self._timed(self._states)
+        _, seen, timed = self._look()
+        return seen, timed
+
     def differences(self) -> int:
         """Compare the view with the rows; returns how many hosts differ. If any does, the view is read again.
 
@@ -166,6 +180,7 @@ class FleetView:
 
     def _advance(self, *beside: bulk.Query, is_fresh: bool = False) -> dict[int, HostState | None]:
         """Advance the view to the committed state; returns the hosts that this transaction itself has changed."""
+        self._read_at = time.monotonic()
         if self._newest is None or time.monotonic() > self._advanced_at + LONGEST_PAUSE:
             self._beside = bulk.together(*beside) if beside else []
             return self._read_again(is_fresh)

@@ -146,7 +146,12 @@ def page(
 ) -> HostPage:
     """The first `limit` hosts after a key, or the last ones before it."""
     column, largest_first = order.value
-    read = list(ExecutorHost.objects.filter(where).values_list(column, "pk", "revision"))
+    query = ExecutorHost.objects.filter(where)
+    if order is HostOrder.CREATED:
+        # The order of the rows; for the others, all of them have to be compared.
+        beyond = Q() if key is None else Q(pk__lt=key[1]) if backward else Q(pk__gt=key[1])
+        query = query.filter(beyond).order_by("-pk" if backward else "pk")[: limit + 1]
+    read = list(query.values_list(column, "pk", "revision"))
     rows: Iterable[tuple[Any, int]] = [(value, pk) for value, pk, _ in read]
     if order is HostOrder.FREE_SLOTS:
         used = view().of([pk for _, pk in rows])

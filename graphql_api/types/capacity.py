@@ -1,6 +1,6 @@
 """The capacity of hosts, and how much of it is reserved."""
 
-from typing import Any
+from dataclasses import asdict, fields
 
 import strawberry
 
@@ -31,20 +31,21 @@ class ExecutorCapacity:
     capacity: Capacity
 
 
-def capacity_of(hosts: list[models.ExecutorHost]) -> Capacity:
-    """The capacity of these hosts together; unlimited if one of them is."""
-    memory = [h.max_memory_mb if h.max_memory_mb is not None else h.reported_memory_mb for h in hosts]
-    cores = [h.max_cpu_cores if h.max_cpu_cores is not None else h.reported_cpu_cores for h in hosts]
+def capacity_of(host: models.ExecutorHost) -> Capacity:
+    """The capacity of a host."""
     return Capacity(
-        max_concurrent_jobs=sum(host.max_concurrent_jobs for host in hosts),
-        running_jobs=sum(host.used_jobs for host in hosts),
-        available_slots=sum(max(host.max_concurrent_jobs - host.used_jobs, 0) for host in hosts),
-        max_memory_mb=_total(memory),
-        reserved_memory_mb=sum(host.used_memory_mb for host in hosts),
-        max_cpu_cores=_total(cores),
-        reserved_cpu_cores=sum(host.used_cpu_millis for host in hosts) / 1000,
+        max_concurrent_jobs=host.max_concurrent_jobs,
+        running_jobs=host.used_jobs,
+        available_slots=max(host.max_concurrent_jobs - host.used_jobs, 0),
+        max_memory_mb=host.reported_memory_mb if host.max_memory_mb is None else host.max_memory_mb,
+        reserved_memory_mb=host.used_memory_mb,
+        max_cpu_cores=host.reported_cpu_cores if host.max_cpu_cores is None else host.max_cpu_cores,
+        reserved_cpu_cores=host.used_cpu_millis / 1000,
     )
 
 
-def _total(limits: list[Any]) -> Any:
-    return None if any(limit is None for limit in limits) else sum(limits)
+def capacity_together(hosts: list[models.ExecutorHost]) -> Capacity:
+    """The capacity of these hosts together; unlimited if one of them is."""
+    each = [asdict(capacity_of(host)) for host in hosts]
+    columns = {field.name: [one[field.name] for one in each] for field in fields(Capacity)}
+    return Capacity(**{name: None if None in column else sum(column) for name, column in columns.items()})

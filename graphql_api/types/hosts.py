@@ -164,7 +164,7 @@ class ExecutorHost(Node):
 
     @strawberry.field
     def capacity(self) -> Capacity:
-        return capacity_of([self.row])
+        return capacity_of(self.row)
 
     @strawberry.field(description="Executor settings; secret values are never returned.")
     async def config(self) -> JSON:
