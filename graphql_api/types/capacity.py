@@ -1,6 +1,7 @@
 """The capacity of hosts, and how much of it is reserved."""
 
 from dataclasses import asdict, fields
+from typing import Any
 
 import strawberry
 
@@ -47,5 +48,8 @@ def capacity_of(host: models.ExecutorHost) -> Capacity:
 def capacity_together(hosts: list[models.ExecutorHost]) -> Capacity:
     """The capacity of these hosts together; unlimited if one of them is."""
     each = [asdict(capacity_of(host)) for host in hosts]
-    columns = {field.name: [one[field.name] for one in each] for field in fields(Capacity)}
-    return Capacity(**{name: None if None in column else sum(column) for name, column in columns.items()})
+    totals: dict[str, Any] = {}
+    for field in fields(Capacity):
+        column = [one[field.name] for one in each]
+        totals[field.name] = None if None in column else sum(column)
+    return Capacity(**totals)
