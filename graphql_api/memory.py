@@ -5,6 +5,7 @@ import ctypes
 import gc
 import resource
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 TRIM_SECONDS, GROWTH_BYTES = 20.0, 8_000_000
@@ -15,8 +16,9 @@ M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 LARGE_BYTES = 65_536
 
 
+@cache
 def tune() -> None:
-    """Collect garbage less often, and let large blocks go back to the system as soon as they are free.
+    """Once: collect garbage less often, and let large blocks go back to the system as soon as they are free.
 
     Objects from the start stay, and batches make many that reference counting frees. By default, glibc keeps blocks of
     up to 32 MiB once it has seen such, and a heap for each thread.

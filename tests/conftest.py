@@ -3,9 +3,11 @@
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 
 from container_manager.domain.kinds import Role
@@ -50,6 +52,14 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_flush() -> Iterator[None]:
+    """After each test, Django would make the permissions of all models again, which no test needs."""
+    with patch("django.core.management.commands.flush.emit_post_migrate_signal") as emit:
+        emit.side_effect = lambda *_, **__: ContentType.objects.clear_cache()
+        yield
 
 
 def _started(kind: type[Engine | Podman | Postgres], why: str | None) -> Iterator[Any]:

@@ -50,7 +50,9 @@ class Transport:
         if self._http is None:
             # Each stream has a connection of its own, and they may be many.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-            self._http = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits)
+            # Reading all certificates takes longer than most requests, and only HTTPS needs them.
+            verify = self.url.startswith("https:")
+            self._http = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, verify=verify)
         return self._http
 
     async def execute(
