@@ -93,8 +93,7 @@ def check_database() -> None:
         if connection.vendor == "sqlite" and not path.exists():
             raise ConfigurationError(f"There is no database {path} yet: {create}.")
         executor = MigrationExecutor(connections[ALIAS])
-        newest = [node for app in APPS for node in executor.loader.graph.leaf_nodes(app)]
-        if executor.migration_plan(newest):
+        if _has_older_tables(executor):
             raise ConfigurationError(f"The tables are those of an earlier version: {upgrade}.")
         later = set(executor.loader.applied_migrations) - set(executor.loader.disk_migrations)
         if unknown := [name for app, name in later if app in APPS]:
@@ -103,6 +102,11 @@ def check_database() -> None:
         identify()
     except (OSError, DatabaseError) as error:
         raise ConfigurationError(f"The database cannot be used: {str(error).strip().splitlines()[0]}.") from error
+
+
+def _has_older_tables(executor: MigrationExecutor) -> bool:
+    newest = [node for app in APPS for node in executor.loader.graph.leaf_nodes(app)]
+    return bool(executor.migration_plan(newest))
 
 
 def _migrate() -> None:
@@ -114,7 +118,8 @@ def _migrate() -> None:
                 sql.execute("SELECT pg_advisory_xact_lock(%s)", [ROUTING_LOCK])
                 # A statement that waits for a table lock makes all other statements wait behind it.
                 sql.execute("SET LOCAL lock_timeout = '1s'")
-        for app in APPS:
+        # The command takes a while to find out that there is nothing to do.
+        for app in APPS if _has_older_tables(MigrationExecutor(connections[ALIAS])) else ():
             call_command("migrate", app, database=ALIAS, verbosity=0, interactive=False)
         if connection.vendor == "postgresql":
             with connection.cursor() as sql:

@@ -19,6 +19,19 @@ from graphql_api.front_door import FrontDoor
 _names = itertools.count()
 
 
+class _Impatient:
+    """asyncio for uvicorn's server, which sleeps for a tenth of a second before it looks whether it should stop."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.01))
+
+
+uvicorn.server.asyncio = _Impatient()  # type: ignore[assignment]
+
+
 async def make_token(role: Role, name: str = "") -> str:
     created: Created = await sync_to_async(commit_one)(create, NewToken(name or f"{role}-{next(_names)}", role))
     return created.secret
