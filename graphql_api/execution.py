@@ -10,6 +10,7 @@ from graphql.pyutils import Path, RefMap
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from graphql_api import plain
+from graphql_api.operation import current
 
 
 async def _updated(results: dict[str, Any], others: Awaitable[dict[str, Any]]) -> dict[str, Any]:
@@ -67,11 +68,19 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
             kind, nullable = kind.of_type, False
         # For a single item, finding out would take as long as it saves.
         if is_object_type(kind) and type(result) is list and len(result) > 1:
-            answer = plain.of_objects(self, kind, field_details_list)
+            answer = self._plain(kind, field_details_list)
             if answer is not None:
-                with suppress(Exception):  # graphql-core meets it again, and reports it
+                # graphql-core meets an error again, and reports it.
+                with suppress(Exception), current().attempt():
                     return plain.of_lists(answer, nullable=nullable)(result)
         return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
+
+    def _plain(self, kind: GraphQLObjectType, details: Any) -> plain.Coerce | None:
+        known: dict[int, tuple[Any, plain.Coerce | None]] = vars(self).setdefault("_plain_answers", {})
+        if id(details) not in known:
+            # The details are kept with their answer, so that no others get the same id.
+            known[id(details)] = details, plain.of_objects(self, kind, details)
+        return known[id(details)][1]
 
     def build_per_event_executor(self, payload: Any) -> Executor[Any]:
         """An executor for one event, with caches of its own.
@@ -82,4 +91,5 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         executor = super().build_per_event_executor(payload)
         executor._relevant_sub_fields = {}  # noqa: SLF001 - otherwise shared by all events
         executor._stream_usages = RefMap()  # noqa: SLF001
+        vars(executor).pop("_plain_answers", None)
         return executor

@@ -83,6 +83,16 @@ class Operation:
         if self.characters > SMALL:
             self._check_total()
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What is spent in the block is given back if it raises."""
+        before = self.characters, self.read, self.records
+        try:
+            yield
+        except Exception:
+            self.characters, self.read, self.records = before
+            raise
+
     def _check_total(self) -> None:
         new, self.counted = self.characters - self.counted, self.characters
         if _total.add(new) + _total.unsent() > LARGEST_TOGETHER:

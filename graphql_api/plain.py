@@ -2,7 +2,7 @@
 
 graphql-core takes ten times as long for such a field as reading it does. What is not as it should be (a null where none
 may be, a value that is not of its type, an attribute that raises) is left to graphql-core, which meets it again and
-reports it: reading has no effects.
+reports it. Reading has no effects but on the budget of the operation, which gets back what was spent in vain.
 """
 
 from collections.abc import Callable
@@ -61,13 +61,13 @@ def fields(kind: GraphQLObjectType) -> dict[str, PlainField]:
     found = {"__typename": PlainField(lambda _: kind.name, GraphQLString, False, True)}
     for name, field in kind.fields.items():
         definition = field.extensions.get("strawberry-definition")
-        if definition is None or field.args:
+        if definition is None or definition.extensions or field.args:
             continue
         inner, nullable = _nullable(field.type)
         if getattr(field.resolve, "_is_default", False):
             found[name] = PlainField(attrgetter(definition.python_name), inner, nullable, True)
         elif (resolver := definition.base_resolver) and not (
-            definition.is_async or definition.extensions or resolver.info_parameter or resolver.parent_parameter
+            definition.is_async or resolver.info_parameter or resolver.parent_parameter
         ):
             found[name] = PlainField(resolver.wrapped_func, inner, nullable, False)
     return found

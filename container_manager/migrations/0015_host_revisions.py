@@ -1,4 +1,8 @@
-"""A revision of each host's row, which triggers raise at every change of it: rows in memory are compared by it."""
+"""A revision of each host's row, which triggers change with every change of it: rows in memory are compared by it.
+
+It is random, so that no state of an earlier backup or of a lost commit has the revision of another one. As with those of
+migration 0010, a later migration that makes the table again must create the trigger again.
+"""
 
 from importlib import import_module
 
@@ -13,11 +17,11 @@ NAME = f"{HOST}_revision"
 CREATE = {
     "postgresql": f"""
         CREATE FUNCTION {NAME}() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN NEW.revision := OLD.revision + 1; RETURN NEW; END $$;
+        BEGIN NEW.revision := (random() * 9e18)::bigint; RETURN NEW; END $$;
         CREATE TRIGGER {NAME} BEFORE UPDATE ON {HOST} FOR EACH ROW EXECUTE FUNCTION {NAME}();""",
     "sqlite": f"""
         CREATE TRIGGER {NAME} AFTER UPDATE ON {HOST}
-        BEGIN UPDATE {HOST} SET revision = OLD.revision + 1 WHERE id = NEW.id; END""",
+        BEGIN UPDATE {HOST} SET revision = random() WHERE id = NEW.id; END""",
 }
 DROP = {"postgresql": f"DROP FUNCTION {NAME}() CASCADE", "sqlite": f"DROP TRIGGER {NAME}"}
 

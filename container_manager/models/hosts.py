@@ -19,7 +19,7 @@ def executor_types() -> list[tuple[str, str]]:
 
 
 def first_revision() -> int:
-    """That of a new host: two rows with the same id and revision are the same, also of two databases."""
+    """That of a new host; triggers give it another one at every change."""
     return secrets.randbits(62)
 
 
@@ -90,7 +90,7 @@ class ExecutorHost(models.Model):
     # When it had finished its last job, while it is drained.
     empty_since = models.DateTimeField(null=True, default=None)
     created_at = models.DateTimeField(default=timezone.now)
-    # Raised by triggers at every change of the row.
+    # Two rows with the same id and revision are the same, also of two databases.
     revision = models.BigIntegerField(default=first_revision, db_default=0, editable=False)
 
     # Annotated by `store.hosts.with_usage`, from the jobs that hold room on the host or have reserved it.

@@ -52,7 +52,7 @@ class FleetView:
         self._unseen: int | None = None
         self._advanced_at = 0.0
         self._read_at = 0.0
-        """When the newest statement that has read changes began."""
+        """Since when it has read all that was committed until then."""
         self._unread: set[int] = set()
         self._fleet: Fleet | None = None
         self._places: dict[int, int] = {}
@@ -180,7 +180,12 @@ class FleetView:
 
     def _advance(self, *beside: bulk.Query, is_fresh: bool = False) -> dict[int, HostState | None]:
         """Advance the view to the committed state; returns the hosts that this transaction itself has changed."""
-        self._read_at = time.monotonic()
+        began = time.monotonic()
+        own = self._advanced(*beside, is_fresh=is_fresh)
+        self._read_at = began
+        return own
+
+    def _advanced(self, *beside: bulk.Query, is_fresh: bool) -> dict[int, HostState | None]:
         if self._newest is None or time.monotonic() > self._advanced_at + LONGEST_PAUSE:
             self._beside = bulk.together(*beside) if beside else []
             return self._read_again(is_fresh)

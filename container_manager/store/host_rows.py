@@ -1,6 +1,6 @@
 """The rows of hosts in memory, each for as long as it is the newest.
 
-Reading a row takes a hundred times as long as comparing its revision, which triggers raise at every change of it
+Reading a row takes a hundred times as long as comparing its revision, which triggers change with every change of it
 (migration 0015). Configs are not kept, because they contain secrets.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from container_manager.database import connection
 from container_manager.models import ExecutorHost
 
-MOST_KEPT = 2000
+MOST_KEPT = 10_000
 
 _kept: dict[int, ExecutorHost] = {}
 _lock = threading.Lock()
@@ -19,7 +19,7 @@ _lock = threading.Lock()
 def newest(revisions: Mapping[int, int]) -> dict[int, ExecutorHost]:
     """Hosts by their ids, without their configs. Those that were deleted are left out.
 
-    `revisions`: what their rows have now, by id. Every caller gets objects of its own.
+    `revisions`: what their rows have now, by id. Every caller gets objects of its own, whose labels are shared.
     """
     with _lock:
         found = {pk: _kept[pk] for pk, revision in revisions.items() if pk in _kept and _kept[pk].revision == revision}

@@ -1,11 +1,11 @@
 """Reading hosts, with their usage from the fleet view."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
-from django.db.models import Aggregate, BigIntegerField, Count, F, OuterRef, Q, Subquery, Sum
+from django.db.models import Aggregate, BigIntegerField, Count, F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Cast, Coalesce
 
@@ -165,26 +165,30 @@ def page(
         end, more = start + limit, start + limit < len(keys)
     wanted = keys[start:end]
     chosen = {pk for _, pk in wanted}
-    found = _shown({pk: revision for _, pk, revision in read if pk in chosen}, shown)
+    if shown.config:
+        found = ExecutorHost.objects.in_bulk(list(chosen))
+    else:
+        found = host_rows.newest({pk: revision for _, pk, revision in read if pk in chosen})
+    if shown.usage:
+        with_usage(found.values())
     return HostPage([(one, found[one[1]]) for one in wanted if one[1] in found], more)
 
 
 def matching(where: Q, limit: int | None = None, shown: Shown = EVERYTHING) -> list[ExecutorHost]:
     """Hosts, oldest first."""
-    rows = ExecutorHost.objects.filter(where).order_by("pk").values_list("pk", "revision")[:limit]
-    return [host for _, host in sorted(_shown(dict(rows), shown).items())]
+    return _read(ExecutorHost.objects.filter(where).order_by("pk")[:limit], shown)
 
 
 def by_ids(ids: Iterable[int], shown: Shown = EVERYTHING) -> dict[int, ExecutorHost]:
     """Hosts; those that do not exist are left out."""
-    return _shown(dict(ExecutorHost.objects.filter(pk__in=list(ids)).values_list("pk", "revision")), shown)
+    return {host.pk: host for host in _read(ExecutorHost.objects.filter(pk__in=list(ids)), shown)}
 
 
-def _shown(revisions: Mapping[int, int], shown: Shown) -> dict[int, ExecutorHost]:
-    found = ExecutorHost.objects.in_bulk(list(revisions)) if shown.config else host_rows.newest(revisions)
-    if shown.usage:
-        with_usage(found.values())
-    return found
+def _read(rows: QuerySet[ExecutorHost], shown: Shown) -> list[ExecutorHost]:
+    found: Iterable[ExecutorHost] = rows
+    if not shown.config:
+        found = host_rows.newest(dict(rows.values_list("pk", "revision"))).values()
+    return with_usage(found) if shown.usage else list(found)
 
 
 def bare(where: Q) -> list[ExecutorHost]:

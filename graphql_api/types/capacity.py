@@ -52,4 +52,5 @@ def capacity_together(hosts: list[models.ExecutorHost]) -> Capacity:
     for field in fields(Capacity):
         column = [one[field.name] for one in each]
         totals[field.name] = None if None in column else sum(column)
+    totals["reserved_cpu_cores"] = sum(host.used_cpu_millis for host in hosts) / 1000
     return Capacity(**totals)

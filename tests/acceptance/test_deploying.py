@@ -71,7 +71,6 @@ def test_its_pods_get_settings_that_exist_and_no_rights() -> None:
     service = objects["Service", "container-manager"]["spec"]["selector"]
     labels = objects["Deployment", "container-manager-api"]["spec"]["template"]["metadata"]["labels"]
     assert service.items() <= labels.items()
-    assert "token=" not in helm("template", "cm", CHART, *NEEDED).stdout
     monitor = rendered("cm", "--set", "metrics.enabled=true,metrics.tokenSecret=prometheus")
     (endpoint,) = monitor["PodMonitor", "cm-container-manager"]["spec"]["podMetricsEndpoints"]
     assert endpoint["authorization"]["credentials"] == {"name": "prometheus", "key": "token"}
@@ -83,6 +82,7 @@ def test_its_pods_get_settings_that_exist_and_no_rights() -> None:
         (["--set", "existingSecret="], "existingSecret: String length must be greater than or equal to 1"),
         (["--set", "replicas=3"], "Additional property replicas is not allowed"),
         (["--set", "settings.CONTAINER_MANAGER_EVENT_DAYS=3"], "settings"),
+        (["--set", "settings.SECRET_KEY=secret"], "settings"),
         (["--set", "metrics.enabled=true"], "tokenSecret"),
     ],
 )
@@ -90,6 +90,22 @@ def test_wrong_values_are_named(options: list[str], message: str) -> None:
     done = helm("template", "cm", CHART, *NEEDED, *options)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def test_settings_of_a_file_are_as_written_and_give_time_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("settings: {MAX_BODY_BYTES: 16777216, DEFAULT_CPU: 0.5, DRAIN_SECONDS: 90}")
+    pod = rendered("cm", "-f", str(tmp_path / "mine.yaml"))["Deployment", "cm-container-manager-api"]["spec"][
+        "template"
+    ]
+    values = {variable["name"]: variable.get("value") for variable in pod["spec"]["containers"][0]["env"]}
+    assert values["CONTAINER_MANAGER_MAX_BODY_BYTES"] == "16777216"
+    assert values["CONTAINER_MANAGER_DEFAULT_CPU"] == "0.5"
+    assert values["CONTAINER_MANAGER_DRAIN_SECONDS"] == "90"
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 115
+    (one,) = rendered("cm", "--set", "ingress.enabled=true,ingress.hosts={cm.example.org}")[
+        "Ingress", "cm-container-manager"
+    ]["spec"]["rules"]
+    assert one["host"] == "cm.example.org"
 
 
 def test_the_version_of_the_chart_is_that_of_the_project() -> None:

@@ -31,12 +31,16 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Project:
-    """A copy of the example, with a database of its own."""
+    """A Django project, of which the package is called shop."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.folder, self.variables = folder, environment(**variables)
+
+    @classmethod
+    def example(cls, folder: Path, url: str) -> "Project":
+        """A copy of the example, with a database of its own."""
         shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("*.sqlite3*", "__pycache__"))
-        self.folder = folder
-        self.variables = environment(SHOP_DATABASE_URL=url or f"sqlite:///{folder}/shop.sqlite3")
+        return cls(folder, SHOP_DATABASE_URL=url or f"sqlite:///{folder}/shop.sqlite3")
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -73,13 +77,13 @@ class Project:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
     cluster: Postgres | None = request.getfixturevalue("cluster") if request.param == "postgresql" else None
-    return Project(tmp_path / "shop", cluster.database() if cluster else "")
+    return Project.example(tmp_path / "shop", cluster.database() if cluster else "")
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Project:
     """One with SQLite."""
-    return Project(tmp_path / "shop", "")
+    return Project.example(tmp_path / "shop", "")
 
 
 def test_the_example_passes_its_own_tests(project: Project) -> None:
@@ -165,8 +169,7 @@ class Orders(AppConfig):
 
 
 def test_what_the_page_about_django_shows_works(tmp_path: Path) -> None:
-    own = Project.__new__(Project)
-    own.folder, own.variables = tmp_path, environment()
+    own = Project(tmp_path)
     start = [sys.executable, "-m", "django", "startproject", "shop", "."]
     subprocess.run(start, cwd=tmp_path, env=own.variables, check=True, timeout=60)
     app = tmp_path / "orders"

@@ -25,13 +25,14 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def newest_python() -> str:
-    """The newest Python of pyenv, or else the one that runs the tests, which try all else with it."""
-    found = [path for path in Path.home().glob(".pyenv/versions/3.*/bin/python3") if _version(path) >= sys.version_info]
+    """The newest release of Python that pyenv has, or else the one that runs the tests, which try all else with it."""
+    every = Path.home().glob(".pyenv/versions/3.*/bin/python3")
+    found = [path for path in every if re.fullmatch(r"3\.1[1-4]\.\d+", path.parents[1].name)]
     return str(max(found, key=_version, default=sys.executable))
 
 
 def _version(python: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in python.parents[1].name.split(".") if part.isdecimal())
+    return tuple(map(int, python.parents[1].name.split(".")))
 
 
 def installed(folder: Path, *what: object, python: str = sys.executable) -> Path:

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 from asgiref.sync import sync_to_async
+from graphql import get_named_type, is_leaf_type
 
 from container_manager.models import ContainerJob, ExecutorHost
 from graphql_api.ids import to_global
+from graphql_api.schema import schema
 from tests.api import CANCEL, SIMULATED, UPDATE_HOST, host_mutation, make_hosts, make_job
 from tests.client import CREATE_HOST, EVENTS, Api
 from tests.eventually import eventually
@@ -113,6 +115,22 @@ async def test_capacity_is_by_type_and_region(admin: Api) -> None:
     assert (us["hosts"], us["availableHosts"], us["capacity"]["maxMemoryMb"]) == (1, 0, None)
     assert len(await admin('{ capacity(region: "us", executorType: SIMULATED) { region } }')) == 1
     assert await admin("{ capacity(executorType: DOCKER) { region } }") == []
+
+
+async def test_cores_are_added_exactly(admin: Api) -> None:
+    first, second = await make_hosts(2)
+    await make_job(host=first, status="running", cpu_limit=0.1)
+    await make_job(host=second, status="running", cpu_limit=0.2)
+    (group,) = await admin("{ capacity { capacity { reservedCpuCores } } }")
+    assert group["capacity"]["reservedCpuCores"] == 0.3
+
+
+async def test_each_field_of_a_host_can_be_read_alone(admin: Api, sim: dict) -> None:
+    kind = schema._schema.get_type("ExecutorHost")
+    for name, field in kind.fields.items():
+        parts = "" if is_leaf_type(get_named_type(field.type)) else "{ __typename }"
+        found = await admin(f"{{ hosts(first: 1) {{ edges {{ node {{ {name} {parts} }} }} }} }}")
+        assert name in found["edges"][0]["node"]
 
 
 async def test_a_host_with_jobs_is_not_moved(admin: Api, sim: dict) -> None:

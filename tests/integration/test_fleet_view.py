@@ -1,5 +1,7 @@
 """The fleet view against the rows: several views, transactions that overlap, end in another order or are rolled back."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -25,7 +27,7 @@ from container_manager.domain.lifecycle import ACTIVE
 from container_manager.models import ContainerJob, ExecutorHost, FleetChange, RoutingDecision, RoutingEvaluation
 from container_manager.observability import metrics
 from container_manager.routing.types import HostState
-from container_manager.store import decisions, hosts, jobs, retention, threads
+from container_manager.store import bulk, decisions, hosts, jobs, retention, threads
 from container_manager.store.fleet import FleetView, deciding_view, states
 from container_manager.store.transaction import Transaction, commit_one
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
@@ -382,3 +384,30 @@ def test_what_a_transaction_changes_after_it_was_looked_at_counts(transactional_
         assert [state.jobs for state in looking.states()] == [1]
         ContainerJob.objects.filter(pk=other.pk).update(status="running", host=host)
     assert [state.jobs for state in looking.states()] == [2]
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_reader_that_has_waited_for_another_one_sees_what_was_committed_before_it_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    view = FleetView()
+    host = await sync_to_async(ExecutorHostFactory)(region="old")
+    await threads.read(view.states)
+    together, reading, may_go_on = bulk.together, threading.Event(), threading.Event()
+
+    def fails(*queries: bulk.Query) -> list[list[tuple[Any, ...]]]:
+        monkeypatch.setattr(bulk, "together", together)
+        reading.set()
+        may_go_on.wait(10)
+        raise OperationalError("it took too long")
+
+    monkeypatch.setattr(bulk, "together", fails)
+    first = asyncio.create_task(threads.read(view.states))
+    await asyncio.to_thread(reading.wait, 10)
+    await ExecutorHost.objects.filter(pk=host.pk).aupdate(region="new")
+    others = [asyncio.create_task(threads.read(view.of, [host.pk])) for _ in range(3)]
+    await asyncio.sleep(0)
+    may_go_on.set()
+    with pytest.raises(OperationalError):
+        await first
+    assert [(await other)[host.pk].region for other in others] == ["new"] * 3

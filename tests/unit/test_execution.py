@@ -7,15 +7,24 @@ from unittest.mock import patch
 
 import pytest
 import strawberry
+from strawberry.permission import BasePermission
 
 from graphql_api import plain
 from graphql_api.execution import ExecutionContext
+from graphql_api.operation import LARGEST_ANSWER, begun, current
 
 
 @strawberry.enum
 class Colour(Enum):
     RED = "r"
     BLUE = "b"
+
+
+class Nobody(BasePermission):
+    message = "not for you"
+
+    def has_permission(self, source: Any, info: Any, **_: Any) -> bool:
+        return False
 
 
 @strawberry.type
@@ -26,6 +35,7 @@ class Thing:
     made_at: datetime
     note: str | None
     tags: list[str]
+    secret: str = strawberry.field(default="s", permission_classes=[Nobody])
 
     @strawberry.field
     async def slow(self) -> str:
@@ -34,6 +44,11 @@ class Thing:
     @strawberry.field
     def first_letter(self) -> str:
         return self.name[0]
+
+    @strawberry.field
+    def long_text(self) -> str:
+        current().spend(characters=LARGEST_ANSWER // 4)
+        return self.name
 
     @strawberry.field
     def inner(self) -> "Thing | None":
@@ -101,6 +116,8 @@ QUERIES = [
     f"{{ things {{ {ALL} firstLetter inner {{ {ALL} inner {{ name }} }} }} }}",
     f"{{ faulty {{ {ALL} firstLetter }} sizes: faulty {{ size }} inside: faulty {{ inner {{ name size }} }} }}",
     "{ noneMayBeMissing { name } }",
+    "{ things { name secret } }",
+    "{ things { name longText } faulty { longText name } }",
     "{ others { name } }",
     "{ things { a: tags name @skip(if: true) ... on Thing @include(if: true) { size } size } }",
 ]
@@ -112,9 +129,11 @@ async def test_the_answer_is_that_of_graphql_core(query: str) -> None:
         errors = [error.formatted for error in result.errors or ()]
         return result.data, sorted(errors, key=lambda error: (error["path"], error["message"]))
 
-    ours = await SCHEMA.execute(query)
+    with begun(query):
+        ours = await SCHEMA.execute(query)
     with patch.object(plain, "leaves", lambda _: {}), patch.object(plain, "of_objects", lambda *_: None):
-        theirs = await SCHEMA.execute(query)
+        with begun(query):
+            theirs = await SCHEMA.execute(query)
     assert shown(ours) == shown(theirs)
     if ours.data:
         assert str(ours.data) == str(theirs.data), "in the same order"
@@ -124,4 +143,4 @@ def test_attributes_and_methods_without_arguments_are_plain() -> None:
     kind = SCHEMA._schema.get_type("Thing")
     attributes = ["__typename", "colour", "madeAt", "name", "note", "size"]
     assert sorted(plain.leaves(kind)) == attributes
-    assert sorted(plain.fields(kind)) == sorted([*attributes, "tags", "firstLetter", "inner"])
+    assert sorted(plain.fields(kind)) == sorted([*attributes, "tags", "firstLetter", "inner", "longText"])
