@@ -67,12 +67,14 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def started(server: str, hosts: int) -> Iterator[tuple[str, int]]:
+def started(server: str, hosts: int, role: str = "all") -> Iterator[tuple[str, int]]:
+    command = COMMANDS[server]
     if server == "service":
         fleet.empty()
         fleet.make_hosts(hosts, slots=100_000)
         fleet.analyze()
-    with serving(*COMMANDS[server]) as found:
+        command += ("--role", role)
+    with serving(*command) as found:
         yield found
 
 
@@ -99,7 +101,8 @@ def main(arguments: argparse.Namespace) -> None:
     found: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(arguments.rounds):
         for name, load in LOADS.items():
-            with started(load.server, arguments.hosts) as (url, pid):
+            # With PostgreSQL, other processes run the jobs.
+            with started(load.server, arguments.hosts, "api" if table.postgresql else "all") as (url, pid):
                 found[name].append(asyncio.run(measure(url, pid, load, arguments.requests)))
         if table.postgresql and (rate := execution.reference_rate(arguments.database_url)) is not None:
             found["pgbench's transaction, 16 clients"].append({"per s": rate})

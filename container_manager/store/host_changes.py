@@ -103,6 +103,8 @@ def _written(value: Any) -> str:
 
 
 def _save_host(tx: Transaction, host: ExecutorHost, change: HostChange) -> object:
+    if host.pk is not None and all(getattr(host, field) == value for field, value in change.values.items()):
+        return with_usage([host])[0]
     name = change.values.get("name", host.name)
     if ExecutorHost.objects.filter(name=name).exclude(pk=host.pk).exists():
         return Conflict(f"a host named {name!r} exists already.", "name")

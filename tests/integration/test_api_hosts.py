@@ -117,6 +117,14 @@ async def test_capacity_is_by_type_and_region(admin: Api) -> None:
     assert await admin("{ capacity(executorType: DOCKER) { region } }") == []
 
 
+async def test_a_change_without_effect_is_no_event(admin: Api, sim: dict) -> None:
+    for mutation in ("drainHost", "drainHost", "resumeHost", "resumeHost"):
+        await admin(host_mutation(mutation), id=sim["id"])
+    found = await admin("{ routingEvents(after: \"0\", first: 50) { edges { node { kind } } } }")
+    kinds = [edge["node"]["kind"] for edge in found["edges"]]
+    assert [kind for kind in kinds if kind in {"HOST_DRAINED", "HOST_RESUMED"}] == ["HOST_DRAINED", "HOST_RESUMED"]
+
+
 async def test_cores_are_added_exactly(admin: Api) -> None:
     first, second = await make_hosts(2)
     await make_job(host=first, status="running", cpu_limit=0.1)
