@@ -137,7 +137,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("Node.js is not installed (Debian: apt-get install nodejs npm).")
     folder = shutil.copytree(Path(__file__).parent / "schema_tools", tmp_path_factory.mktemp("tools") / "tools")
-    shutil.copy(CLIENTS / "caches.mjs", folder / "caches-of-docs.mjs")
+    for name in ("caches.mjs", "react.jsx"):
+        shutil.copy(CLIENTS / name, folder / name.replace(".", "-of-docs."))
     shutil.copy(ROOT / "graphql_api" / "schema.graphql", folder / "relay")
     return _installed(folder)
 
@@ -165,3 +166,10 @@ def test_normalising_caches_keep_one_object_as_one(tools: Path, tmp_path: Path) 
         served.query(served.token, CREATE_HOST, input=HOST)
         served.query(served.token, SUBMIT, input={"image": "x", "labels": {"team": "ml"}})
         run(tools, "node", "caches.mjs", served.url, served.token)
+
+
+def test_react_components_show_what_happens(tools: Path, tmp_path: Path) -> None:
+    with Served(tmp_path / "home", "serve", "--port", "0", **UNMEASURED) as served:
+        served.query(served.token, CREATE_HOST, input=HOST)
+        served.query(served.token, SUBMIT, input={"image": "x", "name": "earlier"})
+        run(tools, "node", "react.mjs", served.url, served.token)
