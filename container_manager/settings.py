@@ -2,12 +2,29 @@
 
 import os
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
 import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
 
 from container_manager.environment import POSTGRESQL_OPTIONS, SQLITE_OPTIONS, ConfigurationError, read
+
+
+class _NoGeometry(MetaPathFinder):
+    """Tells at once that there is no GDAL.
+
+    strawberry_django asks for Django's geometry fields, which start two dozen programs to look for the library.
+    """
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "django.contrib.gis":
+            raise ImproperlyConfigured("Geometry fields are not used.")
+
+
+if not any(isinstance(finder, _NoGeometry) for finder in sys.meta_path):
+    sys.meta_path.insert(0, _NoGeometry())
 
 CONTAINER_MANAGER = read(os.environ)
 # gRPC would write lines of its own to stderr, between our structured log lines.

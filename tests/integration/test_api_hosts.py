@@ -120,7 +120,7 @@ async def test_capacity_is_by_type_and_region(admin: Api) -> None:
 async def test_a_change_without_effect_is_no_event(admin: Api, sim: dict) -> None:
     for mutation in ("drainHost", "drainHost", "resumeHost", "resumeHost"):
         await admin(host_mutation(mutation), id=sim["id"])
-    found = await admin("{ routingEvents(after: \"0\", first: 50) { edges { node { kind } } } }")
+    found = await admin('{ routingEvents(after: "0", first: 50) { edges { node { kind } } } }')
     kinds = [edge["node"]["kind"] for edge in found["edges"]]
     assert [kind for kind in kinds if kind in {"HOST_DRAINED", "HOST_RESUMED"}] == ["HOST_DRAINED", "HOST_RESUMED"]
 

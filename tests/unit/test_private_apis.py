@@ -3,6 +3,7 @@
 pyproject.toml caps the versions of these libraries.
 """
 
+import importlib
 import inspect
 from importlib.metadata import requires
 from typing import get_type_hints
@@ -10,6 +11,7 @@ from typing import get_type_hints
 import pytest
 import strawberry
 from aiodocker import Docker
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.base import ModelState
 from graphql.execution import executor, values
 from graphql.execution.executor import Executor
@@ -23,6 +25,7 @@ from strawberry.schema import schema_converter
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler, Operation
 from strawberry.types.field import StrawberryField
+from strawberry_django.fields import filter_types
 from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
@@ -101,6 +104,12 @@ def test_graphql_core_executes_the_fields_of_an_object_in_one_method() -> None:
     # What plain fields are answered by, past the resolvers of the library.
     assert "return self.default_resolver(source, self.python_name)" in inspect.getsource(StrawberryField.get_result)
     assert "_get_basic_result._is_default = True" in inspect.getsource(schema_converter)
+
+
+def test_strawberry_django_does_without_geometry() -> None:
+    with pytest.raises(ImproperlyConfigured):
+        importlib.import_module("django.contrib.gis.geos")
+    assert filter_types.GeometryFilterLookup is None
 
 
 def test_graphql_cores_validation_has_a_budget() -> None:
