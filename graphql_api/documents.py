@@ -13,6 +13,8 @@ from graphql import (
     parse,
     validate,
 )
+from graphql.language import Token
+from graphql.language.parser import Parser
 from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
 
@@ -79,16 +81,15 @@ class DocumentCache(SchemaExtension):
             # Inserted again at the end: the first entry is the one that was not used for the longest time.
             self._valid[query] = known
             context.graphql_document = known
-        elif len(query) > QUICKLY_CHECKED:
+        else:
             try:
-                context.graphql_document = await threads.prepare_request(parse, query, max_tokens=MAX_TOKENS)
+                is_long = len(query) > QUICKLY_CHECKED
+                context.graphql_document = await threads.prepare_request(parsed, query) if is_long else parsed(query)
             except GraphQLError as error:
                 # The library reports the errors of validation as it does those of parsing.
                 context.graphql_document, self._unparsed = NO_DOCUMENT, error
                 context._provided_operation_name = None  # noqa: SLF001
         yield
-        if known is None:
-            _unlink_tokens(context.graphql_document)
 
     async def on_validate(self) -> AsyncIterator[None]:
         context = self.execution_context
@@ -122,16 +123,23 @@ class DocumentCache(SchemaExtension):
             del self._valid[next(iter(self._valid))]
 
 
-def _unlink_tokens(document: DocumentNode | None) -> None:
-    """Part the tokens of a document from each other, so that it is freed as soon as it is not used.
+def parsed(query: str) -> DocumentNode:
+    """Parse a document, which is freed as soon as it is not used.
 
-    Each refers to the one before and the one after it. In such circles they would stay until the garbage collector
-    comes, a megabyte for a large document.
+    Its tokens refer to the one before and the one after each. In such circles they would stay until the garbage
+    collector comes, a megabyte for a large document.
+
+    Raises:
+        GraphQLSyntaxError: it is no document, or has more than 4,000 tokens.
     """
-    token = document.loc.start_token if document and document.loc else None
-    while token is not None:
-        following, token.prev, token.next = token.next, None, None
-        token = following
+    parser = Parser(query, max_tokens=MAX_TOKENS)
+    try:
+        return parser.parse_document()
+    finally:
+        token: Token | None = parser._lexer.token  # noqa: SLF001
+        while token is not None:
+            before, token.prev, token.next = token.prev, None, None
+            token = before
 
 
 def _too_costly(context: ExecutionContext, document: DocumentNode) -> list[GraphQLError]:
@@ -183,8 +191,7 @@ def is_subscription(document: str | None, operation_name: str | None) -> bool:
     if not document or too_large(document) is not None:
         return False
     try:
-        parsed = DocumentCache.known(document) or parse(document, max_tokens=MAX_TOKENS)
-        operation = get_operation_ast(parsed, operation_name)
+        operation = get_operation_ast(DocumentCache.known(document) or parsed(document), operation_name)
     except GraphQLError:
         return False
     return operation is not None and operation.operation is OperationType.SUBSCRIPTION

@@ -7,7 +7,7 @@ from typing import Any
 import strawberry
 from graphql import OperationType, get_operation_ast
 from graphql.validation.rules import overlapping_fields_can_be_merged
-from strawberry.extensions import AddValidationRules, MaxTokensLimiter
+from strawberry.extensions import AddValidationRules
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.types.base_scalars import DateTimeDefinition
 
@@ -15,7 +15,7 @@ from graphql_api import aside, coercion, descriptions
 from graphql_api.documents import DocumentCache
 from graphql_api.errors import HANDLERS, MaskInternalErrors
 from graphql_api.execution import ExecutionContext
-from graphql_api.limits import MAX_COMPARISONS, MAX_TOKENS, WithinLimits
+from graphql_api.limits import MAX_COMPARISONS, WithinLimits
 from graphql_api.mutations import Mutation
 from graphql_api.operation import current
 from graphql_api.queries import Query
@@ -65,7 +65,6 @@ schema = Schema(
     execution_context_class=ExecutionContext,
     extensions=[
         MaskInternalErrors,
-        lambda: MaxTokensLimiter(max_token_count=MAX_TOKENS),
         lambda: AddValidationRules([WithinLimits]),
         DocumentCache,
     ],

@@ -5,6 +5,7 @@ pyproject.toml caps the versions of these libraries.
 
 import importlib
 import inspect
+from contextlib import suppress
 from importlib.metadata import requires
 from typing import get_type_hints
 
@@ -13,8 +14,10 @@ import strawberry
 from aiodocker import Docker
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models.base import ModelState
+from graphql import GraphQLError
 from graphql.execution import executor, values
 from graphql.execution.executor import Executor
+from graphql.language.parser import Parser
 from graphql.validation.rules import overlapping_fields_can_be_merged
 from packaging.requirements import Requirement
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
@@ -104,6 +107,14 @@ def test_graphql_core_executes_the_fields_of_an_object_in_one_method() -> None:
     # What plain fields are answered by, past the resolvers of the library.
     assert "return self.default_resolver(source, self.python_name)" in inspect.getsource(StrawberryField.get_result)
     assert "_get_basic_result._is_default = True" in inspect.getsource(schema_converter)
+
+
+def test_graphql_cores_parser_ends_at_its_last_token_also_when_it_fails() -> None:
+    for text in ("{ a b }", "{ a b"):
+        parser = Parser(text, max_tokens=10)
+        with suppress(GraphQLError):
+            parser.parse_document()
+        assert parser._lexer.token.prev.value == "b" or parser._lexer.token.prev.prev.value == "b"
 
 
 def test_strawberry_django_does_without_geometry() -> None:
