@@ -40,7 +40,7 @@ PLANNED = 4.0
 """What each job of a plan costs, also when its placement is not selected."""
 
 OWN = {
-    "Query.queue": 100.0,
+    "Query.queue": 200.0,
     "Query.capacity": 20.0,
     "Query.whyNot": 20.0,
     "Query.planRouting": 100.0,
@@ -52,14 +52,14 @@ OWN = {
     "Mutation.applyHosts": 500.0,
     "Query.jobStats": 60.0,
     "JobStats.groups": 60.0,
-    "JobStats.unfinished": 20.0,
+    "JobStats.unfinished": 40.0,
     "ContainerJobConnection.totalCount": 60.0,
     "ExecutorHost.jobs": 60.0,
     "ExecutorHost.decisions": 60.0,
     "ExecutorHost.events": 60.0,
     "ExecutorHost.history": 60.0,
     "ExecutorHost.settings": 2.0,
-    "ContainerJob.timeline": 5.0,
+    "ContainerJob.timeline": 10.0,
     "ContainerJob.logs": 40.0,
     "RoutingDecision.hosts": 5.0,
     "RoutingDecision.replay": 10.0,
@@ -67,16 +67,16 @@ OWN = {
     "ContainerJob.attempts": 2.0,
     "ContainerJob.waitingOn": 5.0,
     "RoutingDecision.job": 4.0,
-    "RoutingEvent.job": 4.0,
+    "RoutingEvent.job": 10.0,
     "JobAttempt.decision": 2.0,
     "RoutingRefused.suggestions": 10.0,
 }
 """What a field costs besides its selection, where it is more than that of others."""
 
 PER_HOST = {
-    "Query.capacity": 3.0,
+    "Query.capacity": 2.0,
     "Query.whyNot": 2.0,
-    "Query.planRouting": 2.0,
+    "Query.planRouting": 1.0,
     "RoutingDecision.hosts": 0.2,
     "RoutingDecision.replay": 0.4,
     "RoutingRefused.suggestions": 0.2,
@@ -85,19 +85,19 @@ PER_HOST = {
 
 EACH = {
     "Query.hosts": 2.5,
-    "Query.jobs": 3.0,
-    "Query.routingEvents": 2.5,
+    "Query.jobs": 5.0,
+    "Query.routingEvents": 1.0,
     "Query.routingDecisions": 1.0,
-    "Query.auditLog": 1.0,
+    "Query.auditLog": 0.4,
     "ExecutorHost.jobs": 3.0,
     "ExecutorHost.decisions": 1.0,
-    "ExecutorHost.events": 2.5,
+    "ExecutorHost.events": 1.0,
     "ExecutorHost.history": 0.5,
     "JobStats.groups": 2.0,
     "RoutingPlan.waiting": 4.0,
-    "RoutingDecision.hosts": 4.0,
+    "RoutingDecision.hosts": 2.0,
     "Placement.hosts": 4.0,
-    "RoutingPlan.placements": 6.0,
+    "RoutingPlan.placements": 10.0,
     "Mutation.checkHealth": 50.0,
 }
 """What each element of a list costs besides its selection."""
