@@ -7,6 +7,7 @@ from functools import partial
 from graphql import (
     DocumentNode,
     GraphQLError,
+    GraphQLSyntaxError,
     OperationDefinitionNode,
     OperationType,
     get_operation_ast,
@@ -130,13 +131,19 @@ def parsed(query: str) -> DocumentNode:
     collector comes, a megabyte for a large document.
 
     Raises:
-        GraphQLSyntaxError: it is no document, or has more than 4,000 tokens.
+        GraphQLSyntaxError: it is no document, has more than 4,000 tokens, or is nested too deeply.
     """
     parser = Parser(query, max_tokens=MAX_TOKENS)
+    lexer = parser._lexer  # noqa: SLF001
     try:
         return parser.parse_document()
+    except RecursionError:
+        raise GraphQLSyntaxError(lexer.source, 0, "Document is nested too deeply.") from None
     finally:
-        token: Token | None = parser._lexer.token  # noqa: SLF001
+        token: Token | None = lexer.token
+        # Comments that were read ahead come after it.
+        while token is not None and token.next is not None:
+            token = token.next
         while token is not None:
             before, token.prev, token.next = token.prev, None, None
             token = before

@@ -1,6 +1,7 @@
 """A revision of each host's row, which triggers change with every change of it: rows in memory are compared by it.
 
-It is random, so that no state of an earlier backup or of a lost commit has the revision of another one. As with those of
+It is random, so that no state of an earlier backup or of a lost commit has the revision of another one; but those that the
+version before has created have 0 until their first change. As with those of
 migration 0010, a later migration that makes the table again must create the trigger again.
 """
 
@@ -28,6 +29,7 @@ DROP = {"postgresql": f"DROP FUNCTION {NAME}() CASCADE", "sqlite": f"DROP TRIGGE
 
 def create_triggers(apps, schema_editor):  # noqa: ARG001
     schema_editor.execute(CREATE[schema_editor.connection.vendor], params=None)
+    schema_editor.execute(f"UPDATE {HOST} SET revision = revision", params=None)
 
 
 def drop_triggers(apps, schema_editor):  # noqa: ARG001

@@ -90,7 +90,7 @@ class ExecutorHost(models.Model):
     # When it had finished its last job, while it is drained.
     empty_since = models.DateTimeField(null=True, default=None)
     created_at = models.DateTimeField(default=timezone.now)
-    # Two rows with the same id and revision are the same, also of two databases.
+    # Two rows with the same id and revision are the same, also of two states of a database.
     revision = models.BigIntegerField(default=first_revision, db_default=0, editable=False)
 
     # Annotated by `store.hosts.with_usage`, from the jobs that hold room on the host or have reserved it.

@@ -52,7 +52,7 @@ class FleetView:
         self._unseen: int | None = None
         self._advanced_at = 0.0
         self._read_at = 0.0
-        """Since when it has read all that was committed until then."""
+        """It includes all that was committed before this moment of the monotonic clock."""
         self._unread: set[int] = set()
         self._fleet: Fleet | None = None
         self._places: dict[int, int] = {}

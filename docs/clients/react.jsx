@@ -2,7 +2,7 @@
 import { ApolloClient, HttpLink, InMemoryCache, gql } from "@apollo/client";
 import { ApolloProvider, useQuery as useApolloQuery } from "@apollo/client/react";
 import { createClient as createSocket } from "graphql-ws";
-import { useEffect, useMemo } from "react";
+import { useEffect, useMemo, useRef } from "react";
 import { Provider, cacheExchange, createClient, fetchExchange, useQuery } from "urql";
 
 const JOBS = gql`query Jobs { jobs(first: 20) { edges { node { __typename id name status host { __typename id name } } } } }`;
@@ -12,29 +12,31 @@ const headers = (token) => ({ Authorization: `Bearer ${token}`, Accept: "applica
 
 /** Calls `changed` at first and when something has happened, at most ten times a second. It misses no event. */
 export function useRoutingEvents({ url, token }, changed) {
+  const newest = useRef(changed);
+  newest.current = changed;
   useEffect(() => {
     const address = `${url.replace(/^http/, "ws")}/graphql`;
     const connectionParams = { Authorization: `Bearer ${token}` };
     // Its own retry would send the first cursor again.
     const socket = createSocket({ url: address, connectionParams, retryAttempts: 0 });
     let cursor, timer, isOver;
-    const call = () => (timer ??= setTimeout(() => ((timer = undefined), changed()), 100));
+    const call = () => (timer ??= setTimeout(() => ((timer = undefined), newest.current()), 100));
     const follow = async () => {
-      if (cursor === undefined) {
-        // The cursor first, then the state: so nothing is missed in between.
-        for await (const { data } of socket.iterate({ query: "{ eventCursor }" })) cursor = data.eventCursor;
-        call();
-      }
+      // The cursor first, then the state: so nothing is missed in between.
+      if (cursor === undefined) for await (const { data } of socket.iterate({ query: "{ eventCursor }" })) cursor = data.eventCursor;
+      call();
       for await (const { data } of socket.iterate({ query: EVENTS, variables: { after: cursor } })) {
         cursor = data.routingEvents.cursor;
         call();
       }
     };
+    const failed = (error) => {
+      // A token that was refused is refused again. GraphQL's errors mean that the cursor is of no use any more.
+      if ([4400, 4401, 4403].includes(error.code)) isOver = true;
+      else if (Array.isArray(error) || error instanceof TypeError) cursor = undefined;
+    };
     (async () => {
-      for (; !isOver; await new Promise((again) => setTimeout(again, 1000 * Math.random()))) {
-        // A token that was refused is refused again.
-        await follow().catch(({ code }) => (isOver ||= [4400, 4401, 4403].includes(code)));
-      }
+      for (; !isOver; await new Promise((again) => setTimeout(again, 1000 * Math.random()))) await follow().catch(failed);
     })();
     return () => {
       isOver = true;

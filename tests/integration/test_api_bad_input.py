@@ -619,3 +619,16 @@ async def test_errors_of_the_request_have_codes_over_each_transport(admin: Api, 
         message = json.loads(await connection.recv())
     error = (message["payload"] if message["type"] == "error" else message["payload"]["errors"])[0]
     assert error["extensions"]["code"] == code
+
+
+async def test_a_document_that_is_nested_too_deeply_is_refused_on_every_transport(admin: Api) -> None:
+    deep = {"query": "{a" * 300 + "}" * 300}
+    for accept in ("application/json", "application/graphql-response+json", "text/event-stream, application/json"):
+        answer = await admin.http.post("/graphql", json=deep, headers={"Accept": accept})
+        assert answer.status_code < 500
+        assert "Document is nested too deeply." in answer.text
+    async with admin.socket() as connection:
+        for _ in range(2):
+            await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": deep}))
+            told = json.loads(await connection.recv())
+            assert (told["type"], told["payload"][0]["extensions"]["code"]) == ("error", "GRAPHQL_PARSE_FAILED")

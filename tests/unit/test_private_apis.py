@@ -110,11 +110,11 @@ def test_graphql_core_executes_the_fields_of_an_object_in_one_method() -> None:
 
 
 def test_graphql_cores_parser_ends_at_its_last_token_also_when_it_fails() -> None:
-    for text in ("{ a b }", "{ a b"):
-        parser = Parser(text, max_tokens=10)
+    for text in ("{ a b }", "{ a b", "{ a b \1"):
+        lexer = (parser := Parser(text, max_tokens=10))._lexer
         with suppress(GraphQLError):
             parser.parse_document()
-        assert parser._lexer.token.prev.value == "b" or parser._lexer.token.prev.prev.value == "b"
+        assert "b" in {lexer.token.value, lexer.token.prev.value, lexer.token.prev.prev.value}
 
 
 def test_strawberry_django_does_without_geometry() -> None:
