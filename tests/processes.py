@@ -58,7 +58,11 @@ class Served:
     def query(self, token: str, query: str, **variables: object) -> object:
         headers = {"Authorization": f"Bearer {token}"}
         answer = httpx.post(
-            f"{self.url}/graphql", json={"query": query, "variables": variables}, headers=headers, verify=False
+            f"{self.url}/graphql",
+            json={"query": query, "variables": variables},
+            headers=headers,
+            verify=False,
+            timeout=30,
         ).json()
         assert "errors" not in answer, answer
         (value,) = answer["data"].values()

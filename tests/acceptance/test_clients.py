@@ -46,7 +46,7 @@ def submit(served: Served, token: str) -> None:
 
 @pytest.mark.parametrize("client", ["graphql-ws", "urql", "apollo", "graphql-sse"])
 def test_a_client_continues_after_its_last_cursor_through_kills_and_restarts(
-    scripts: Path, client: str, tmp_path: Path
+    scripts: Path, client: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     port, count = str(free_port()), 3 * JOBS * PER_JOB
     home = tmp_path / "home"
@@ -61,6 +61,7 @@ def test_a_client_continues_after_its_last_cursor_through_kills_and_restarts(
                 ["node", f"{client}.mjs", first.url, token, str(count), str(after)],
                 cwd=scripts, stdout=stdout, stderr=stderr,
             )  # fmt: skip
+        request.addfinalizer(lambda: (node.kill(), node.wait(10)))
 
         def has_seen(number: int) -> bool:
             assert node.poll() is None or number == count, err.read_text()
