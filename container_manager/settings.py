@@ -23,8 +23,7 @@ class _NoGeometry(MetaPathFinder):
             raise ImproperlyConfigured("Geometry fields are not used.")
 
 
-if not any(isinstance(finder, _NoGeometry) for finder in sys.meta_path):
-    sys.meta_path.insert(0, _NoGeometry())
+sys.meta_path.insert(0, _NoGeometry())
 
 CONTAINER_MANAGER = read(os.environ)
 # gRPC would write lines of its own to stderr, between our structured log lines.

@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
-from graphql import GraphQLObjectType, is_non_null_type, is_object_type
+from graphql import GraphQLObjectType, is_object_type
 from graphql.execution.executor import Executor
 from graphql.pyutils import Path, RefMap
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -63,16 +63,14 @@ class ExecutionContext(StrawberryGraphQLCoreExecutionContext):
         self, return_type: Any, field_details_list: Any, info: Any, path: Path, result: Any, position_context: Any
     ) -> Any:
         """The answers of the items of a list, at once when all that is selected of them is plain."""
-        kind, nullable = return_type.of_type, True
-        if is_non_null_type(kind):
-            kind, nullable = kind.of_type, False
+        kind, may_be_null = plain.nullable(return_type.of_type)
         # For a single item, finding out would take as long as it saves.
         if is_object_type(kind) and type(result) is list and len(result) > 1:
             answer = self._plain(kind, field_details_list)
             if answer is not None:
                 # graphql-core meets an error again, and reports it.
                 with suppress(Exception), current().attempt():
-                    return plain.of_lists(answer, nullable=nullable)(result)
+                    return plain.of_lists(answer, may_be_null)(result)
         return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
 
     def _plain(self, kind: GraphQLObjectType, details: Any) -> plain.Coerce | None:

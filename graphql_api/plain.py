@@ -63,13 +63,13 @@ def fields(kind: GraphQLObjectType) -> dict[str, PlainField]:
         definition = field.extensions.get("strawberry-definition")
         if definition is None or definition.extensions or field.args:
             continue
-        inner, nullable = _nullable(field.type)
+        inner, may_be_null = nullable(field.type)
         if getattr(field.resolve, "_is_default", False):
-            found[name] = PlainField(attrgetter(definition.python_name), inner, nullable, True)
+            found[name] = PlainField(attrgetter(definition.python_name), inner, may_be_null, True)
         elif (resolver := definition.base_resolver) and not (
             definition.is_async or resolver.info_parameter or resolver.parent_parameter
         ):
-            found[name] = PlainField(resolver.wrapped_func, inner, nullable, False)
+            found[name] = PlainField(resolver.wrapped_func, inner, may_be_null, False)
     return found
 
 
@@ -118,15 +118,15 @@ def of_objects(executor: Executor[Any], kind: GraphQLObjectType, details: Any) -
     return answer
 
 
-def of_lists(coerce: Coerce, *, nullable: bool) -> Coerce:
-    """What answers a list whose items `coerce` answers."""
+def of_lists(coerce: Coerce, may_be_null: bool) -> Coerce:
+    """What answers a list whose items `coerce` answers, and may be null or not."""
 
     def answer(values: Any) -> list[Any]:
         if type(values) is not list:
             raise NotPlainError
         if None not in values:
             return [coerce(value) for value in values]
-        if not nullable:
+        if not may_be_null:
             raise NotPlainError
         return [None if value is None else coerce(value) for value in values]
 
@@ -139,9 +139,9 @@ def _coercion(executor: Executor[Any], of: Any, details: Any) -> Coerce | None:
     if is_object_type(of):
         return of_objects(executor, of, details)
     if is_list_type(of):
-        inner, nullable = _nullable(of.of_type)
+        inner, may_be_null = nullable(of.of_type)
         coerce = _coercion(executor, inner, details)
-        return coerce and of_lists(coerce, nullable=nullable)
+        return coerce and of_lists(coerce, may_be_null)
     return None
 
 
@@ -166,5 +166,6 @@ class _Names(dict[Any, Any]):
         return name
 
 
-def _nullable(of: Any) -> tuple[Any, bool]:
+def nullable(of: Any) -> tuple[Any, bool]:
+    """A type without non-null, and whether it may be null."""
     return (of.of_type, False) if is_non_null_type(of) else (of, True)

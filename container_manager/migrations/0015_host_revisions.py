@@ -1,8 +1,8 @@
 """A revision of each host's row, which triggers change with every change of it: rows in memory are compared by it.
 
-It is random, so that no state of an earlier backup or of a lost commit has the revision of another one; but those that the
-version before has created have 0 until their first change. As with those of
-migration 0010, a later migration that makes the table again must create the trigger again.
+It is random, so that no state of an earlier backup or of a lost commit has the revision of another one. Rows that the
+version before creates during an upgrade have 0 until their first change. As with the triggers of migration 0010, a later
+migration that makes the table again must create this one again.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """Reading hosts, with their usage from the fleet view."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -165,12 +165,8 @@ def page(
         end, more = start + limit, start + limit < len(keys)
     wanted = keys[start:end]
     chosen = {pk for _, pk in wanted}
-    if shown.config:
-        found = ExecutorHost.objects.in_bulk(list(chosen))
-    else:
-        found = host_rows.newest({pk: revision for _, pk, revision in read if pk in chosen})
-    if shown.usage:
-        with_usage(found.values())
+    revisions = {pk: revision for _, pk, revision in read if pk in chosen}
+    found = {host.pk: host for host in _read(ExecutorHost.objects.filter(pk__in=chosen), shown, revisions)}
     return HostPage([(one, found[one[1]]) for one in wanted if one[1] in found], more)
 
 
@@ -184,10 +180,12 @@ def by_ids(ids: Iterable[int], shown: Shown = EVERYTHING) -> dict[int, ExecutorH
     return {host.pk: host for host in _read(ExecutorHost.objects.filter(pk__in=list(ids)), shown)}
 
 
-def _read(rows: QuerySet[ExecutorHost], shown: Shown) -> list[ExecutorHost]:
+def _read(rows: QuerySet[ExecutorHost], shown: Shown, revisions: Mapping[int, int] | None = None) -> list[ExecutorHost]:
+    """These hosts. `revisions`: what their rows have now, if that is known."""
     found: Iterable[ExecutorHost] = rows
     if not shown.config:
-        found = host_rows.newest(dict(rows.values_list("pk", "revision"))).values()
+        now = dict(rows.values_list("pk", "revision")) if revisions is None else revisions
+        found = host_rows.newest(now).values()
     return with_usage(found) if shown.usage else list(found)
 
 

@@ -20,7 +20,7 @@ class Colour(Enum):
     BLUE = "b"
 
 
-class Nobody(BasePermission):
+class Refuses(BasePermission):
     message = "not for you"
 
     def has_permission(self, source: Any, info: Any, **_: Any) -> bool:
@@ -35,7 +35,7 @@ class Thing:
     made_at: datetime
     note: str | None
     tags: list[str]
-    secret: str = strawberry.field(default="s", permission_classes=[Nobody])
+    secret: str = strawberry.field(default="s", permission_classes=[Refuses])
 
     @strawberry.field
     async def slow(self) -> str:
