@@ -3,7 +3,11 @@
 import re
 from typing import NamedTuple
 
+from container_manager.environment import Environment
 from tests.processes import ROOT
+
+SETTINGS = {f"CONTAINER_MANAGER_{name.upper()}" for name in Environment.model_fields}
+"""The variables of the environment that the service reads."""
 
 FENCE = re.compile(r'^```(\w*)(?: title="(.*?)")?\n(.*?)^```$', re.M | re.S)
 

@@ -11,8 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from container_manager.environment import Environment
-from tests.pages import blocks
+from tests.pages import SETTINGS, blocks
 from tests.processes import ROOT, Served, environment
 
 CHART = ROOT / "deploy/helm"
@@ -51,12 +50,11 @@ def test_the_chart_makes_what_kubernetes_takes(options: list[str]) -> None:
 def test_its_pods_get_settings_that_exist_and_no_rights() -> None:
     # A service of this name makes Kubernetes add CONTAINER_MANAGER_PORT, which is no setting, unless it is told not to.
     objects = rendered("container-manager", "--set", "settings.EVENT_DAYS=30,settings.INTROSPECTION=false")
-    known = {f"CONTAINER_MANAGER_{name.upper()}" for name in Environment.model_fields}
     for role in ("api", "worker"):
         pod = objects["Deployment", f"container-manager-{role}"]["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         variables = {variable["name"]: variable.get("value") for variable in container["env"]}
-        assert variables.keys() <= known
+        assert variables.keys() <= SETTINGS
         assert variables["CONTAINER_MANAGER_ALLOWED_HOSTS"] == "cm.example.org,b.example.org"
         assert (variables["CONTAINER_MANAGER_EVENT_DAYS"], variables["CONTAINER_MANAGER_INTROSPECTION"]) == (
             "30",
@@ -157,7 +155,7 @@ def test_what_the_page_about_deploying_tells_to_type_works(tmp_path: Path) -> No
     assert "kind: Ingress" in run(chart.replace("helm install", "helm template"))
     for line in pgbouncer.splitlines():
         name, _, _ = line.partition("=")
-        assert name.removeprefix("CONTAINER_MANAGER_").lower() in Environment.model_fields
+        assert name in SETTINGS
     units = {path.name for path in (ROOT / "deploy/systemd").iterdir()}
     started = set(re.findall(r"container-manager-\w+@?", systemd))
     assert {f"{unit}.service" for unit in started} == units
@@ -167,6 +165,4 @@ def test_compose_gives_settings_that_exist_and_a_root_that_is_not_written() -> N
     services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
     for name in ("api-1", "api-2", "worker-1", "worker-2"):
         assert services[name]["read_only"]
-        assert services[name]["environment"].keys() <= {
-            f"CONTAINER_MANAGER_{name.upper()}" for name in Environment.model_fields
-        }
+        assert services[name]["environment"].keys() <= SETTINGS

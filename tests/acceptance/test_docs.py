@@ -14,11 +14,10 @@ import yaml
 
 from container_manager.cli.main import main
 from container_manager.domain.kinds import EventKind
-from container_manager.environment import Environment
 from tests.certificates import Authority
 from tests.client import CREATE_HOST, JOB, SUBMIT
 from tests.eventually import eventually_sync
-from tests.pages import blocks, page
+from tests.pages import SETTINGS, blocks, page
 from tests.processes import ROOT, Served, environment
 
 DOCS = ROOT / "docs"
@@ -35,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_everything_is_in_the_reference(site: Path) -> None:
     page = {path.parent.name: path.read_text() for path in (site / "reference").glob("*/index.html")}
-    assert all(f"CONTAINER_MANAGER_{name.upper()}<" in page["settings"] for name in Environment.model_fields)
+    assert all(f"{name}<" in page["settings"] for name in SETTINGS)
     assert all(f">{kind.name}<" in page["events"] for kind in EventKind)
     assert all(f"container-manager {name}<" in page["cli"] for name in main.commands)
     assert "container-manager hosts drain" in page["cli"]
@@ -191,9 +190,8 @@ def test_metrics_are_read_with_the_settings_shown_for_prometheus(tmp_path: Path)
 
 
 def test_variables_that_are_named_are_settings() -> None:
-    known = {f"CONTAINER_MANAGER_{name.upper()}" for name in Environment.model_fields}
     others = {f"CONTAINER_MANAGER_{name}" for name in ("URL", "TOKEN", "CONTEXT", "JOB", "ATTEMPT")}
     for path in [*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "deploy").rglob("*")]:
         if path.is_file():
             named = set(re.findall(r"CONTAINER_MANAGER_[A-Z_]*[A-Z]", path.read_text()))
-            assert named <= known | others, path.name
+            assert named <= SETTINGS | others, path.name
