@@ -121,12 +121,25 @@ esac
 """
 
 
+GIT = f"""#!/bin/sh
+mkdir -p "$3" && cp -r {ROOT}/deploy "$3"
+"""
+PYTHON = f"""#!/bin/sh
+mkdir -p .venv/bin && ln -s /bin/true .venv/bin/pip && ln -s {HELM.parent}/container-manager .venv/bin
+"""
+SYSTEMD_RUN = """#!/bin/sh
+while case "$1" in --*) ;; *) false ;; esac; do shift; done
+exec "$@"
+"""
+
+
 def test_what_the_page_about_deploying_tells_to_type_works(tmp_path: Path) -> None:
-    """Docker and kubectl are stand-ins that run our part; nothing takes the place of systemd."""
+    """Docker, kubectl and systemd are stand-ins that run our part."""
     compose, create, chart, systemd, pgbouncer = blocks("deploy.md", "sh")
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, text in {"docker": DOCKER, "kubectl": "#!/bin/sh\n"}.items():
+    stand_ins = {"docker": DOCKER, "git": GIT, "python3": PYTHON, "systemd-run": SYSTEMD_RUN}
+    for name, text in {**stand_ins, **dict.fromkeys(["kubectl", "useradd", "systemctl"], "#!/bin/sh\n")}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     sources = tmp_path / "sources"
@@ -152,11 +165,17 @@ def test_what_the_page_about_deploying_tells_to_type_works(tmp_path: Path) -> No
         assert run(compose).startswith("cm_")
         variables["TOKEN"] = run("container-manager token create --name again --role admin").strip()
         assert '{"data":{"createHost":' in run(create)
+        (tmp_path / "etc/systemd/system").mkdir(parents=True)
+        run("container-manager token revoke me")
+        assert run(systemd.replace("/opt/", f"{tmp_path}/opt/").replace("/etc/", f"{tmp_path}/etc/")).startswith("cm_")
+    settings = tmp_path / "etc/container-manager.env"
+    assert settings.stat().st_mode & 0o777 == 0o600
+    assert {line.partition("=")[0] for line in settings.read_text().splitlines()} <= SETTINGS
     assert "kind: Ingress" in run(chart.replace("helm install", "helm template"))
     for line in pgbouncer.splitlines():
         name, _, _ = line.partition("=")
         assert name in SETTINGS
-    units = {path.name for path in (ROOT / "deploy/systemd").iterdir()}
+    units = {path.name for path in (tmp_path / "etc/systemd/system").iterdir()}
     started = set(re.findall(r"container-manager-\w+@?", systemd))
     assert {f"{unit}.service" for unit in started} == units
 
