@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from typing import Annotated, Any, Self, TypeVar
 
 import strawberry
+from django.db.models import Q
 
 from container_manager import errors, models
 from container_manager.domain import lifecycle
@@ -247,16 +248,19 @@ class Mutation:
         return await _change_jobs(info, filters, lifecycle.TERMINAL - {JobStatus.SUCCEEDED}, change, dry_run=dry_run)
 
     @strawberry.mutation(
-        permission_classes=[IsAdmin], description="Drains the hosts that match. Ask with dryRun first."
+        permission_classes=[IsAdmin],
+        description="Drains the hosts that match and are not drained yet. Ask with dryRun first.",
     )
     async def drain_hosts(self, info: Info, filters: HostFilter, dry_run: bool = False) -> BulkChange:
-        return await _change_hosts(info, filters, info.context.service.hosts.drain, dry_run=dry_run)
+        where = condition(filters, models.ExecutorHost, info) & Q(is_draining=False)
+        return await _change_hosts(info, where, info.context.service.hosts.drain, dry_run=dry_run)
 
     @strawberry.mutation(
         permission_classes=[IsAdmin], description="Resumes the hosts that match. Ask with dryRun first."
     )
     async def resume_hosts(self, info: Info, filters: HostFilter, dry_run: bool = False) -> BulkChange:
-        return await _change_hosts(info, filters, info.context.service.hosts.resume, dry_run=dry_run)
+        where = condition(filters, models.ExecutorHost, info)
+        return await _change_hosts(info, where, info.context.service.hosts.resume, dry_run=dry_run)
 
 
 async def _change_jobs(
@@ -274,9 +278,8 @@ async def _change_jobs(
 
 
 async def _change_hosts(
-    info: Info, filters: HostFilter, change: Callable[[int, Actor], Awaitable[object]], *, dry_run: bool
+    info: Info, where: Q, change: Callable[[int, Actor], Awaitable[object]], *, dry_run: bool
 ) -> BulkChange:
-    where = condition(filters, models.ExecutorHost, info)
     hosts = await info.context.service.hosts.matching(where, LARGEST_CHECK + 1, NO_MORE)
     pks = [host.pk for host in hosts[:LARGEST_CHECK]]
     changed = 0 if dry_run else sum(await asyncio.gather(*(_changes(change, pk, info) for pk in pks)))

@@ -115,8 +115,10 @@ class Subscription:
             ids.bad_input(f"lastMinutes: must be from 1 to {MOST_MINUTES}.")
         changes = info.context.service.statistics.changes(STATS_SECONDS)
         async with aclosing(changes), _counted(info.context):
-            async for _ in changes:
+            async for unfinished in changes:
                 if info.context.identity is None:
                     raise UNAUTHENTICATED
                 now = clock.now()
-                yield await job_stats(info, now - timedelta(minutes=last_minutes), now, buckets)
+                stats = await job_stats(info, now - timedelta(minutes=last_minutes), now, buckets)
+                stats.known = unfinished
+                yield stats

@@ -76,6 +76,15 @@ def engine() -> Iterator[Engine]:
     yield from _started(Engine, engines.missing())
 
 
+@pytest.fixture(autouse=True)
+def _no_container_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A service leaves the containers of jobs alone that its tables, which each test empties, no longer hold."""
+    shared = [request.getfixturevalue(name) for name in ("engine", "podman") if name in request.fixturenames]
+    yield
+    for one in shared:
+        one.remove_containers()
+
+
 @pytest.fixture
 def other_engine() -> Iterator[Engine]:
     """A Docker engine that one test may mistreat."""

@@ -133,9 +133,10 @@ class EngineApi:
         settings = {"Image": IMAGE, "Cmd": command, "Labels": labels, "HostConfig": {"NetworkMode": "none"}}
         return self._client.post("/containers/create", params={"name": name}, json=settings).json()["Id"]
 
-    def remove_container(self, container: str) -> None:
-        """As a person at the host would."""
-        self._client.delete(f"/containers/{container}", params={"force": "1"}).raise_for_status()
+    def remove_containers(self) -> None:
+        """Remove all of them, also those that run."""
+        for container in self.containers():
+            self._client.delete(f"/containers/{container['Id']}", params={"force": "1"})
 
     def inspect(self, container: str) -> dict:
         """What the engine says about a container."""

@@ -29,14 +29,17 @@ class Statistics:
         """How many jobs have not ended, by status."""
         return await threads.read(statistics.unfinished)
 
-    def changes(self, seconds: float) -> AsyncGenerator[None, None]:
-        """Yields at once and then whenever something was counted, at most every `seconds`, until the service stops."""
+    def changes(self, seconds: float) -> AsyncGenerator[Mapping[str, int], None]:
+        """What `unfinished` returns, at once and then whenever something was counted, until the service stops.
+
+        `seconds`: the least time between two of them.
+        """
         return self._events.until_drained(self._changes(seconds))
 
-    async def _changes(self, seconds: float) -> AsyncGenerator[None, None]:
+    async def _changes(self, seconds: float) -> AsyncGenerator[Mapping[str, int], None]:
         seen: object = None
         while True:
             if (now := await threads.read(statistics.position)) != seen:
                 seen = now
-                yield
+                yield now[1]
             await asyncio.sleep(seconds)

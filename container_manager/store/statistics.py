@@ -334,7 +334,7 @@ def _figures(row: JobStatistics) -> Figures:
 
 
 def position() -> tuple[int, dict[str, int]]:
-    """What changes whenever statistics or the number of unfinished jobs do."""
+    """What changes whenever statistics do, and how many jobs have not ended, by status."""
     return Installation.objects.values_list("counted_through", flat=True).get(), unfinished()
 
 

@@ -111,6 +111,8 @@ class JobStats:
     until: datetime
     bucket_seconds: float
     buckets: list[JobStatsBucket]
+    known: strawberry.Private[Mapping[str, int] | None] = None
+    """The numbers of unfinished jobs, when they were read already."""
 
     @strawberry.field(description="Of the whole range.")
     def total(self) -> JobFigures:
@@ -138,7 +140,7 @@ class JobStats:
 
     @strawberry.field(description="Now; the range does not matter.")
     async def unfinished(self, info: Info) -> UnfinishedJobs:
-        return UnfinishedJobs(**await info.context.service.statistics.unfinished())
+        return UnfinishedJobs(**(self.known or await info.context.service.statistics.unfinished()))
 
 
 async def job_stats(info: Info, since: datetime | None, until: datetime | None, buckets: int) -> JobStats:

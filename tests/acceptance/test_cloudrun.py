@@ -634,8 +634,6 @@ async def test_own_engines_come_first_and_cloud_run_takes_what_does_not_fit(
     last = await admin.submit(command=["true"])
     assert last["host"]["name"].startswith("own")
     await ended(admin, last["id"])
-    for place in (engine, other_engine):
-        await eventually(lambda place=place: place.containers() == [], what="nothing is left for other tests")
     assert len(cloudrun.runs) == sum(name == "elastic" for name in [*first[:30], *later])
 
 

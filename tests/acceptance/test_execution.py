@@ -120,8 +120,6 @@ async def test_a_container_with_the_next_jobs_name_is_not_taken_for_the_jobs(
     job = await ended(admin, (await admin.submit(command=["echo", "NEW"]))["id"])
     assert (job["status"], job["attempt"]) == ("SUCCEEDED", 1)
     assert [edge["node"]["text"] for edge in job["logs"]["edges"]] == ["NEW"]
-    for container in engine.containers():
-        engine.remove_container(container["Id"])
 
 
 async def test_a_failure_is_its_own_also_when_the_engine_has_forgotten_its_start(

@@ -152,9 +152,10 @@ async def test_hosts_are_drained_and_resumed_by_a_filter(admin: Api) -> None:
     drain, resume = (BULK.format(kind="Host", name=name) for name in ("drainHosts", "resumeHosts"))
     assert await admin(drain, filters={"region": "eu"}, dry=True) == {"matched": 2, "changed": 0, "more": False}
     assert await admin(drain, filters={"region": "eu"}, dry=False) == {"matched": 2, "changed": 2, "more": False}
+    assert await admin(drain, filters={}, dry=False) == {"matched": 1, "changed": 1, "more": False}
     drained = await admin("{ hosts(filters: {isDraining: true}) { edges { node { region } } } }")
-    assert [edge["node"]["region"] for edge in drained["edges"]] == ["eu", "eu"]
-    assert await admin(resume, filters={"isDraining": True}, dry=False) == {"matched": 2, "changed": 2, "more": False}
+    assert [edge["node"]["region"] for edge in drained["edges"]] == ["eu", "eu", "us"]
+    assert await admin(resume, filters={"isDraining": True}, dry=False) == {"matched": 3, "changed": 3, "more": False}
 
 
 async def test_what_is_json_is_also_there_as_types(admin: Api, sim: dict) -> None:
