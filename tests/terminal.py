@@ -15,6 +15,12 @@ from tests.eventually import eventually_sync
 ROWS, COLUMNS = 40, 140
 
 
+def _own_the_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # Tests that run in the background of a shell have inherited that it is ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A program whose three streams are a terminal of 40 by 140. `text` is all that it has written."""
 
@@ -23,7 +29,7 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env={**env, "TERM": "xterm-256color"}, cwd=cwd,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            start_new_session=True, preexec_fn=_own_the_terminal,  # noqa: PLW1509
         )  # fmt: skip
         os.close(slave)
         self._written = bytearray()

@@ -8,6 +8,7 @@ import asyncio
 import random
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +44,9 @@ class SimulatedExecutor(ContainerExecutor):
         self._config = SimulatedConfig.model_validate(settings.config)
         self._created: dict[str, Execution] = {}
         self._stopped_ms: dict[str, int] = {}
+        self._followers: Counter[str] = Counter()
+        self._removed: set[str] = set()
+        """Those that still have followers."""
 
     @property
     def max_launches(self) -> int:
@@ -98,14 +102,20 @@ class SimulatedExecutor(ContainerExecutor):
         return output.kept()
 
     async def follow(self, execution: Execution, since_ns: int = 0) -> AsyncGenerator[OutputLine, None]:
-        for line in self._lines(execution):
-            while line.at_ns > time.time_ns():
-                if self._status(execution.id).state is ExecutionState.EXITED:
-                    return
-                await asyncio.sleep(min(max(line.at_ns - time.time_ns(), 0) / 1e9, 0.05))
-            if line.at_ns >= since_ns:
-                yield line
-        await self.wait(execution)
+        self._followers[execution.id] += 1
+        try:
+            for line in self._lines(execution):
+                while line.at_ns > time.time_ns():
+                    if self._status(execution.id).state is ExecutionState.EXITED:
+                        return
+                    await asyncio.sleep(min(max(line.at_ns - time.time_ns(), 0) / 1e9, 0.05))
+                if line.at_ns >= since_ns:
+                    yield line
+            await self.wait(execution)
+        finally:
+            self._followers[execution.id] -= 1
+            if execution.id in self._removed:
+                self._forget_stop(execution.id)
 
     async def has_run(self, execution: Execution) -> bool:  # noqa: ARG002 - nothing really runs
         return False
@@ -123,7 +133,15 @@ class SimulatedExecutor(ContainerExecutor):
 
     async def remove(self, execution_id: str) -> None:
         self._created.pop(execution_id, None)
-        self._stopped_ms.pop(execution_id, None)
+        self._removed.add(execution_id)
+        self._forget_stop(execution_id)
+
+    def _forget_stop(self, execution_id: str) -> None:
+        # By its id alone, an execution goes on: its followers would wait for output that never comes.
+        if not self._followers[execution_id]:
+            del self._followers[execution_id]
+            self._stopped_ms.pop(execution_id, None)
+            self._removed.discard(execution_id)
 
     async def list_owned(self) -> list[OwnedExecution]:
         return [

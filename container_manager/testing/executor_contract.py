@@ -148,6 +148,15 @@ class ExecutorContract:
         async with aclosing(executor.follow(execution, followed[1].at_ns)) as lines:
             assert [line.text async for line in lines] == ["two"]
 
+    async def test_a_follower_of_what_is_stopped_and_removed_ends(self, executor: ContainerExecutor) -> None:
+        execution = await self.started(executor, "echo one; sleep 60; echo two")
+        async with aclosing(executor.follow(execution)) as lines:
+            assert (await asyncio.wait_for(anext(lines), WAIT_SECONDS)).text == "one"
+            after = asyncio.create_task(anext(lines, None))
+            await executor.stop(execution, 0)
+            await executor.remove(execution.id)
+            assert await asyncio.wait_for(after, WAIT_SECONDS) is None
+
     async def test_what_is_stopped_ends_and_what_has_ended_is_left_as_it_is(self, executor: ContainerExecutor) -> None:
         execution = await self.started(executor, "sleep 60")
         waiting = asyncio.create_task(executor.wait(execution))
