@@ -65,9 +65,9 @@ class Process:
     def _control_loops(self) -> list[Loop]:
         environment = configuration.current()
         node, writer, factory = environment.node, self.writer, self.factory
-        scheduler = Scheduler(writer)
-        dispatcher = Dispatcher(writer, factory, node, environment.lease_seconds)
         leader = Leader(writer, node, environment.lease_seconds)
+        scheduler = Scheduler(writer, leader)
+        dispatcher = Dispatcher(writer, factory, node, environment.lease_seconds)
         reconciler = Reconciler(writer, factory, leader, environment.orphan_grace_seconds)
         health = HealthLoop(writer, factory, leader, environment.probe_interval_seconds)
         # With PostgreSQL there may be other processes, whose commits come through the event log.

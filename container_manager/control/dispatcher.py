@@ -13,7 +13,7 @@ from container_manager.domain.kinds import EventKind
 from container_manager.executors.factory import ExecutorFactory
 from container_manager.models import ContainerJob
 from container_manager.observability import metrics
-from container_manager.store import leases
+from container_manager.store import leases, threads
 from container_manager.store.events import AnyEvent
 from container_manager.store.transaction import Claimed, Fence, Worker
 from container_manager.store.writer import Writer
@@ -40,6 +40,11 @@ class Dispatcher:
         self._renewed_at = -self._turn
         self.patience = lease_seconds
         self._wake = asyncio.Event()
+        self._is_due = True
+        self._routed: set[int | None] = set()
+        """Jobs that were routed, and that this process may not have claimed in the same commit."""
+        self._finds = True
+        """Whether the last claim found jobs."""
         self._runs: dict[int, tuple[JobRun, asyncio.Task[None]]] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
         self._slots: dict[int, Slots] = {}
@@ -52,13 +57,15 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Claim jobs now."""
+        self._is_due = True
         self._wake.set()
 
     def on_events(self, events: Sequence[AnyEvent]) -> None:
         """Notice committed events, of this process or of others."""
         for event in events:
             if event.kind == EventKind.JOB_ROUTED and event.job_id not in self._runs:
-                self.wake()
+                self._routed.add(event.job_id)
+                self._wake.set()
             elif event.kind == EventKind.JOB_CANCEL_REQUESTED:
                 self._cancel(event.job_id)
             elif event.kind in HOST_CHANGES:
@@ -70,7 +77,7 @@ class Dispatcher:
         else:
             # It may have been claimed in the same commit, before its run exists: renewing the leases shows it.
             self._renewed_at = -self._turn
-            self.wake()
+            self._wake.set()
 
     def _on_host_change(self, event: AnyEvent) -> None:
         if event.kind == EventKind.HOST_UPDATED and event.host_id is not None:
@@ -87,17 +94,34 @@ class Dispatcher:
     async def run(self, beat: Callable[[], None]) -> None:
         while True:
             beat()
-            claimed = await self._writer.write(leases.claim, self.worker)
-            for begin in range(0, len(claimed), STARTED_AT_ONCE):
-                self.start_runs(claimed[begin : begin + STARTED_AT_ONCE])
-                await asyncio.sleep(0)
-            if len(claimed) == leases.CLAIM_AT_ONCE:
-                self.wake()
+            if await self._must_claim():
+                await self._claim()
             if self._renewed_at + self._turn <= time.monotonic():
                 began = time.monotonic()
                 await self._renew()
                 self._renewed_at = began
-            await wait_for(self._wake, self._turn)
+            if not self._is_due and not await wait_for(self._wake, self._turn):
+                self._is_due = True
+
+    async def _must_claim(self) -> bool:
+        """Whether there may be jobs to claim; most are claimed in the commit that routes them."""
+        if self._routed:
+            # The event log may be ahead of the commit's own answer, which starts the runs.
+            await self._writer.settled()
+            others, self._routed = self._routed - self._runs.keys(), set()
+            if others and not self._is_due:
+                # Another process may have claimed them, and looking takes less than a transaction.
+                self._is_due = self._finds or await threads.read(leases.any_to_claim, self.worker)
+        return self._is_due
+
+    async def _claim(self) -> None:
+        self._is_due = False
+        claimed = await self._writer.write(leases.claim, self.worker)
+        self._finds = bool(claimed)
+        for begin in range(0, len(claimed), STARTED_AT_ONCE):
+            self.start_runs(claimed[begin : begin + STARTED_AT_ONCE])
+            await asyncio.sleep(0)
+        self._is_due |= len(claimed) == leases.CLAIM_AT_ONCE
 
     async def _renew(self) -> None:
         # Only the leases of live runs: the lease of a run that has failed must expire.

@@ -236,7 +236,14 @@ def as_json(value: Any) -> str:
 
 def as_moment(value: Any) -> Any:
     """A time as a timestamp column stores it."""
-    return connection.ops.adapt_datetimefield_value(value)
+    return _moment_adapter()(value)
+
+
+@cache
+def _moment_adapter() -> Callable[[Any], Any]:
+    """Kept, because finding this thread's connection takes several times as long."""
+    adapt: Callable[[Any], Any] = connection.ops.adapt_datetimefield_value
+    return adapt
 
 
 @cache

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from django.db.models import Case, F, Q, Value, When
+from django.db.models import Case, F, Q, QuerySet, Value, When
 from django.db.models.functions import Now
 
 from container_manager.database import connection
@@ -21,10 +21,18 @@ def claim(tx: Transaction, items: Sequence[Worker]) -> list[list[Claimed]]:  # n
     return [_claim(worker) for worker in items]
 
 
+def any_to_claim(worker: Worker) -> bool:
+    """Whether there are jobs to claim."""
+    return _to_claim(worker).exists()
+
+
+def _to_claim(worker: Worker) -> QuerySet[ContainerJob]:
+    free = Q(status=JobStatus.ROUTED) | Q(status__in=CLAIMED, lease_expires_at__lt=Now())
+    return ContainerJob.objects.filter(free, host__node__in=["", worker.node])
+
+
 def _claim(worker: Worker) -> list[Claimed]:
-    rows = ContainerJob.objects.filter(
-        Q(status=JobStatus.ROUTED) | Q(status__in=CLAIMED, lease_expires_at__lt=Now()), host__node__in=["", worker.node]
-    ).order_by("-priority", "pk")
+    rows = _to_claim(worker).order_by("-priority", "pk")
     if connection.features.has_select_for_update_skip_locked:
         rows = rows.select_for_update(skip_locked=True, of=("self",))
     ids = list(rows.values_list("pk", flat=True)[:CLAIM_AT_ONCE])

@@ -102,6 +102,7 @@ class RoutingPass:
             self._named[entry.class_key][entry.pk] = entry.attempt
         self._attempts: dict[int, int] = {}
         self._ids = ids
+        self.any_pending = saved
         self._classes = self._read_classes(saved)
         self.more = False
         """Whether classes were left to the next pass."""

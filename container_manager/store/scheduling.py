@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 from container_manager import clock
 from container_manager.domain.kinds import EventKind
@@ -34,13 +35,20 @@ def route(tx: Transaction, new_jobs: Sequence[ContainerJob] = (), named: Iterabl
     return done
 
 
+class Passed(NamedTuple):
+    """What a queue pass has found: whether another one could place more, and whether any job was pending."""
+
+    again: bool
+    found: bool
+
+
 @under_routing_lock
-def route_pending(tx: Transaction, items: Sequence[None]) -> list[bool]:
-    """Route what is pending; answers whether another pass could place more."""
+def route_pending(tx: Transaction, items: Sequence[None]) -> list[Passed]:
+    """Route what is pending."""
     _fail_overdue(tx)
     done = route(tx)
     again = done.update_reservation(tx) or done.more
-    return [again] * len(items)
+    return [Passed(again, done.any_pending)] * len(items)
 
 
 @under_routing_lock

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
-from django.db.models import Q
+from django.db.models import F
 from django.db.models.expressions import RawSQL
 
 from container_manager import clock, configuration
+from container_manager.database import ALIAS
 from container_manager.domain import lifecycle, retry
 from container_manager.domain.kinds import EventKind
 from container_manager.domain.lifecycle import JobStatus, sources
@@ -73,11 +75,13 @@ def started(tx: Transaction, items: Sequence[tuple[Fence, datetime]]) -> list[ob
         if job.status != JobStatus.RUNNING:
             tx.event(EventKind.JOB_STARTED, f"Attempt {job.attempt} runs.", job=job, host=job.host)
             rows[job.pk] = (bulk.as_moment(at),)
-            hosts.add(job.host_id)
+            if any(getattr(job, name) for name in _FAULTS):
+                hosts.add(job.host_id)
 
     answers = _for_held(items, prepare)
     _update({"started_at": "timestamptz"}, rows, f"status = '{JobStatus.RUNNING}', message = ''")
-    health.reset_launch_failures(hosts)
+    if hosts:
+        health.reset_launch_failures(hosts)
     return answers
 
 
@@ -254,9 +258,36 @@ def _for_held(items: Sequence[tuple[Fence, T]], do: Callable[[ContainerJob, T], 
 
 def _claimed(ids: Sequence[int]) -> Iterable[ContainerJob]:
     """Jobs with a claim, locked in the order of their ids (the global lock order)."""
-    rows = ContainerJob.objects.filter(_id_in(ids), status__in=lifecycle.CLAIMED).order_by("pk").only(*_READ)
-    return rows.select_related("host").select_for_update(of=("self",))
+    hosts: dict[int, ExecutorHost] = {}
+    sql, parameters, at = _claimed_query()
+    job: Any
+    for job in ContainerJob.objects.raw(sql, [*parameters[:at], _condition(ids).params[0], *parameters[at + 1 :]]):
+        if job.host_id is not None:
+            if job.host_id not in hosts:
+                hosts[job.host_id] = ExecutorHost.from_db(
+                    ALIAS, ("id", "name", "executor_type"), (job.host_id, job.host_label, job.host_kind)
+                )
+            job.host = hosts[job.host_id]
+        yield job
 
+
+@cache
+def _claimed_query() -> tuple[str, tuple[Any, ...], int]:
+    """The query with its parameters, and which of these is the ids. To make it takes Django longer than to run it."""
+    rows = ContainerJob.objects.filter(_condition([-1]), status__in=lifecycle.CLAIMED).order_by("pk").only(*_READ)
+    named = rows.annotate(host_label=F("host__name"), host_kind=F("host__executor_type"), **_FAULTS)
+    sql, parameters = named.select_for_update(of=("self",)).query.sql_with_params()
+    return sql, parameters, parameters.index(_condition([-1]).params[0])
+
+
+def _condition(ids: Sequence[int]) -> RawSQL:
+    return bulk.id_in("container_manager_containerjob.id", ids)
+
+
+_FAULTS = {
+    f"host_{name}": F(f"host__{name}") for name in ("launch_failures", "ejections", "launch_error", "cooldown_until")
+}
+"""What a launch that succeeds resets on its host."""
 
 # A transition needs no more of a job; reading the environment would decrypt it.
 _READ = (
@@ -270,13 +301,7 @@ _READ = (
     "cancel_requested_at",
     "stop_reason",
     "unfit_hosts",
-    "host__name",
-    "host__executor_type",
 )
-
-
-def _id_in(ids: Sequence[int]) -> Q | RawSQL:
-    return Q(pk=ids[0]) if len(ids) == 1 else bulk.id_in("container_manager_containerjob.id", ids)
 
 
 def _update(columns: dict[str, str], rows: Rows, fixed: str = "") -> None:

@@ -52,6 +52,8 @@ class Writer:
         self._weight = 0
         self._wake = asyncio.Event()
         self._is_open = False
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._worker: Worker | None = None
         self._on_claim: Callable[[Sequence[Claimed]], None] = lambda _: None
         self._listeners: list[Callable[[Sequence[NewEvent]], None]] = []
@@ -104,6 +106,10 @@ class Writer:
             else:
                 await wait_for(self._wake, BEAT_SECONDS)
 
+    async def settled(self) -> None:
+        """Wait until the commit in progress, if any, has been answered and its claims were passed on."""
+        await self._settled.wait()
+
     async def stop(self) -> None:
         """Accept nothing more and commit what is still waiting."""
         self._is_open = False
@@ -121,6 +127,7 @@ class Writer:
 
     async def _commit(self, batch: Sequence[Entry]) -> None:
         began = perf_counter()
+        self._settled.clear()
         done = Committed([InterfaceError(INTERRUPTED)] * len(batch))
         try:
             # In a task of its own: a transaction that has begun is answered for, even if this loop is cancelled.
@@ -134,6 +141,7 @@ class Writer:
             for (_, _, answer), outcome in zip(batch, done.outcomes, strict=True):
                 _answer(answer, outcome)
             self._tell(done)
+            self._settled.set()
             with metrics.never_failing():
                 journal.tell(done.events)
                 _count(done, perf_counter() - began)

@@ -2,7 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from unittest.mock import AsyncMock, patch
 
@@ -15,6 +17,7 @@ from container_manager.aio import Slots
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.job_run.launch import launch
 from container_manager.control.job_run.run import MOST_UNEXPECTED, JobRun
+from container_manager.control.leader import Leader
 from container_manager.control.scheduler import Scheduler
 from container_manager.control.supervisor import Supervisor
 from container_manager.domain.host_health import HealthStatus
@@ -31,9 +34,10 @@ from container_manager.executors.factory import ExecutorFactory
 from container_manager.executors.output import Output, OutputLine
 from container_manager.models import ContainerJob, JobOutput, RoutingEvent
 from container_manager.service import Service, running
+from container_manager.specs import read_job
 from container_manager.store import jobs as job_store
 from container_manager.store import leases, outputs, scheduling
-from container_manager.store.transaction import Actor, NewEvent, Worker
+from container_manager.store.transaction import Actor, NewEvent, Unit, Worker
 from container_manager.store.writer import Writer, write_directly
 from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
@@ -150,10 +154,52 @@ async def test_a_host_that_is_not_probed_becomes_unknown(db: None) -> None:
 async def test_a_job_in_its_back_off_starts_when_that_ends(service: Service) -> None:
     await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
     job = await make_job(not_before=timezone.now() + timedelta(seconds=0.5))
-    # Any helpful event wakes the scheduler, which then computes when to wake by itself.
-    await service.process.writer.write(leases.claim, Worker("x", "x", timedelta(seconds=1)))
-    loop_of(service, Scheduler).on_events([NewEvent(EventKind.HOST_UPDATED, "")])
+    # The event wakes the scheduler, which then computes when to wake by itself.
+    loop_of(service, Scheduler).on_events([NewEvent(EventKind.JOB_RETRIED, "", job.pk)])
     await eventually(lambda: _is(job, "succeeded"), 10)
+
+
+@contextmanager
+def counted(writer: Writer) -> Iterator[Counter[str]]:
+    """How often each unit is written in the block."""
+    found: Counter[str] = Counter()
+    write = writer.write
+
+    async def counting(unit: Unit, item: object) -> object:
+        found[unit.__name__] += 1
+        return await write(unit, item)
+
+    with patch.object(writer, "write", counting):
+        yield found
+
+
+async def test_jobs_that_never_wait_take_no_queue_pass_and_no_second_claim(service: Service) -> None:
+    await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
+    # The passes and claims of the start.
+    await eventually(lambda: not loop_of(service, Scheduler)._any_pending)
+    with counted(service.process.writer) as written:
+        for _ in range(5):
+            (job,) = await service.jobs.submit([read_job({"image": "busybox"})], Actor("test"))
+            await eventually(lambda job=job: _is(job, "succeeded"))
+    assert written["finished"] == 5
+    assert (written["route_pending"], written["claim"]) == (0, 0)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+async def test_one_process_routes_at_once_and_the_others_when_it_may_have_died(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch, leads: bool
+) -> None:
+    monkeypatch.setattr("container_manager.control.scheduler.STAND_IN_SECONDS", 0.05 if not leads else 3600)
+    other = Leader(writer, "other-node", 3600)
+    leader = Leader(writer, "test-node", 3600)
+    scheduler = Scheduler(writer, leader)
+    await make_host()
+    async with running_loop(scheduler):
+        await eventually(lambda: not scheduler._any_pending)
+        job = await make_job()
+        scheduler.on_events([NewEvent(EventKind.JOB_RETRIED, "", job.pk)])
+        async with running_loop(leader if leads else other):
+            await eventually(lambda: _is(job, "routed"))
 
 
 # ------------------------------------------------------------------ the run of one job, on a stand-in executor

@@ -52,7 +52,8 @@ async def submit(count: int = 1, **values: object) -> list[ContainerJob]:
 
 
 async def a_pass() -> bool:
-    return await write_directly(scheduling.route_pending, None)
+    passed: scheduling.Passed = await write_directly(scheduling.route_pending, None)
+    return passed.again
 
 
 async def fresh(job: ContainerJob) -> ContainerJob:
