@@ -167,10 +167,9 @@ async def main(arguments: argparse.Namespace) -> None:
     from container_manager.service import running
     from container_manager.store import threads
     from container_manager.store.transaction import Actor
-    from graphql_api import limits
+    from graphql_api import documents, limits
     from graphql_api.context import Context, Identity
     from graphql_api.cost import cost as cost_of
-    from graphql_api.documents import DocumentCache
     from graphql_api.schema import schema
 
     for name in ("MAX_COST", "MAX_ALIASES", "MAX_DEPTH"):
@@ -181,13 +180,13 @@ async def main(arguments: argparse.Namespace) -> None:
     async with running(runs_jobs=False) as service:
 
         async def run(query: str) -> Any:
-            DocumentCache._valid.clear()
+            documents.forget()
             context = Context(service, "", Identity(Actor("benchmark"), Role.ADMIN))
             return await schema.execute(query, context_value=context)
 
         await measure(queries[:20], run)
         cpu = await measure(queries, run)
-    cost = [float(cost_of(schema._schema, parse(query), None, arguments.hosts)) for query in queries]
+    cost = [cost_of(schema._schema, parse(query), None, arguments.hosts).units for query in queries]
     correlation = statistics.correlation(ranks(cost), ranks(cpu))
     per_cost = [spent / of for spent, of in zip(cpu, cost, strict=True)]
     usual = statistics.median(per_cost)

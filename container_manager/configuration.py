@@ -29,6 +29,7 @@ OF_DJANGO = {
 LOOPBACK = [".localhost", "127.0.0.1", "[::1]"]
 
 
+@cache
 def current() -> Environment:
     """The configuration of the service.
 
@@ -62,7 +63,6 @@ def _given() -> Mapping[str, Any]:
     return given
 
 
-@cache
 def _of_project() -> Environment:
     given = {name: value for name, value in _given().items() if name != DATABASE}
     for name in given:
@@ -87,7 +87,7 @@ def _of_project() -> Environment:
 @receiver(setting_changed)
 def _forget(**_: Any) -> None:
     """Tests of a project change its settings."""
-    _of_project.cache_clear()
+    current.cache_clear()
 
 
 def _django_keys() -> list[str | bytes]:

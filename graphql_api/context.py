@@ -5,16 +5,19 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, TypeVar
 
 import strawberry
 from strawberry.dataloader import DataLoader
 
 from container_manager.domain.kinds import Role
-from container_manager.models import ContainerJob, ExecutorHost
+from container_manager.models import ContainerJob, ExecutorHost, JobAttempt, QueueRefusal, RoutingDecision
+from container_manager.routing.types import JobRequirements, Suggestion
 from container_manager.service import Service
 from container_manager.store.hosts import Shown
 from container_manager.store.outputs import LogLine, TooMuchTextError, Wanted
+from container_manager.store.records import Recorded
 from container_manager.store.tokens import Credential
 from container_manager.store.transaction import Actor
 from graphql_api.operation import LARGEST_ANSWER, TEXT, too_much
@@ -88,17 +91,43 @@ class Context:
     is_refused_unread: bool = False
     """Its address has sent too many wrong tokens."""
 
-    def __post_init__(self) -> None:
-        jobs, decisions = self.service.jobs, self.service.decisions
-        self.hosts = Loader(self._hosts)
-        self.jobs = Loader(self._jobs)
-        self.attempts = _certain(jobs.earlier_attempts)
-        self.outputs = _certain(self._outputs)
-        self.refusals = _optional(jobs.refusals)
-        self.decisions = _optional(decisions.by_ids)
-        self.decisions_of_job = _certain(decisions.of_jobs)
-        self.evaluations = _optional(decisions.evaluations)
-        self.suggestions = _certain(decisions.suggestions)
+    # Loaders are made when they are used, because most operations need none.
+
+    @cached_property
+    def hosts(self) -> Loader[tuple[int, Shown], ExecutorHost | None]:
+        return Loader(self._hosts)
+
+    @cached_property
+    def jobs(self) -> Loader[tuple[int, bool], ContainerJob | None]:
+        return Loader(self._jobs)
+
+    @cached_property
+    def attempts(self) -> Loader[int, list[JobAttempt]]:
+        return _certain(self.service.jobs.earlier_attempts)
+
+    @cached_property
+    def outputs(self) -> Loader[Wanted, list[LogLine]]:
+        return _certain(self._outputs)
+
+    @cached_property
+    def refusals(self) -> Loader[str, QueueRefusal | None]:
+        return _optional(self.service.jobs.refusals)
+
+    @cached_property
+    def decisions(self) -> Loader[int, RoutingDecision | None]:
+        return _optional(self.service.decisions.by_ids)
+
+    @cached_property
+    def decisions_of_job(self) -> Loader[int, list[RoutingDecision]]:
+        return _certain(self.service.decisions.of_jobs)
+
+    @cached_property
+    def evaluations(self) -> Loader[int, Recorded | None]:
+        return _optional(self.service.decisions.evaluations)
+
+    @cached_property
+    def suggestions(self) -> Loader[JobRequirements, list[Suggestion]]:
+        return _certain(self.service.decisions.suggestions)
 
     async def _outputs(self, wanted: Iterable[Wanted]) -> Mapping[Wanted, list[LogLine]]:
         try:

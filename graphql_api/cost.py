@@ -4,7 +4,7 @@ One unit is some 20 microseconds; benchmarks/cost.py compares the two.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphql import (
     DocumentNode,
@@ -143,6 +143,8 @@ class _Measure:
         self._measured: dict[tuple[str, int, int], float] = {}
         """By name, and by the planned jobs and the buckets of the field around it."""
         self._defaults: dict[str, ValueNode | None] = {}
+        self.varies = False
+        """Whether other variables, or more hosts, may change the cost."""
         self._planned = 1
         self._buckets = USUAL_PAGE
         self._written = 0
@@ -186,7 +188,10 @@ class _Measure:
         kind = get_named_type(field.type)
         arguments = {argument.name.value: argument.value for argument in node.arguments or ()}
         count = self._count(full, field, arguments)
-        own = OWN.get(full, LEAF if node.selection_set is None else OBJECT) + PER_HOST.get(full, 0) * self._hosts
+        own = OWN.get(full, LEAF if node.selection_set is None else OBJECT)
+        if full in PER_HOST:
+            self.varies = True
+            own += PER_HOST[full] * self._hosts
         if full == "Query.planRouting":
             own += PLANNED * self._planned
         each = EACH.get(full, 0) + self._selection(kind, node.selection_set)
@@ -227,6 +232,7 @@ class _Measure:
         """A number, a list, or the node of a literal; None when not given."""
         if not isinstance(node, VariableNode):
             return node
+        self.varies = True
         name = node.name.value
         return self._variables[name] if name in self._variables else self._defaults.get(name)
 
@@ -243,9 +249,15 @@ class _Measure:
         return len(value) if isinstance(value, list) else default
 
 
-def cost(schema: GraphQLSchema, document: DocumentNode, variables: Mapping[str, Any] | None, hosts: int) -> float:
+class Cost(NamedTuple):
+    """The cost of a document, and whether it depends on its variables or on the fleet."""
+
+    units: float
+    varies: bool
+
+
+def cost(schema: GraphQLSchema, document: DocumentNode, variables: Mapping[str, Any] | None, hosts: int) -> Cost:
     """The cost of the most expensive operation of a document, for a fleet of this many hosts."""
     measure = _Measure(schema, document, variables, hosts)
-    return max(
-        (measure.of(node) for node in document.definitions if isinstance(node, OperationDefinitionNode)), default=0
-    )
+    operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+    return Cost(max(map(measure.of, operations), default=0), measure.varies)

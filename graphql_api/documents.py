@@ -1,7 +1,7 @@
 """GraphQL documents: their size, their kind, and a cache of those that are valid."""
 
 import re
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 
 from graphql import (
@@ -11,12 +11,10 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     get_operation_ast,
-    parse,
     validate,
 )
 from graphql.language import Token
 from graphql.language.parser import Parser
-from strawberry.extensions import SchemaExtension
 from strawberry.types import ExecutionContext
 
 from container_manager import configuration
@@ -28,6 +26,7 @@ from graphql_api.limits import (
     MAX_DIGITS,
     MAX_TOKENS,
     MAX_VALUES,
+    RULES,
     cost_error,
     introspects,
     nul_error,
@@ -47,9 +46,6 @@ LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
 NUL = re.compile(r"\0|\\u\{?0+")
 """A NUL character, or the start of an escape that may stand for one."""
 
-NO_DOCUMENT = parse("{ __typename }")
-"""In the place of one that could not be parsed."""
-
 NO_INTROSPECTION = GraphQLError(
     "query: this installation does not show its schema (CONTAINER_MANAGER_INTROSPECTION).",
     extensions={"code": "FORBIDDEN"},
@@ -60,68 +56,74 @@ AMBIGUOUS = GraphQLError(
 )
 
 
-class DocumentCache(SchemaExtension):
-    """Parses and validates each document once; keeps the most recently used valid ones.
+@dataclass(slots=True)
+class _Valid:
+    """A valid document, and what it costs if that is always the same."""
 
-    Strawberry's own caches also keep documents that failed. Over WebSocket, a cached syntax error would then end an
-    operation without telling the client why.
+    document: DocumentNode
+    cost: float | None = None
+
+
+_valid: dict[str, _Valid] = {}
+"""The most recently used valid documents; the first was not used for the longest time."""
+
+
+def known(query: str) -> DocumentNode | None:
+    """The parsed document, if it is kept."""
+    return valid.document if (valid := _valid.get(query)) is not None else None
+
+
+def forget() -> None:
+    """Keep no document."""
+    _valid.clear()
+
+
+async def document_of(query: str) -> DocumentNode:
+    """The parsed document.
+
+    Raises:
+        GraphQLSyntaxError: as `parsed`.
     """
+    if (valid := _valid.pop(query, None)) is not None:
+        _valid[query] = valid
+        return valid.document
+    return await threads.prepare_request(parsed, query) if len(query) > QUICKLY_CHECKED else parsed(query)
 
-    _valid: dict[str, DocumentNode] = {}
-    _unparsed: GraphQLError | None = None
 
-    @classmethod
-    def known(cls, query: str) -> DocumentNode | None:
-        """The parsed document, if it is kept."""
-        return cls._valid.get(query)
+async def refusals(context: ExecutionContext, document: DocumentNode) -> list[GraphQLError]:
+    """Why an operation is not executed; empty when it is. Sets its cost and the number of its values."""
+    if (error := _refusal(context, document)) is not None:
+        return [error]
+    query = context.query or ""
+    valid = _valid.get(query)
+    if valid is None or valid.document is not document:
+        hides = not configuration.current().introspection
+        work = partial(validate, context.schema._schema, document, RULES, hide_suggestions=hides)  # noqa: SLF001
+        if errors := await threads.prepare_request(work) if len(query) > QUICKLY_CHECKED else work():
+            for error in errors:
+                error.extensions = error.extensions or {"code": "GRAPHQL_VALIDATION_FAILED"}
+            return errors
+        valid = _Valid(document)
+        if len(query) <= LONGEST_CACHED:
+            _keep(query, valid)
+    current().cost = found = _cost(context, valid)
+    return [] if (error := cost_error(found)) is None else [error]
 
-    async def on_parse(self) -> AsyncIterator[None]:
-        context = self.execution_context
-        query = context.query or ""
-        if (known := self._valid.pop(query, None)) is not None:
-            # Inserted again at the end: the first entry is the one that was not used for the longest time.
-            self._valid[query] = known
-            context.graphql_document = known
-        else:
-            try:
-                is_long = len(query) > QUICKLY_CHECKED
-                context.graphql_document = await threads.prepare_request(parsed, query) if is_long else parsed(query)
-            except GraphQLError as error:
-                # The library reports the errors of validation as it does those of parsing.
-                context.graphql_document, self._unparsed = NO_DOCUMENT, error
-                context._provided_operation_name = None  # noqa: SLF001
-        yield
 
-    async def on_validate(self) -> AsyncIterator[None]:
-        context = self.execution_context
-        # Strawberry validates only where this has left None.
-        context.pre_execution_errors = await self._errors(context.query or "", context.graphql_document)
-        yield
+def _keep(query: str, valid: _Valid) -> None:
+    _valid[query] = valid
+    while sum(map(len, _valid)) > CACHED_CHARACTERS:
+        del _valid[next(iter(_valid))]
 
-    async def _errors(self, query: str, document: DocumentNode | None) -> list[GraphQLError] | None:
-        context = self.execution_context
-        if self._unparsed is not None:
-            return [self._unparsed]
-        if document is None:
-            return None
-        if (error := _refusal(context, document)) is not None:
-            return [error]
-        if self.known(query) is not document:
-            hides = not configuration.current().introspection
-            rules = context.validation_rules
-            work = partial(validate, context.schema._schema, document, rules, hide_suggestions=hides)  # noqa: SLF001
-            if errors := await threads.prepare_request(work) if len(query) > QUICKLY_CHECKED else work():
-                for error in errors:
-                    error.extensions = error.extensions or {"code": "GRAPHQL_VALIDATION_FAILED"}
-                return errors
-            if len(query) <= LONGEST_CACHED:
-                self._keep(query, document)
-        return _too_costly(context, document)
 
-    def _keep(self, query: str, document: DocumentNode) -> None:
-        self._valid[query] = document
-        while sum(map(len, self._valid)) > CACHED_CHARACTERS:
-            del self._valid[next(iter(self._valid))]
+def _cost(context: ExecutionContext, valid: _Valid) -> float:
+    if valid.cost is not None:
+        return valid.cost
+    hosts = context.context.service.hosts.fleet_size
+    found = cost(context.schema._schema, valid.document, context.variables, hosts)  # noqa: SLF001
+    if not found.varies:
+        valid.cost = found.units
+    return found.units
 
 
 def parsed(query: str) -> DocumentNode:
@@ -147,14 +149,6 @@ def parsed(query: str) -> DocumentNode:
         while token is not None:
             before, token.prev, token.next = token.prev, None, None
             token = before
-
-
-def _too_costly(context: ExecutionContext, document: DocumentNode) -> list[GraphQLError]:
-    """The error of a valid request that costs too much, if it does."""
-    hosts = context.context.service.hosts.fleet_size
-    found = cost(context.schema._schema, document, context.variables, hosts)  # noqa: SLF001
-    current().cost = found
-    return [] if (error := cost_error(found)) is None else [error]
 
 
 def _refusal(context: ExecutionContext, document: DocumentNode) -> GraphQLError | None:
@@ -198,7 +192,7 @@ def is_subscription(document: str | None, operation_name: str | None) -> bool:
     if not document or too_large(document) is not None:
         return False
     try:
-        operation = get_operation_ast(DocumentCache.known(document) or parsed(document), operation_name)
+        operation = get_operation_ast(known(document) or parsed(document), operation_name)
     except GraphQLError:
         return False
     return operation is not None and operation.operation is OperationType.SUBSCRIPTION

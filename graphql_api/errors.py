@@ -7,7 +7,6 @@ from typing import Any
 import strawberry
 from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.exceptions import MissingQueryError
-from strawberry.extensions import MaskErrors
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from container_manager import errors
@@ -60,48 +59,42 @@ class _AsConflict(strawberry.ExceptionHandler[errors.Conflict, results.Conflict]
 HANDLERS = (_AsValidationFailed(), _AsNotFound(), _AsConflict())
 
 
-class MaskInternalErrors(MaskErrors):
-    """Passes errors that are meant for the client, and masks all others."""
+def shown(errors: list[GraphQLError]) -> list[GraphQLError]:
+    """Errors as clients see them: those that are meant for clients, and all others masked."""
+    found = [_masked(error) if _is_internal(error) else error for error in errors]
+    for error in found:
+        if not error.extensions and error.path is None:
+            # Validation has set its code; what is left are values of variables.
+            is_syntax = isinstance(error, GraphQLSyntaxError)
+            error.extensions = {"code": "GRAPHQL_PARSE_FAILED" if is_syntax else "BAD_USER_INPUT"}
+    for error in errors:
+        _forget_frames(error)
+    with metrics.never_failing():
+        for error in found:
+            metrics.ERRORS.labels(str((error.extensions or {}).get("code", ""))).inc()
+    return found
 
-    def __init__(self) -> None:
-        super().__init__(should_mask_error=_is_internal)
 
-    def _process_errors(self, errors: list[GraphQLError]) -> list[GraphQLError]:
-        shown = super()._process_errors(errors)
-        for error in shown:
-            if not error.extensions and error.path is None:
-                # Validation has set its code; what is left are values of variables.
-                is_syntax = isinstance(error, GraphQLSyntaxError)
-                error.extensions = {"code": "GRAPHQL_PARSE_FAILED" if is_syntax else "BAD_USER_INPUT"}
-        for error in errors:
-            _forget_frames(error)
-        with metrics.never_failing():
-            for error in shown:
-                metrics.ERRORS.labels(str((error.extensions or {}).get("code", ""))).inc()
-        return shown
+def _masked(error: GraphQLError) -> GraphQLError:
+    cause = error.original_error
+    if isinstance(cause, REQUEST_ERRORS):
+        message = "query: this operation does not exist, or is not allowed over this transport."
+        return GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})
+    if (code := SHOWN.get(type(cause))) is not None:
+        logger.warning("at %s: %s", error.path, cause)
+        return _instead_of(error, str(cause), code=code)
+    if isinstance(cause, threads.DATABASE_AWAY):
+        logger.warning("at %s: %r", error.path, cause)
+        return _instead_of(error, UNAVAILABLE.message, code="UNAVAILABLE")
+    incident = secrets.token_hex(4)
+    logger.error("incident %s at %s", incident, error.path, exc_info=cause)
+    message = f"An internal error occurred; the log describes it under incident {incident}."
+    return _instead_of(error, message, code="INTERNAL", incident=incident)
 
-    def anonymise_error(self, error: GraphQLError) -> GraphQLError:
-        if isinstance(error.original_error, REQUEST_ERRORS):
-            return GraphQLError(
-                "query: this operation does not exist, or is not allowed over this transport.",
-                extensions={"code": "BAD_USER_INPUT"},
-            )
-        if (code := SHOWN.get(type(error.original_error))) is not None:
-            logger.warning("at %s: %s", error.path, error.original_error)
-            return self._masked(error, GraphQLError(str(error.original_error), extensions={"code": code}))
-        if isinstance(error.original_error, threads.DATABASE_AWAY):
-            logger.warning("at %s: %r", error.path, error.original_error)
-            return self._masked(error, UNAVAILABLE)
-        incident = secrets.token_hex(4)
-        logger.error("incident %s at %s", incident, error.path, exc_info=error.original_error)
-        message = f"An internal error occurred; the log describes it under incident {incident}."
-        return self._masked(error, GraphQLError(message, extensions={"code": "INTERNAL", "incident": incident}))
 
-    def _masked(self, error: GraphQLError, shown: GraphQLError) -> GraphQLError:
-        """The second error, at the path of the first."""
-        masked = super().anonymise_error(error)
-        masked.message, masked.extensions = shown.message, shown.extensions
-        return masked
+def _instead_of(error: GraphQLError, message: str, **extensions: str) -> GraphQLError:
+    """An error at the place of another."""
+    return GraphQLError(message, error.nodes, error.source, error.positions, error.path, extensions=extensions)
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -16,6 +16,7 @@ from graphql import (
     StringValueNode,
     ValidationRule,
     Visitor,
+    specified_rules,
     visit,
 )
 
@@ -90,6 +91,10 @@ class WithinLimits(ValidationRule):
             fragment = self.context.get_fragment(name)
             self._fragments[name] = self._measure(fragment.selection_set) if fragment else (0, 0)
         return self._fragments[name]
+
+
+RULES = (*specified_rules, WithinLimits)
+"""What makes a document valid."""
 
 
 def cost_error(found: float) -> GraphQLError | None:

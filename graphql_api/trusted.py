@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from graphql import GraphQLError, GraphQLSchema, parse, specified_rules, validate
+from graphql import GraphQLError, GraphQLSchema, parse, validate
 
 from container_manager.environment import PREFIX, ConfigurationError
-from graphql_api.limits import MAX_TOKENS, WithinLimits
+from graphql_api.limits import MAX_TOKENS, RULES
 
 NAME = f"{PREFIX}TRUSTED_DOCUMENTS"
 NOT_TRUSTED = GraphQLError(
@@ -54,7 +54,7 @@ class TrustedDocuments:
             raise ConfigurationError(f"{NAME}: {path} must be a JSON object of documents by id.")
         for key, text in texts.items():
             try:
-                errors = validate(schema, parse(text, max_tokens=MAX_TOKENS), [*specified_rules, WithinLimits])
+                errors = validate(schema, parse(text, max_tokens=MAX_TOKENS), RULES)
             except GraphQLError as error:
                 errors = [error]
             if errors:

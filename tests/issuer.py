@@ -9,7 +9,8 @@ from unittest.mock import patch
 import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from django.conf import settings
+
+from container_manager import configuration
 
 RSA = {name: rsa.generate_private_key(65537, 2048) for name in ("first", "second", "unpublished")}
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -87,5 +88,6 @@ def trusting(issuer: LocalIssuer, **changes: object) -> Iterator[None]:
         "oidc_roles": ("admin=ops", "operator=dev", "viewer=staff"),
         **changes,
     }
-    with patch.object(settings, "CONTAINER_MANAGER", settings.CONTAINER_MANAGER.model_copy(update=values)):
+    changed = configuration.current().model_copy(update=values)
+    with patch.object(configuration, "current", lambda: changed):
         yield

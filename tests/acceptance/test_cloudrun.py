@@ -14,9 +14,9 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from django.conf import settings
 from django.utils import timezone
 
+from container_manager import configuration
 from container_manager.models import ContainerJob, ExecutorHost, RoutingEvent
 from tests.certificates import Authority
 from tests.client import CREATE_HOST, SUBMIT, Api
@@ -42,7 +42,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def configure(patch: pytest.MonkeyPatch, **changes: object) -> None:
-    patch.setattr(settings, "CONTAINER_MANAGER", settings.CONTAINER_MANAGER.model_copy(update=changes))
+    changed = configuration.current().model_copy(update=changes)
+    patch.setattr(configuration, "current", lambda: changed)
 
 
 async def add_region(api: Api, server: CloudRun, at: str = REGIONS[0], **input: object) -> dict:

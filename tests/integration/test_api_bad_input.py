@@ -8,8 +8,8 @@ from unittest.mock import patch
 import httpx
 import pytest
 import websockets
-from django.conf import settings
 
+from container_manager import configuration
 from container_manager.domain.kinds import Role
 from container_manager.models import ExecutorHost
 from container_manager.store import threads
@@ -562,10 +562,10 @@ async def test_slow_reads_hold_up_neither_tokens_nor_readiness(admin: Api, monke
 
 
 async def test_a_hidden_schema_is_not_suggested(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = settings.CONTAINER_MANAGER.model_copy(update={"introspection": False})
+    hidden = configuration.current().model_copy(update={"introspection": False})
     for name, suggested in (("hostz", True), ("jobz", False)):
         if not suggested:
-            monkeypatch.setattr(settings, "CONTAINER_MANAGER", hidden)
+            monkeypatch.setattr(configuration, "current", lambda: hidden)
         error = await admin.error(f"{{ {name} }}")
         assert ("Did you mean" in error["message"]) == suggested
         error = await admin.error(SUBMIT, input={"image": "a", "prioritys": 1})
@@ -573,8 +573,8 @@ async def test_a_hidden_schema_is_not_suggested(admin: Api, monkeypatch: pytest.
 
 
 async def test_the_schema_need_not_be_shown(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = settings.CONTAINER_MANAGER.model_copy(update={"introspection": False})
-    monkeypatch.setattr(settings, "CONTAINER_MANAGER", hidden)
+    hidden = configuration.current().model_copy(update={"introspection": False})
+    monkeypatch.setattr(configuration, "current", lambda: hidden)
     inside = "{ ...f } fragment f on Query { a: __schema { types { name } } }"
     for query in ("{ __schema { types { name } } }", '{ __type(name: "Query") { name } }', inside):
         assert "CONTAINER_MANAGER_INTROSPECTION" in (await admin.error(query))["message"]

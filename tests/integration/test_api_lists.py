@@ -7,7 +7,7 @@ from asgiref.sync import sync_to_async
 from django.db.backends.utils import CursorWrapper
 
 from container_manager.models import ExecutorHost
-from graphql_api.documents import DocumentCache
+from graphql_api import documents
 from graphql_api.ids import to_global
 from tests.api import (
     SUBMIT_MANY,
@@ -149,7 +149,7 @@ async def test_filters_beyond_reason_are_named(admin: Api, filters: dict) -> Non
 async def test_a_document_does_not_wait_for_the_garbage_collector(admin: Api, fields: int) -> None:
     query = "{" + " ".join(f"field{n}: eventCursor" for n in range(fields)) + "}"
     await admin.post(query)
-    document = DocumentCache.known(query)
+    document = documents.known(query)
     assert document is not None
     assert document.loc is not None
     assert document.loc.start_token.next is document.loc.end_token.prev is None

@@ -8,8 +8,8 @@ from unittest.mock import patch
 import httpx
 import pytest
 import websockets
-from django.conf import settings
 
+from container_manager import configuration
 from container_manager.domain.kinds import Role
 from graphql_api.application import make_application
 from graphql_api.dashboard import documents
@@ -27,8 +27,8 @@ APOLLO = {
 
 
 def application_with(path: Path) -> object:
-    changed = settings.CONTAINER_MANAGER.model_copy(update={"trusted_documents": str(path)})
-    with patch.object(settings, "CONTAINER_MANAGER", changed):
+    changed = configuration.current().model_copy(update={"trusted_documents": str(path)})
+    with patch.object(configuration, "current", lambda: changed):
         return make_application()
 
 

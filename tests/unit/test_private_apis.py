@@ -22,7 +22,6 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 from packaging.requirements import Requirement
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.dataloader import DataLoader
-from strawberry.extensions import MaskErrors
 from strawberry.http.streaming import SSETransport
 from strawberry.schema import schema_converter
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -75,9 +74,15 @@ def test_strawberrys_transports_have_the_overridden_methods(kind: type, methods:
     assert [name for name in methods if not callable(getattr(kind, name, None))] == []
 
 
-def test_strawberrys_schema_and_extensions_have_the_overridden_methods() -> None:
+def test_strawberrys_schema_has_the_overridden_methods() -> None:
     assert parameters(strawberry.Schema._execute_operation)[:2] == ["self", "execution_context"]
-    assert parameters(MaskErrors._process_errors) == ["self", "errors"]
+    assert parameters(strawberry.Schema._prepare_operation_async) == ["self", "context", "extensions_runner"]
+    assert parameters(strawberry.Schema._handle_execution_result)[:3] == ["self", "context", "result"]
+    # What operations and streams are prepared by, and what every result and error goes through.
+    for method, handled in ((strawberry.Schema.execute, 3), (strawberry.Schema._stream, 5)):
+        source = inspect.getsource(method)
+        assert source.count("self._prepare_operation_async(") == 1
+        assert source.count("self._handle_execution_result(") == handled
 
 
 def test_graphql_core_coerces_variables_by_the_replaced_functions() -> None:
