@@ -26,7 +26,7 @@ from container_manager.routing.types import (
     Verdict,
 )
 
-MOST_COLUMNS, MOST_STANDINGS, MOST_CHANGES = 128, 16, 1000
+MOST_COLUMNS, MOST_STANDINGS, MOST_CHANGES = 1200, 16, 1000
 """What a fleet keeps between batches: columns of verdicts, classes that are drawn from, and changes beyond its size."""
 
 DRAWS_PER_HOST = 8
@@ -78,11 +78,10 @@ def _oldest(keys: list[int], count: int) -> Sequence[int]:
 class _Column:
     """The verdicts of one check for one need, and how many changes of the fleet they include."""
 
-    __slots__ = ("frozen", "verdicts", "version")
+    __slots__ = ("verdicts", "version")
 
     def __init__(self, verdicts: bytes, version: int) -> None:
-        self.verdicts = bytearray(verdicts)
-        self.frozen = verdicts
+        self.verdicts = verdicts
         self.version = version
 
 
@@ -97,6 +96,8 @@ class Fleet:
         self, hosts: Iterable[HostState], seed: int, codes: Collection[str] | None = None, *, kept: bool = False
     ) -> None:
         self.hosts = list(hosts)
+        self._states: tuple[HostState, ...] | None = None
+        """Shared by the evaluations between two changes."""
         self.kept = kept
         self._seeds = random.Random(seed)  # noqa: S311 - balances load, guards nothing
         self._checks = tuple([check for check in checks.CHECKS if codes is None or check.code in codes])
@@ -122,11 +123,14 @@ class Fleet:
         """Run every check on every host, as the fleet is now."""
         columns = tuple([self._column(check, check.need(job)) for check in self._checks])
         seed = self._seeds.getrandbits(32)
-        return Evaluation(job, tuple(self.hosts), self._codes, columns, seed, self.version if self.kept else None)
+        if self._states is None:
+            self._states = tuple(self.hosts)
+        return Evaluation(job, self._states, self._codes, columns, seed, self.version if self.kept else None)
 
     def replace(self, at: int, host: HostState) -> None:
         """Set the host at this index to a new state."""
         self.hosts[at] = host
+        self._states = None
         self._changed.append(at)
 
     def forget(self) -> None:
@@ -212,13 +216,13 @@ class Fleet:
         if column is None or changed is None:
             column = _Column(bytes([test(host, need) for host in hosts]), version)
         elif changed:
+            verdicts = bytearray(column.verdicts)
             for at in changed:
-                column.verdicts[at] = test(hosts[at], need)
-            column.version = version
-            column.frozen = bytes(column.verdicts)
+                verdicts[at] = test(hosts[at], need)
+            column.verdicts, column.version = bytes(verdicts), version
         # At the end: the first is the one that was not used for the longest time.
         self._columns[check.code, need] = column
-        return column.frozen
+        return column.verdicts
 
 
 def evaluate(
@@ -281,8 +285,10 @@ def room(evaluation: Evaluation) -> int:
     return sum(_room(evaluation.requirements, evaluation.hosts[at]) for at in evaluation.feasible())
 
 
-def refuse(keys: Iterable[int], evaluation: Evaluation) -> list[Decision]:
+def refuse(keys: Sequence[int], evaluation: Evaluation) -> list[Decision]:
     """Refusals for the jobs of a class that have no host now."""
+    if not keys:
+        return []
     verdict, sentence = evaluation.verdict(), refusal(evaluation)
     return [Decision(key, None, verdict, sentence, position, evaluation) for position, key in enumerate(keys)]
 

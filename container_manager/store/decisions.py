@@ -95,7 +95,10 @@ def new_ids(
     evaluations = {id(decision.evaluation): decision.evaluation for decision in taken}
     counts = {ContainerJob: jobs, RoutingEvaluation: len(evaluations), RoutingDecision: len(taken)}
     references = {key: found for key, e in evaluations.items() if (found := _reference(fleet, e)) is not None}
-    hosts = {key: records.by_field(e.hosts) for key, e in evaluations.items() if key not in references}
+    whole = {key: e.hosts for key, e in evaluations.items() if key not in references}
+    # Many evaluations may share their hosts.
+    columns = {at: records.by_field(states) for at, states in {id(states): states for states in whole.values()}.items()}
+    hosts = {key: columns[id(states)] for key, states in whole.items()}
     if not hosts:
         ids = bulk.new_ids(counts, None, at_hand)
         return Ids(ids[ContainerJob], ids[RoutingEvaluation], ids[RoutingDecision], 0, hosts, references, fleet)

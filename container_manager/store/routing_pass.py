@@ -60,6 +60,7 @@ class _PendingClass:
     """A class in this pass: its oldest saved job, if any, and its new jobs.
 
     `read`: how many saved jobs were read. `cut`: there may be more of them, for which this pass has no time.
+    `is_known`: it is refused for the reasons that are stored already.
     """
 
     key: str
@@ -68,6 +69,7 @@ class _PendingClass:
     new: list[int] = field(default_factory=list)
     read: int = 0
     cut: bool = False
+    is_known: bool = False
 
     @property
     def age(self) -> int:
@@ -130,7 +132,9 @@ class RoutingPass:
         for outcome in router.decide_classes(self._fleet, classes):
             self.outcomes.append(outcome)
             entry = self._classes[outcome.job_class.key]
-            if outcome.placed or (outcome.refused and (entry.new or not pending.is_known(entry.head, outcome.refused))):
+            if outcome.refused is not None:
+                entry.is_known = pending.is_known(entry.head, outcome.refused)
+            if outcome.placed or (outcome.refused and (entry.new or not entry.is_known)):
                 self._records_left -= 1
             if entry.cut or not self._left or not self._records_left:
                 self.more = True
@@ -230,7 +234,7 @@ class RoutingPass:
             head: Any = entry.head
             if outcome.refused is None:
                 resolved += [entry.key] if head is not None and head.refused_verdict and not entry.cut else []
-            elif not pending.is_known(head, outcome.refused):
+            elif not entry.is_known:
                 changed.append((entry.key, outcome.refused))
                 recorded = self._named[entry.key] | ({head.pk: head.attempt} if head is not None else {})
                 self._attempts |= recorded
