@@ -1,6 +1,7 @@
 """Global ids and cursors. They are opaque to clients, and validated when clients send them."""
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -18,7 +19,8 @@ NUMBERED = {"JobAttempt"}
 
 
 def to_global(type_name: str, pk: int, number: int | None = None) -> str:
-    return relay.to_base64(type_name, pk if number is None else f"{pk}.{number}")
+    # As the library does, which takes several times as long to look at the type.
+    return b64encode(f"{type_name}:{pk if number is None else f'{pk}.{number}'}".encode()).decode()
 
 
 def to_pk(type_name: str, global_id: str, argument: str = "id") -> int:

@@ -11,8 +11,11 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from graphql import (
+    GRAPHQL_MAX_INT,
+    GRAPHQL_MIN_INT,
     GraphQLBoolean,
     GraphQLID,
+    GraphQLInt,
     GraphQLObjectType,
     GraphQLString,
     is_enum_type,
@@ -150,6 +153,10 @@ def _leaf(of: Any) -> Coerce:
     coerce: Coerce = of.coerce_output_value
     if is_enum_type(of):
         return _Names(coerce).__getitem__
+    if of is GraphQLInt:
+        return lambda value: (
+            value if type(value) is int and GRAPHQL_MIN_INT <= value <= GRAPHQL_MAX_INT else coerce(value)
+        )
     kind = SENT_AS_THEY_ARE.get(of)
     return coerce if kind is None else lambda value: value if type(value) is kind else coerce(value)
 

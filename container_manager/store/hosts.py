@@ -1,7 +1,7 @@
 """Reading hosts, with their usage from the fleet view."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -165,8 +165,11 @@ def page(
         end, more = start + limit, start + limit < len(keys)
     wanted = keys[start:end]
     chosen = {pk for _, pk in wanted}
-    revisions = {pk: revision for _, pk, revision in read if pk in chosen}
-    found = {host.pk: host for host in _read(ExecutorHost.objects.filter(pk__in=chosen), shown, revisions)}
+    if shown.config:
+        hosts = list(ExecutorHost.objects.filter(pk__in=chosen))
+    else:
+        hosts = [*host_rows.newest({pk: revision for _, pk, revision in read if pk in chosen}).values()]
+    found = {host.pk: host for host in (with_usage(hosts) if shown.usage else hosts)}
     return HostPage([(one, found[one[1]]) for one in wanted if one[1] in found], more)
 
 
@@ -180,12 +183,10 @@ def by_ids(ids: Iterable[int], shown: Shown = EVERYTHING) -> dict[int, ExecutorH
     return {host.pk: host for host in _read(ExecutorHost.objects.filter(pk__in=list(ids)), shown)}
 
 
-def _read(rows: QuerySet[ExecutorHost], shown: Shown, revisions: Mapping[int, int] | None = None) -> list[ExecutorHost]:
-    """These hosts. `revisions`: what their rows have now, if that is known."""
+def _read(rows: QuerySet[ExecutorHost], shown: Shown) -> list[ExecutorHost]:
     found: Iterable[ExecutorHost] = rows
     if not shown.config:
-        now = dict(rows.values_list("pk", "revision")) if revisions is None else revisions
-        found = host_rows.newest(now).values()
+        found = host_rows.newest(dict(rows.values_list("pk", "revision"))).values()
     return with_usage(found) if shown.usage else list(found)
 
 
