@@ -84,10 +84,13 @@ def _of_project() -> Environment:
         raise ImproperlyConfigured(str(error)) from error
 
 
+_forget_current = current.cache_clear
+
+
 @receiver(setting_changed)
 def _forget(**_: Any) -> None:
     """Tests of a project change its settings."""
-    current.cache_clear()
+    _forget_current()
 
 
 def _django_keys() -> list[str | bytes]:

@@ -19,7 +19,7 @@ NUMBERED = {"JobAttempt"}
 
 
 def to_global(type_name: str, pk: int, number: int | None = None) -> str:
-    # As the library does, which takes several times as long to look at the type.
+    # The library's function checks the types of its arguments, which takes several times as long.
     return b64encode(f"{type_name}:{pk if number is None else f'{pk}.{number}'}".encode()).decode()
 
 

@@ -78,7 +78,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(autouse=True)
 def _no_container_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A service leaves the containers of jobs alone that its tables, which each test empties, no longer hold."""
+    """Each test empties the tables, and a service leaves containers alone whose jobs it does not know."""
     shared = [request.getfixturevalue(name) for name in ("engine", "podman") if name in request.fixturenames]
     yield
     for one in shared:

@@ -41,10 +41,11 @@ class Dispatcher:
         self.patience = lease_seconds
         self._wake = asyncio.Event()
         self._is_due = True
-        self._routed: set[int | None] = set()
-        """Jobs that were routed, and that this process may not have claimed in the same commit."""
-        self._finds = True
-        """Whether the last claim found jobs."""
+        self._looked_at = -self._turn
+        self._routed: set[tuple[int | None, int | None]] = set()
+        """Attempts of jobs that were routed, and that this process may not have claimed in the same commit."""
+        self._found_jobs = True
+        """Whether the last claim did."""
         self._runs: dict[int, tuple[JobRun, asyncio.Task[None]]] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
         self._slots: dict[int, Slots] = {}
@@ -63,8 +64,8 @@ class Dispatcher:
     def on_events(self, events: Sequence[AnyEvent]) -> None:
         """Notice committed events, of this process or of others."""
         for event in events:
-            if event.kind == EventKind.JOB_ROUTED and event.job_id not in self._runs:
-                self._routed.add(event.job_id)
+            if event.kind == EventKind.JOB_ROUTED:
+                self._routed.add((event.job_id, event.attempt))
                 self._wake.set()
             elif event.kind == EventKind.JOB_CANCEL_REQUESTED:
                 self._cancel(event.job_id)
@@ -92,6 +93,7 @@ class Dispatcher:
                 run.try_now()
 
     async def run(self, beat: Callable[[], None]) -> None:
+        self._is_due = True
         while True:
             beat()
             if await self._must_claim():
@@ -100,24 +102,28 @@ class Dispatcher:
                 began = time.monotonic()
                 await self._renew()
                 self._renewed_at = began
-            if not self._is_due and not await wait_for(self._wake, self._turn):
-                self._is_due = True
+            if not self._is_due:
+                next_turn = min(self._looked_at, self._renewed_at) + self._turn
+                await wait_for(self._wake, max(next_turn - time.monotonic(), 0))
 
     async def _must_claim(self) -> bool:
         """Whether there may be jobs to claim; most are claimed in the commit that routes them."""
+        if self._looked_at + self._turn <= time.monotonic():
+            self._is_due = True
         if self._routed:
             # The event log may be ahead of the commit's own answer, which starts the runs.
             await self._writer.settled()
-            others, self._routed = self._routed - self._runs.keys(), set()
+            routed, self._routed = self._routed, set()
+            others = routed - {(job_id, run.attempt) for job_id, (run, _) in self._runs.items()}
             if others and not self._is_due:
                 # Another process may have claimed them, and looking takes less than a transaction.
-                self._is_due = self._finds or await threads.read(leases.any_to_claim, self.worker)
+                self._is_due = self._found_jobs or await threads.read(leases.any_to_claim, self.worker)
         return self._is_due
 
     async def _claim(self) -> None:
-        self._is_due = False
+        self._is_due, self._looked_at = False, time.monotonic()
         claimed = await self._writer.write(leases.claim, self.worker)
-        self._finds = bool(claimed)
+        self._found_jobs = bool(claimed)
         for begin in range(0, len(claimed), STARTED_AT_ONCE):
             self.start_runs(claimed[begin : begin + STARTED_AT_ONCE])
             await asyncio.sleep(0)

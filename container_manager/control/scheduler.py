@@ -48,7 +48,7 @@ class Scheduler:
     """Wakes on events, and when a back-off, queue timeout, ejection or cooldown ends, as long as any job is pending.
 
     It also routes every `REPAIR_SECONDS`, in case an event was missed. In a fleet of several processes the leader
-    routes at once, and the others some seconds later, when it may have died.
+    routes at once. The others route some seconds later, once for all events until then, because it may have died.
     """
 
     name = "scheduler"
@@ -75,26 +75,31 @@ class Scheduler:
             self._wake.set()
 
     async def run(self, beat: Callable[[], None]) -> None:
-        # It may be the only process.
-        await self._pass()
+        # The first pass is made at once: this may be the only process.
+        stands_in = True
+        self._is_due = True
         while True:
             beat()
             if self._is_due:
-                if FLEET not in self._leader.nodes:
+                self._elected.clear()
+                if not stands_in and FLEET not in self._leader.nodes:
                     await wait_for(self._elected, STAND_IN_SECONDS)
-                await self._pass()
+                # What this process has begun, it also continues.
+                stands_in = await self._pass()
             if not self._is_due and not await wait_for(self._wake, await self._pause()):
                 self._is_due = True
 
     async def stop(self) -> None:
         """Nothing to clean up."""
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> bool:
+        """Route what is pending; returns whether another pass could place more."""
         # Events that come during the pass may be about later commits.
         self._is_due, self._any_pending, self._passed_at = False, False, clock.now()
         done: Passed = await self._writer.write(scheduling.route_pending, None)
         self._is_due |= done.again
         self._any_pending |= done.found
+        return done.again
 
     async def _pause(self) -> float:
         """Seconds until time alone may help a pending job, at most REPAIR_SECONDS."""

@@ -46,7 +46,7 @@ class SimulatedExecutor(ContainerExecutor):
         self._stopped_ms: dict[str, int] = {}
         self._followers: Counter[str] = Counter()
         self._removed: set[str] = set()
-        """Those that still have followers."""
+        """Removed executions that are still followed."""
 
     @property
     def max_launches(self) -> int:
@@ -114,8 +114,7 @@ class SimulatedExecutor(ContainerExecutor):
             await self.wait(execution)
         finally:
             self._followers[execution.id] -= 1
-            if execution.id in self._removed:
-                self._forget_stop(execution.id)
+            self._forget_removed(execution.id)
 
     async def has_run(self, execution: Execution) -> bool:  # noqa: ARG002 - nothing really runs
         return False
@@ -134,14 +133,16 @@ class SimulatedExecutor(ContainerExecutor):
     async def remove(self, execution_id: str) -> None:
         self._created.pop(execution_id, None)
         self._removed.add(execution_id)
-        self._forget_stop(execution_id)
+        self._forget_removed(execution_id)
 
-    def _forget_stop(self, execution_id: str) -> None:
-        # By its id alone, an execution goes on: its followers would wait for output that never comes.
-        if not self._followers[execution_id]:
-            del self._followers[execution_id]
-            self._stopped_ms.pop(execution_id, None)
+    def _forget_removed(self, execution_id: str) -> None:
+        # Without the time of its stop, it would count as running, and its followers would wait until its planned end.
+        if self._followers[execution_id]:
+            return
+        del self._followers[execution_id]
+        if execution_id in self._removed:
             self._removed.discard(execution_id)
+            self._stopped_ms.pop(execution_id, None)
 
     async def list_owned(self) -> list[OwnedExecution]:
         return [

@@ -273,10 +273,13 @@ def _claimed(ids: Sequence[int]) -> Iterable[ContainerJob]:
 
 @cache
 def _claimed_query() -> tuple[str, tuple[Any, ...], int]:
-    """The query with its parameters, and which of these is the ids. To make it takes Django longer than to run it."""
+    """The query with its parameters, and the index of the parameter with the ids.
+
+    Kept, because Django takes longer to build the query than the database to run it.
+    """
     rows = ContainerJob.objects.filter(_condition([-1]), status__in=lifecycle.CLAIMED).order_by("pk").only(*_READ)
     named = rows.annotate(host_label=F("host__name"), host_kind=F("host__executor_type"), **_FAULTS)
-    sql, parameters = named.select_for_update(of=("self",)).query.sql_with_params()
+    sql, parameters = named.select_for_update(of=("self",)).query.get_compiler(ALIAS).as_sql()
     return sql, parameters, parameters.index(_condition([-1]).params[0])
 
 

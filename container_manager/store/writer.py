@@ -138,10 +138,11 @@ class Writer:
                 done = await committing
                 raise
         finally:
+            # Those who wait for it go on after this block, when the claims were passed on.
+            self._settled.set()
             for (_, _, answer), outcome in zip(batch, done.outcomes, strict=True):
                 _answer(answer, outcome)
             self._tell(done)
-            self._settled.set()
             with metrics.never_failing():
                 journal.tell(done.events)
                 _count(done, perf_counter() - began)

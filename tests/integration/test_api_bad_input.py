@@ -632,3 +632,11 @@ async def test_a_document_that_is_nested_too_deeply_is_refused_on_every_transpor
             await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": deep}))
             told = json.loads(await connection.recv())
             assert (told["type"], told["payload"][0]["extensions"]["code"]) == ("error", "GRAPHQL_PARSE_FAILED")
+
+
+async def test_a_known_document_is_measured_with_its_variables(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphql_api.limits.MAX_COST", 200)
+    query = "query($n: Int!) { hosts(first: $n) { edges { cursor } } }"
+    assert await admin(query, n=1) == {"edges": []}
+    assert "its cost is" in (await admin.error(query, n=100))["message"]
+    assert await admin(query, n=2) == {"edges": []}

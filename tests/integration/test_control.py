@@ -2,8 +2,9 @@
 
 import asyncio
 import re
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from unittest.mock import AsyncMock, patch
@@ -13,12 +14,12 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 from django.utils import timezone
 
-from container_manager.aio import Slots
+from container_manager.aio import Slots, wait_for
 from container_manager.control.dispatcher import Dispatcher
 from container_manager.control.job_run.launch import launch
 from container_manager.control.job_run.run import MOST_UNEXPECTED, JobRun
 from container_manager.control.leader import Leader
-from container_manager.control.scheduler import Scheduler
+from container_manager.control.scheduler import STAND_IN_SECONDS, Scheduler
 from container_manager.control.supervisor import Supervisor
 from container_manager.domain.host_health import HealthStatus
 from container_manager.domain.kinds import EventKind
@@ -34,10 +35,9 @@ from container_manager.executors.factory import ExecutorFactory
 from container_manager.executors.output import Output, OutputLine
 from container_manager.models import ContainerJob, JobOutput, RoutingEvent
 from container_manager.service import Service, running
-from container_manager.specs import read_job
 from container_manager.store import jobs as job_store
 from container_manager.store import leases, outputs, scheduling
-from container_manager.store.transaction import Actor, NewEvent, Unit, Worker
+from container_manager.store.transaction import Actor, Fence, NewEvent, Transaction, Unit, Worker
 from container_manager.store.writer import Writer, write_directly
 from tests.eventually import eventually
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
@@ -160,46 +160,99 @@ async def test_a_job_in_its_back_off_starts_when_that_ends(service: Service) -> 
 
 
 @contextmanager
-def counted(writer: Writer) -> Iterator[Counter[str]]:
-    """How often each unit is written in the block."""
+def answered(writer: Writer) -> Iterator[Counter[str]]:
+    """How often each unit was written and answered in the block."""
     found: Counter[str] = Counter()
     write = writer.write
 
     async def counting(unit: Unit, item: object) -> object:
+        answer = await write(unit, item)
         found[unit.__name__] += 1
-        return await write(unit, item)
+        return answer
 
     with patch.object(writer, "write", counting):
         yield found
 
 
-async def test_jobs_that_never_wait_take_no_queue_pass_and_no_second_claim(service: Service) -> None:
+async def test_jobs_that_never_wait_take_no_queue_pass_and_no_second_claim(writer: Writer) -> None:
     await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 1})
-    # The passes and claims of the start.
-    await eventually(lambda: not loop_of(service, Scheduler)._any_pending)
-    with counted(service.process.writer) as written:
-        for _ in range(5):
-            (job,) = await service.jobs.submit([read_job({"image": "busybox"})], Actor("test"))
-            await eventually(lambda job=job: _is(job, "succeeded"))
+    scheduler = Scheduler(writer, Leader(writer, "test-node", 3600))
+    dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 3600)
+    for loop in (scheduler, dispatcher):
+        writer.on_commit(loop.on_events)
+    with answered(writer) as written:
+        async with running_loop(scheduler), running_loop(dispatcher):
+            # Those of the start.
+            await eventually(lambda: written["route_pending"] and written["claim"])
+            for _ in range(5):
+                (job,) = await writer.write(job_store.submit, job_store.Submission([ContainerJobFactory.build()]))
+                await eventually(lambda job=job: _is(job, "succeeded"))
     assert written["finished"] == 5
-    assert (written["route_pending"], written["claim"]) == (0, 0)
+    assert (written["route_pending"], written["claim"]) == (1, 1)
+
+
+async def test_an_event_that_comes_before_its_commits_answer_takes_no_second_claim(writer: Writer) -> None:
+    host = await make_host(config={"run_ms": 60_000})
+    first = await make_job(host=host, status="routed")
+    job = await make_job(host=host, status="launching", lease_epoch=1, lease_expires_at=LATER)
+    dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 3600)
+    begun, release = threading.Event(), threading.Event()
+
+    def claiming(tx: Transaction, items: Sequence[None]) -> list[None]:
+        tx.claimed.append((ContainerJob.objects.select_related("host").get(pk=job.pk), Fence(job.pk, 1)))
+        begun.set()
+        release.wait(20)
+        return [None] * len(items)
+
+    with answered(writer) as written:
+        async with running_loop(dispatcher):
+            # Claims go on at once as long as they find jobs.
+            await eventually(lambda: _is(first, "running"))
+            committing = asyncio.create_task(writer.write(claiming, None))
+            await asyncio.to_thread(begun.wait, 20)
+            dispatcher.on_events([NewEvent(EventKind.JOB_ROUTED, "", job.pk, attempt=1)])
+            release.set()
+            await committing
+            await eventually(lambda: not dispatcher._routed)
+            await eventually(lambda: _is(job, "running"))
+    assert written["claim"] == 1
+
+
+async def test_expired_leases_are_claimed_however_often_it_is_woken(writer: Writer) -> None:
+    host = await make_host(config={"accept": "any", "launch_ms": 0, "run_ms": 60_000})
+    dispatcher = Dispatcher(writer, ExecutorFactory(writer.write, "x"), "test-node", 0.4)
+    with answered(writer) as written:
+        async with running_loop(dispatcher):
+            await eventually(lambda: written["claim"])
+            job = await make_job(host=host, status="launching", lease_owner="dead", lease_expires_at=ALIVE)
+            async with asyncio.timeout(20):
+                while not await _is(job, "running"):
+                    dispatcher.on_events([NewEvent(EventKind.JOB_CANCEL_REQUESTED, "", job.pk + 1)])
 
 
 @pytest.mark.parametrize("leads", [True, False])
 async def test_one_process_routes_at_once_and_the_others_when_it_may_have_died(
     writer: Writer, monkeypatch: pytest.MonkeyPatch, leads: bool
 ) -> None:
-    monkeypatch.setattr("container_manager.control.scheduler.STAND_IN_SECONDS", 0.05 if not leads else 3600)
-    other = Leader(writer, "other-node", 3600)
-    leader = Leader(writer, "test-node", 3600)
-    scheduler = Scheduler(writer, leader)
+    mine, other = Leader(writer, "test-node", 3600), Leader(writer, "other-node", 3600)
+    scheduler = Scheduler(writer, mine)
+    stood_by: list[float] = []
+
+    async def waiting(event: asyncio.Event, seconds: float) -> bool:
+        if event is scheduler._elected:
+            stood_by.append(seconds)
+            return False
+        return await wait_for(event, seconds)
+
+    monkeypatch.setattr("container_manager.control.scheduler.wait_for", waiting)
     await make_host()
-    async with running_loop(scheduler):
-        await eventually(lambda: not scheduler._any_pending)
-        job = await make_job()
-        scheduler.on_events([NewEvent(EventKind.JOB_RETRIED, "", job.pk)])
-        async with running_loop(leader if leads else other):
+    with answered(writer) as written:
+        async with running_loop(mine if leads else other), running_loop(scheduler):
+            await eventually(lambda: written["campaign"] and written["route_pending"])
+            job = await make_job()
+            scheduler.on_events([NewEvent(EventKind.JOB_RETRIED, "", job.pk)])
             await eventually(lambda: _is(job, "routed"))
+    assert stood_by == ([] if leads else [STAND_IN_SECONDS])
 
 
 # ------------------------------------------------------------------ the run of one job, on a stand-in executor

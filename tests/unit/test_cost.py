@@ -18,6 +18,21 @@ def cost_of(query: str, **variables: object) -> float:
     return cost.cost(schema._schema, parse(query), variables, 100).units
 
 
+@pytest.mark.parametrize(
+    ("query", "varies"),
+    [
+        ("{ hosts(first: 10) { edges { cursor } } }", False),
+        ("query($n: Int) { hosts(first: $n) { edges { cursor } } }", True),
+        ("query($n: Int = 10) { ...F } fragment F on Query { hosts(last: $n) { edges { cursor } } }", True),
+        ("query($j: [JobInput!]!) { planRouting(jobs: $j) { placements { __typename } } }", True),
+        ("{ capacity { region } }", True),
+        ("mutation($input: JobInput!) { submitJob(input: $input) { __typename } }", False),
+    ],
+)
+def test_a_cost_that_may_change_is_not_kept(query: str, varies: bool) -> None:
+    assert cost.cost(schema._schema, parse(query), None, 100).varies == varies
+
+
 JOBS = [{"image": "a"}] * 1000
 
 

@@ -78,10 +78,14 @@ def test_strawberrys_schema_has_the_overridden_methods() -> None:
     assert parameters(strawberry.Schema._execute_operation)[:2] == ["self", "execution_context"]
     assert parameters(strawberry.Schema._prepare_operation_async) == ["self", "context", "extensions_runner"]
     assert parameters(strawberry.Schema._handle_execution_result)[:3] == ["self", "context", "result"]
-    # What operations and streams are prepared by, and what every result and error goes through.
-    for method, handled in ((strawberry.Schema.execute, 3), (strawberry.Schema._stream, 5)):
+    # These call them for every operation, result and error.
+    for method, prepared, handled in (
+        (strawberry.Schema.execute, 1, 3),
+        (strawberry.Schema._stream, 1, 5),
+        (strawberry.Schema._stream_non_subscription, 0, 3),
+    ):
         source = inspect.getsource(method)
-        assert source.count("self._prepare_operation_async(") == 1
+        assert source.count("self._prepare_operation_async(") == prepared
         assert source.count("self._handle_execution_result(") == handled
 
 

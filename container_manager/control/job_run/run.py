@@ -61,6 +61,11 @@ class JobRun:
         return self._attempt.fence
 
     @property
+    def attempt(self) -> int:
+        """The number of the attempt."""
+        return self._attempt.job.attempt
+
+    @property
     def host_id(self) -> int | None:
         """The host on which the job runs."""
         return self._attempt.job.host_id
