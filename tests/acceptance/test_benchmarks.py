@@ -56,6 +56,11 @@ def test_execution(kind: str, cluster: Postgres, tmp_path: Path) -> None:
     assert ("pgbench/s" in drained) == (kind == "postgresql")
 
 
+def test_endurance(tmp_path: Path) -> None:
+    (row,) = run(tmp_path, "endurance", "--decisions=200", "--hosts=2")
+    assert min(row["MB at the end"], row["MB after 5 %"]) > 0
+
+
 def test_fanout(cluster: Postgres, tmp_path: Path) -> None:
     options = ["--seconds=1", "--subscribers=10", "--flood=2000", f"--database-url={cluster.database()}"]
     rows = run(tmp_path, "fanout", *options)
