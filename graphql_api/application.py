@@ -5,13 +5,13 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypedDict
 
 from django.http.request import split_domain_port, validate_host
 from graphql import GraphQLError
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -40,12 +40,12 @@ logger = logging.getLogger(__name__)
 
 PROBES = {"/livez", "/readyz"}
 METRICS = "/metrics"
-SECURE_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+SECURE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 
 MOST_SCRAPERS = 1000
 """Tokens whose holders get metrics while the database does not answer."""
@@ -144,12 +144,18 @@ class SecureHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURE_HEADERS.items():
-                    headers.setdefault(name, value)
+                given = list(message.get("headers", ()))
+                names = {name for name, _ in given}
+                message["headers"] = given + [header for header in SECURE_HEADERS if header[0] not in names]
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+@lru_cache
+def _is_allowed(host: str, hosts: tuple[str, ...]) -> bool:
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, hosts)
 
 
 class AllowedHosts:
@@ -165,8 +171,7 @@ class AllowedHosts:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"} and _path(scope) not in self._by_address:
             host = Headers(scope=scope).get("host", "")
-            domain, _ = split_domain_port(host)
-            if not domain or not validate_host(domain, configuration.allowed_hosts()):
+            if not _is_allowed(host, tuple(configuration.allowed_hosts())):
                 where = "ALLOWED_HOSTS" if configuration.is_embedded() else "CONTAINER_MANAGER_ALLOWED_HOSTS"
                 message = f"Host {host!r} is not allowed; add its name to {where}.\n"
                 refusal = PlainTextResponse(message, 400) if scope["type"] == "http" else WebSocketClose()
