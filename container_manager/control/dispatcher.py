@@ -114,11 +114,14 @@ class Dispatcher:
             # The event log may be ahead of the commit's own answer, which starts the runs.
             await self._writer.settled()
             routed, self._routed = self._routed, set()
-            others = routed - {(job_id, run.attempt) for job_id, (run, _) in self._runs.items()}
+            others = any(not self._runs_attempt(job_id, attempt) for job_id, attempt in routed)
             if others and not self._is_due:
                 # Another process may have claimed them, and looking takes less than a transaction.
                 self._is_due = self._found_jobs or await threads.read(leases.any_to_claim, self.worker)
         return self._is_due
+
+    def _runs_attempt(self, job_id: int | None, attempt: int | None) -> bool:
+        return job_id in self._runs and self._runs[job_id][0].attempt == attempt
 
     async def _claim(self) -> None:
         self._is_due, self._looked_at = False, time.monotonic()
