@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +16,8 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError, MissingQueryError
-from strawberry.http import GraphQLRequestData
+from strawberry.http import GraphQLRequestData, async_base_view, streaming
+from strawberry.http.parse_content_type import parse_content_type
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
@@ -46,6 +47,11 @@ LONGEST_ADDRESS = 100
 
 LARGE_BODY_BYTES, LARGE_AT_ONCE = 32_768, 2
 """A body takes many times its size once it is parsed. More at once would not be faster, on one event loop."""
+
+# The library parses the media types of each request with an email parser, though nearly all have the same ones.
+_media_type = lru_cache(parse_content_type)
+for _module in (async_base_view, streaming):
+    _module.parse_content_type = _media_type  # type: ignore[attr-defined]
 
 OVER_HTTP = {"GET": {OperationType.QUERY}, "POST": {OperationType.QUERY, OperationType.MUTATION}}
 

@@ -22,6 +22,7 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 from packaging.requirements import Requirement
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.dataloader import DataLoader
+from strawberry.http import async_base_view, streaming
 from strawberry.http.streaming import SSETransport
 from strawberry.schema import schema_converter
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -32,6 +33,7 @@ from uvicorn import Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from graphql_api import view
 from graphql_api.front_door import FrontDoor
 
 
@@ -72,6 +74,12 @@ def test_graphql_core_executes_a_subscriptions_event_by_an_executor_of_its_own()
 )
 def test_strawberrys_transports_have_the_overridden_methods(kind: type, methods: tuple[str, ...]) -> None:
     assert [name for name in methods if not callable(getattr(kind, name, None))] == []
+
+
+def test_strawberrys_view_parses_media_types_by_the_kept_function() -> None:
+    for module in (async_base_view, streaming):
+        assert "parse_content_type(" in inspect.getsource(module)
+        assert module.parse_content_type is view._media_type
 
 
 def test_strawberrys_schema_has_the_overridden_methods() -> None:
