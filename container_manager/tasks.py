@@ -114,7 +114,8 @@ class ContainerBackend(BaseTaskBackend):
             TaskResultDoesNotExist: there is none, or it was deleted with its job.
         """
         submitted = Submitted(result_id, ACTOR)
-        job = submitted.job() or submitted.waiting()
+        # Between two reads, the service may make a job of what has waited.
+        job = submitted.job() or submitted.waiting() or submitted.job()
         if job is None or len(job.command) < 2:
             raise TaskResultDoesNotExist(result_id)
         path, call = job.command[-2:]

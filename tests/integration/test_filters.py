@@ -1,5 +1,6 @@
 """Filters and orders of lists, compared with a plain reading of the same rows."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, pairwise
 from typing import Any
@@ -13,14 +14,23 @@ from hypothesis import strategies as st
 from container_manager.models import ContainerJob, QueueRefusal
 from container_manager.store import paging
 from graphql_api import filters as filters_module
+from graphql_api.application import make_application
 from graphql_api.filters import JobFilter, JobOrder
 from graphql_api.ids import to_global
 from tests.api import make_hosts
 from tests.client import Api
 from tests.factories import ContainerJobFactory, ExecutorHostFactory
+from tests.server import serving
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STATUSES = ["pending", "running", "succeeded", "failed", "cancelled"]
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """A server that runs no jobs, so that the rows stay as they are."""
+    async with serving(make_application(runs_jobs=False)) as address:
+        yield address
 
 
 def _make_jobs(count: int) -> list[ContainerJob]:
