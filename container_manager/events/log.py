@@ -25,8 +25,6 @@ PAGE = 500
 REPAIR_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 LISTEN_AGAIN_SECONDS = 5.0
-UNHEARD_SECONDS = 0.05
-"""How long the tail rests between two reads while nothing in this process waits for events."""
 RECENT = 5000
 """How many events are kept in memory, for slow subscribers and for those that reconnect soon."""
 
@@ -54,7 +52,6 @@ class EventLog:
         self._warned = ""
         self._audiences: dict[tuple[Prepare | None, float], Audience] = {}
         self._committed = asyncio.Event()
-        self._subscribed = asyncio.Event()
         self._beat: Callable[[], None] = lambda: None
         self.draining = False
         self._drain_begun = asyncio.Event()
@@ -65,11 +62,6 @@ class EventLog:
     def audiences(self) -> Sequence[Audience]:
         """The present subscribers, in groups of equal preparation and rate."""
         return list(self._audiences.values())
-
-    @property
-    def _is_heard(self) -> bool:
-        """Whether anything in this process waits for events."""
-        return bool(self._audiences or self._listeners)
 
     async def open(self) -> None:
         """Begin after the newest event. Subscriptions are possible from here on."""
@@ -116,9 +108,7 @@ class EventLog:
     # -------------------------------------------------------------- subscribing
 
     async def subscribe(self, after: int | None, wanted: Wanted | None = None) -> AsyncGenerator[Event, None]:
-        """Each wanted event after `after` once, in order; with None, from the next one that the tail reads.
-
-        It ends when the log drains.
+        """Each wanted event after `after` once, in order; with None, from the next event on. Ends when the log drains.
 
         Raises:
             CursorExpiredError: events after the cursor have been deleted.
@@ -144,7 +134,6 @@ class EventLog:
             subscriber = Subscriber(wanted)
             audience = self._audiences.setdefault((prepare, seconds), Audience(prepare, seconds))
             audience.subscribers.add(subscriber)
-            self._subscribed.set()
             self._empty.clear()
             with metrics.never_failing():
                 metrics.SUBSCRIBERS.inc()
@@ -227,10 +216,6 @@ class EventLog:
                 async for page in pages:
                     self._warned = ""
                     self._hand_out(page)
-                    if not self._is_heard and len(page) < PAGE:
-                        # One read for many commits.
-                        self._subscribed.clear()
-                        await wait_for(self._subscribed, UNHEARD_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with LISTEN, polling goes on
             if self._warned != (warning := repr(error)):
                 logger.warning("LISTEN does not work: %s; polling every %s s instead", warning, RETRY_SECONDS)
