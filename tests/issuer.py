@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from unittest.mock import patch
 
 import jwt
+import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from container_manager import configuration
+from tests.configured import configure
 
 RSA = {name: rsa.generate_private_key(65537, 2048) for name in ("first", "second", "unpublished")}
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -88,6 +88,6 @@ def trusting(issuer: LocalIssuer, **changes: object) -> Iterator[None]:
         "oidc_roles": ("admin=ops", "operator=dev", "viewer=staff"),
         **changes,
     }
-    changed = configuration.current().model_copy(update=values)
-    with patch.object(configuration, "current", lambda: changed):
+    with pytest.MonkeyPatch.context() as patch:
+        configure(patch, **values)
         yield

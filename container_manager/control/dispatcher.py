@@ -40,7 +40,7 @@ class Dispatcher:
         self._renewed_at = -self._turn
         self.patience = lease_seconds
         self._wake = asyncio.Event()
-        self._is_due = True
+        self._is_due = False
         self._looked_at = -self._turn
         self._routed: set[tuple[int | None, int | None]] = set()
         """Attempts of jobs that were routed, and that this process may not have claimed in the same commit."""

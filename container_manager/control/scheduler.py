@@ -76,16 +76,16 @@ class Scheduler:
 
     async def run(self, beat: Callable[[], None]) -> None:
         # The first pass is made at once: this may be the only process.
-        stands_in = True
+        goes_on = True
         self._is_due = True
         while True:
             beat()
             if self._is_due:
                 self._elected.clear()
-                if not stands_in and FLEET not in self._leader.nodes:
+                if not goes_on and FLEET not in self._leader.nodes:
                     await wait_for(self._elected, STAND_IN_SECONDS)
                 # What this process has begun, it also continues.
-                stands_in = await self._pass()
+                goes_on = await self._pass()
             if not self._is_due and not await wait_for(self._wake, await self._pause()):
                 self._is_due = True
 

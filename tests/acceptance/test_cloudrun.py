@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.utils import timezone
 
-from container_manager import configuration
 from container_manager.models import ContainerJob, ExecutorHost, RoutingEvent
 from tests.certificates import Authority
 from tests.client import CREATE_HOST, SUBMIT, Api
 from tests.cloudrun import PROJECT, REGIONS, CloudRun, hurry
+from tests.configured import configure
 from tests.engines import Engine
 from tests.eventually import eventually, eventually_sync
 from tests.jobs import CANCEL, ended, running
@@ -39,11 +39,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     monkeypatch.setattr("container_manager.executors.cloudrun.executor.SETTLE", 0.5)
     configure(monkeypatch, probe_interval_seconds=3, orphan_grace_seconds=3)
-
-
-def configure(patch: pytest.MonkeyPatch, **changes: object) -> None:
-    changed = configuration.current().model_copy(update=changes)
-    patch.setattr(configuration, "current", lambda: changed)
 
 
 async def add_region(api: Api, server: CloudRun, at: str = REGIONS[0], **input: object) -> dict:

@@ -11,7 +11,6 @@ import pytest
 import websockets
 from django.utils import timezone
 
-from container_manager import configuration
 from container_manager.aio import cancel_and_wait
 from container_manager.domain.kinds import Role
 from container_manager.models import ApiToken, AuditEntry
@@ -22,6 +21,7 @@ from container_manager.store.writer import Writer
 from graphql_api.ids import to_global, to_pk
 from tests.api import CANCEL, SIMULATED, connect, host_mutation
 from tests.client import CREATE_HOST, EVENTS, SUBMIT, Api
+from tests.configured import configure
 from tests.eventually import eventually
 from tests.server import make_token
 
@@ -68,8 +68,8 @@ async def test_pages_of_allowed_origins_may_call(admin: Api) -> None:
         "Access-Control-Request-Headers": "authorization",
     }
     assert "access-control-allow-origin" not in (await admin.http.options("/graphql", headers=asked)).headers
-    allowing = configuration.current().model_copy(update={"allowed_origins": (origin,)})
-    with patch.object(configuration, "current", lambda: allowing):
+    with pytest.MonkeyPatch.context() as patched:
+        configure(patched, allowed_origins=(origin,))
         application = make_application()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as client:
         answer = await client.options("/graphql", headers=asked)
@@ -243,8 +243,7 @@ async def test_idle_connections_end_with_their_token(short: Api, invalidate: Cal
 
 
 async def test_a_token_has_only_so_many_subscriptions(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    limited = configuration.current().model_copy(update={"max_subscriptions": 2})
-    monkeypatch.setattr(configuration, "current", lambda: limited)
+    configure(monkeypatch, max_subscriptions=2)
     api, other = Api(url, await make_token(Role.VIEWER)), Api(url, await make_token(Role.VIEWER))
     subscribe = {"id": "1", "type": "subscribe", "payload": {"query": EVENTS}}
     async with api.socket() as first, api.socket() as second, api.socket() as third, other.socket() as fourth:

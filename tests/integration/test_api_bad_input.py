@@ -9,7 +9,6 @@ import httpx
 import pytest
 import websockets
 
-from container_manager import configuration
 from container_manager.domain.kinds import Role
 from container_manager.models import ExecutorHost
 from container_manager.store import threads
@@ -22,6 +21,7 @@ from tests.api import (
     connect,
 )
 from tests.client import CREATE_HOST, SUBMIT, Api
+from tests.configured import configure
 from tests.server import make_token
 
 
@@ -562,10 +562,9 @@ async def test_slow_reads_hold_up_neither_tokens_nor_readiness(admin: Api, monke
 
 
 async def test_a_hidden_schema_is_not_suggested(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = configuration.current().model_copy(update={"introspection": False})
     for name, suggested in (("hostz", True), ("jobz", False)):
         if not suggested:
-            monkeypatch.setattr(configuration, "current", lambda: hidden)
+            configure(monkeypatch, introspection=False)
         error = await admin.error(f"{{ {name} }}")
         assert ("Did you mean" in error["message"]) == suggested
         error = await admin.error(SUBMIT, input={"image": "a", "prioritys": 1})
@@ -573,8 +572,7 @@ async def test_a_hidden_schema_is_not_suggested(admin: Api, monkeypatch: pytest.
 
 
 async def test_the_schema_need_not_be_shown(admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden = configuration.current().model_copy(update={"introspection": False})
-    monkeypatch.setattr(configuration, "current", lambda: hidden)
+    configure(monkeypatch, introspection=False)
     inside = "{ ...f } fragment f on Query { a: __schema { types { name } } }"
     for query in ("{ __schema { types { name } } }", '{ __type(name: "Query") { name } }', inside):
         assert "CONTAINER_MANAGER_INTROSPECTION" in (await admin.error(query))["message"]

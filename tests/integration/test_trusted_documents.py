@@ -3,18 +3,17 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from unittest.mock import patch
 
 import httpx
 import pytest
 import websockets
 
-from container_manager import configuration
 from container_manager.domain.kinds import Role
 from graphql_api.application import make_application
 from graphql_api.dashboard import documents
 from tests.api import connect
 from tests.client import EVENTS, Api
+from tests.configured import configure
 from tests.server import make_token, serving
 
 HOSTS = "query Hosts { hosts(first: 1) { edges { node { name } } } }"
@@ -27,8 +26,8 @@ APOLLO = {
 
 
 def application_with(path: Path) -> object:
-    changed = configuration.current().model_copy(update={"trusted_documents": str(path)})
-    with patch.object(configuration, "current", lambda: changed):
+    with pytest.MonkeyPatch.context() as patch:
+        configure(patch, trusted_documents=str(path))
         return make_application()
 
 
