@@ -166,10 +166,11 @@ def page(
     wanted = keys[start:end]
     chosen = {pk for _, pk in wanted}
     if shown.config:
-        hosts = list(ExecutorHost.objects.filter(pk__in=chosen))
+        found = ExecutorHost.objects.in_bulk(list(chosen))
     else:
-        hosts = [*host_rows.newest({pk: revision for _, pk, revision in read if pk in chosen}).values()]
-    found = {host.pk: host for host in (with_usage(hosts) if shown.usage else hosts)}
+        found = host_rows.newest({pk: revision for _, pk, revision in read if pk in chosen})
+    if shown.usage:
+        with_usage(found.values())
     return HostPage([(one, found[one[1]]) for one in wanted if one[1] in found], more)
 
 
