@@ -189,6 +189,9 @@ def test_logs_of_a_job_that_runs_and_that_has_ended(run: Run) -> None:
 
 
 def test_a_decision_is_shown_as_hosts_by_checks(run: Run) -> None:
+    # The jobs of other tests hold their room until their ends are committed.
+    unfinished = ("PENDING", "ROUTED", "LAUNCHING", "RUNNING")
+    eventually_sync(lambda: all(job["status"] not in unfinished for job in json.loads(run("jobs", "--json").stdout)))
     number = submitted(run, "--require-region", "eu", "--", "exit 0")
     shown = run("explain", number).stdout
     assert re.search(r"→  small +FEASIBLE +100 +ok", shown), shown
